@@ -1,0 +1,43 @@
+//! What both sides of Douane mean: the wire, identities, resources, policies and the pure decision.
+//!
+//! Knows no sockets, no clocks, no tasks. `ca` says these things, `proxy` acts on them.
+//!
+//! - [`wire`]: messages and stubs, generated from `douane/v1/*.proto`
+//! - [`id`]: who a workload is
+//! - [`svid`]: certificates, trust bundles, and the identity in a certificate
+//! - [`features`]: what a sidecar understands
+//! - [`mesh`]: workloads, services, endpoints, outside hosts
+//! - [`snapshot`]: what one sidecar knows of the mesh
+//! - [`resource`]: the Kubernetes and Istio kinds an operator writes, from YAML
+//! - [`policy`]: compiled policies and the decision
+//! - [`facts`]: what is decided on; [`target`]: a request target and its one normalized form
+//! - [`jwt`]: is this token signed by one of these keys, and for us?
+
+pub mod facts;
+pub mod id;
+pub mod mesh;
+pub mod policy;
+pub mod snapshot;
+pub mod svid;
+pub mod target;
+
+/// The wire, as generated from `douane/v1/*.proto` (checked in; `tests/generated.rs` keeps it fresh).
+pub mod wire {
+    #![expect(
+        missing_docs,
+        unused_qualifications,
+        clippy::all,
+        clippy::use_self,
+        clippy::needless_pass_by_value,
+        reason = "generated code"
+    )]
+    include!("gen/douane.v1.rs");
+}
+
+/// What a sidecar of this version understands of a policy; it lists them in its hello.
+pub mod features {
+    /// Sources, operations and conditions of the first version.
+    pub const POLICY_V1: &str = "policy/v1";
+    /// All of them.
+    pub const ALL: &[&str] = &[POLICY_V1];
+}

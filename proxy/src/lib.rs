@@ -1,0 +1,16 @@
+//! Douane's sidecar: it acts on what the control plane says. See the README for the two flows.
+//!
+//! A proxy holds three live values, each with one writer and many readers, read at the moment of use: `Identity`
+//! (who am I, whom do I trust), `Snapshot` (what the mesh is) and `Shutdown` (are we draining).
+//!
+//! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
+//! `main > cli > app > inbound | outbound | admin > authz | identity | discovery | net | telemetry > tls | redirect |
+//! config | refusal | shutdown > douane-proto`.
+
+pub mod config;
+pub mod discovery;
+pub mod net;
+pub mod refusal;
+pub mod shutdown;
+pub mod telemetry;
+pub mod tls;

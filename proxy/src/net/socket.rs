@@ -1,0 +1,62 @@
+//! Every socket that the sidecar opens comes from here, so that none is caught by its own redirection: in the
+//! unprivileged lab each carries the mark that the rules spare (in a cluster they spare the sidecar's uid).
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// How sockets are opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sockets {
+    /// SO_MARK of each socket; needs CAP_NET_ADMIN. `None` where the rules spare a uid instead.
+    pub mark: Option<u32>,
+}
+
+impl Sockets {
+    /// Connects within `limit`. Nagle is off: small writes are corked above.
+    ///
+    /// # Errors
+    /// As the kernel says; `TimedOut` past the limit.
+    pub async fn connect(self, to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+        let socket = self.open(to)?;
+        socket.set_tcp_nodelay(true)?;
+        let socket = TcpSocket::from_std_stream(socket.into());
+        tokio::time::timeout(limit, socket.connect(to)).await?
+    }
+
+    /// Listens. An IPv6 wildcard takes IPv4 as well.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn listen(self, on: SocketAddr) -> io::Result<TcpListener> {
+        let socket = self.open(on)?;
+        if on.is_ipv6() {
+            socket.set_only_v6(!on.ip().is_unspecified())?;
+        }
+        socket.set_reuse_address(true)?;
+        // Inherited by accepted sockets on Linux, so that accept needs no further calls.
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&on.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    }
+
+    fn open(self, address: SocketAddr) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_keepalive(&KEEPALIVE)?;
+        if let Some(mark) = self.mark {
+            socket.set_mark(mark)?;
+        }
+        Ok(socket)
+    }
+}
+
+/// Connections that the kernel holds for us until they are accepted.
+const BACKLOG: i32 = 1024;
+// A silent peer is noticed after one minute.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(30))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(3);
