@@ -4,7 +4,7 @@
 //! (who am I, whom do I trust), `Snapshot` (what the mesh is) and `Shutdown` (are we draining).
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
-//! `main > cli > app > inbound | outbound | admin > authz | identity | discovery | net | telemetry > tls | redirect |
+//! `main > cli > app > inbound | outbound | admin > authz | identity | discovery | telemetry > net > tls | redirect |
 //! config | refusal | shutdown > douane-proto`.
 
 pub mod config;

@@ -1,0 +1,3 @@
+//! End to end, through public doors only. One binary, so that it links once.
+
+mod floors;
