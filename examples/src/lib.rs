@@ -1,1 +1,3 @@
-//! Room.
+//! Plain applications, and the lab that runs a mesh of them on one machine.
+
+pub mod apps;

@@ -1,0 +1,91 @@
+//! The inventory: gRPC over cleartext HTTP/2, unary and server stream.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use hyper::server::conn::http2;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status};
+
+use crate::apps::{
+    args::Args,
+    serve,
+    wire::{
+        StockReply, StockRequest, WatchRequest,
+        inventory_server::{Inventory, InventoryServer},
+    },
+};
+
+/// A watch sends no faster than this.
+const FASTEST: Duration = Duration::from_millis(1);
+/// What a shop of one shelf holds.
+const SHELF: u32 = 1000;
+
+/// Serves for ever.
+pub(crate) async fn run(args: &mut Args) -> anyhow::Result<Infallible> {
+    let listen = args.parsed("--listen", String::from("[::]:9090"))?;
+    args.end()?;
+
+    let service = InventoryServer::new(Shelf::default());
+    let listener = serve::listen(&listen).await?;
+    serve::accept(listener, move |stream, peer| {
+        let service = TowerToHyperService::new(service.clone());
+        async move {
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(err) = connection.await {
+                eprintln!("connection of {peer}: {err}");
+            }
+        }
+    })
+    .await
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    revision: AtomicU64,
+}
+
+impl Shelf {
+    fn look(&self, sku: String) -> StockReply {
+        let revision = self.revision.fetch_add(1, Ordering::Relaxed) + 1;
+        let taken = u32::try_from(revision % u64::from(SHELF)).unwrap_or_default();
+        StockReply { sku, available: SHELF - taken, revision }
+    }
+}
+
+#[tonic::async_trait]
+impl Inventory for Shelf {
+    async fn stock(&self, request: Request<StockRequest>) -> Result<Response<StockReply>, Status> {
+        let sku = request.into_inner().sku;
+        if sku.is_empty() {
+            return Err(Status::invalid_argument("a sku, please"));
+        }
+        Ok(Response::new(self.look(sku)))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<StockReply, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let WatchRequest { sku, updates, interval_ms } = request.into_inner();
+        let mut next = self.look(sku);
+        let every = Duration::from_millis(interval_ms.into()).max(FASTEST);
+        let ticks = tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(every));
+        let changes = ticks.map(move |_| {
+            let now = next.clone();
+            next.revision += 1;
+            Ok(now)
+        });
+        let wanted = if updates == 0 { usize::MAX } else { usize::try_from(updates).unwrap_or(usize::MAX) };
+        Ok(Response::new(Box::pin(changes.take(wanted))))
+    }
+}
