@@ -1,0 +1,64 @@
+//! W3C Trace Context level 1, with level 2's random flag, and W3C Baggage: `traceparent` read and replaced, `tracestate`
+//! and `baggage`, which belong to others, passed untouched within their limits.
+
+use http::{HeaderMap, HeaderName};
+
+use crate::telemetry::header::{Named, hex, only, replace, span_id, trace_id};
+
+/// The parent that the headers name; `None` where it is missing, invalid or there twice.
+pub(crate) fn read(headers: &HeaderMap) -> Option<Named> {
+    let mut parts = only(headers, &TRACEPARENT)?.splitn(5, |byte| *byte == b'-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    match hex(version, 2)? {
+        0 if parts.next().is_some() => return None,
+        0xff => return None,
+        // A later version begins like this one; what follows after a further dash is not for us (3.2.4).
+        _ => {}
+    }
+    let (trace_id, span_id, flags) = (trace_id(trace)?, span_id(span)?, hex(flags, 2)?);
+    let (sampled, random) = (flags & SAMPLED != 0, flags & RANDOM != 0);
+    Some(Named { trace_id, span_id, parent_id: None, sampled: Some(sampled), random })
+}
+
+/// Names `span` as the next hop's parent.
+pub(crate) fn write(span: Named, headers: &mut HeaderMap) {
+    // A list of vendors' states is worth nothing without the parent that it came with.
+    if read(headers).is_none() || !within(headers, &TRACESTATE, MAX_TRACESTATE_MEMBERS) {
+        headers.remove(TRACESTATE);
+    }
+    if !within(headers, &BAGGAGE, MAX_BAGGAGE_MEMBERS) {
+        headers.remove(BAGGAGE);
+    }
+    replace(headers, TRACEPARENT, &traceparent(span));
+}
+
+/// The value of `traceparent`.
+pub(crate) fn traceparent(span: Named) -> String {
+    let sampled = if span.sampled == Some(true) { SAMPLED } else { 0 };
+    let random = if span.random { RANDOM } else { 0 };
+    format!("00-{:032x}-{:016x}-{:02x}", span.trace_id, span.span_id, sampled | random)
+}
+
+fn within(headers: &HeaderMap, name: &HeaderName, members: usize) -> bool {
+    let (mut seen, mut length) = (0, 0);
+    for value in headers.get_all(name) {
+        seen += value.as_bytes().split(|byte| *byte == b',').filter(|member| !member.is_empty()).count();
+        length += value.len();
+    }
+    seen <= members && length <= MAX_BYTES
+}
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+
+const SAMPLED: u128 = 0x01;
+// Level 2, 3.2.2.5.2.
+const RANDOM: u128 = 0x02;
+
+// Trace Context 3.3.1.1.
+const MAX_TRACESTATE_MEMBERS: usize = 32;
+// Baggage 3.3.2.
+const MAX_BAGGAGE_MEMBERS: usize = 64;
+// Baggage 3.3.2; Trace Context asks for 512 at least.
+const MAX_BYTES: usize = 8192;
