@@ -1,1 +1,7 @@
-//! Room.
+//! Douane's control plane: it attests, signs, rotates, and streams the mesh to its sidecars.
+//!
+//! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
+//! `main > cli > app > issue | tls > attest | authority | discovery > config | metrics | peer | state > douane-proto`.
+
+pub mod authority;
+pub mod state;

@@ -15,6 +15,7 @@
 
 pub mod facts;
 pub mod id;
+pub mod jwt;
 pub mod mesh;
 pub mod policy;
 pub mod snapshot;

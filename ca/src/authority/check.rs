@@ -1,0 +1,100 @@
+//! The last look at a certificate before it leaves: parsed again, by another parser than the one that wrote it, and
+//! held against the list of what an issued X509-SVID must be (X509-SVID 2 to 4, RFC 5280).
+//!
+//! Knows not how it was made (`sign`). A failure here is a bug of ours, and costs a refusal instead of a wrong identity.
+
+use douane_proto::{id::WorkloadId, svid::Leaf};
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
+
+/// RFC 5280 4.1.2.2 allows 20 bytes; we use 16 random ones, and a leading zero may follow from the encoding.
+const SERIAL_BYTES: std::ops::RangeInclusive<usize> = 1..=17;
+
+/// What the certificate was meant to be.
+pub(crate) struct Expected<'a> {
+    pub(crate) id: &'a WorkloadId,
+    pub(crate) dns_names: &'a [String],
+    /// SubjectPublicKeyInfo, DER.
+    pub(crate) spki: &'a [u8],
+    pub(crate) not_before: i64,
+    pub(crate) not_after: i64,
+    /// DER of the certificate that signed it.
+    pub(crate) signer: &'a [u8],
+}
+
+/// Is `der` exactly that? Otherwise the rule that it breaks.
+pub(crate) fn leaf(der: &[u8], expected: &Expected<'_>) -> Result<(), &'static str> {
+    let said = Leaf::parse(der).map_err(|_| "a sidecar would refuse it")?;
+    let (_, leaf) = X509Certificate::from_der(der).map_err(|_| "it cannot be parsed")?;
+    let (_, signer) =
+        X509Certificate::from_der(expected.signer).map_err(|_| "its signer cannot be parsed")?;
+    let signer_ends = signer.validity().not_after.timestamp();
+
+    ensure(said.id == *expected.id, "its identity is not the attested one")?;
+    ensure(
+        said.not_before == expected.not_before && said.not_after == expected.not_after,
+        "its validity is not the wanted one",
+    )?;
+    ensure(said.not_before < said.not_after && said.not_after <= signer_ends, "it outlives its signer")?;
+    ensure(leaf.version().0 == 2, "it is not X.509 v3")?;
+    ensure(leaf.public_key().raw == expected.spki, "its key is not the one of the request")?;
+    ensure(leaf.issuer().as_raw() == signer.subject().as_raw(), "its issuer is not its signer")?;
+    ensure(leaf.verify_signature(Some(signer.public_key())).is_ok(), "its signature is wrong")?;
+    ensure(leaf.subject().iter().next().is_none(), "its subject is not empty")?;
+    ensure(SERIAL_BYTES.contains(&leaf.raw_serial().len()), "its serial number is too long")?;
+    ensure(leaf.raw_serial().iter().any(|byte| *byte != 0), "its serial number is zero")?;
+    names(&leaf, expected.dns_names)?;
+    constraints(&leaf)?;
+    key_identifiers(&leaf, &signer)
+}
+
+// Exactly one URI is demanded by `Leaf::parse`; here, that nothing but the wanted DNS names stands beside it.
+fn names(leaf: &X509Certificate<'_>, dns_names: &[String]) -> Result<(), &'static str> {
+    let names = leaf.subject_alternative_name().ok().flatten().ok_or("it has no names")?;
+    ensure(names.critical, "its names are not critical although its subject is empty")?;
+    let mut dns = Vec::new();
+    for name in &names.value.general_names {
+        match name {
+            GeneralName::URI(_) => {}
+            GeneralName::DNSName(name) => dns.push(*name),
+            _ => return Err("it has a name that nobody asked for"),
+        }
+    }
+    ensure(dns == dns_names, "its DNS names are not the wanted ones")
+}
+
+fn constraints(leaf: &X509Certificate<'_>) -> Result<(), &'static str> {
+    let basic = leaf.basic_constraints().ok().flatten().ok_or("it has no basic constraints")?;
+    ensure(basic.critical && !basic.value.ca, "its basic constraints are not critical CA:FALSE")?;
+    let usage = leaf.key_usage().ok().flatten().ok_or("it has no key usage")?;
+    // Bit 0 alone: digitalSignature.
+    ensure(usage.critical && usage.value.flags == 1, "its key usage is not critical digitalSignature alone")?;
+    let purposes = leaf.extended_key_usage().ok().flatten().ok_or("it has no extended key usage")?;
+    let purposes = purposes.value;
+    ensure(
+        purposes.server_auth && purposes.client_auth && !purposes.any && purposes.other.is_empty(),
+        "its extended key usage is not server and client authentication alone",
+    )
+}
+
+fn key_identifiers(leaf: &X509Certificate<'_>, signer: &X509Certificate<'_>) -> Result<(), &'static str> {
+    let own = subject_key_id(leaf).ok_or("it has no subject key identifier")?;
+    ensure(!own.is_empty(), "its subject key identifier is empty")?;
+    let authority = leaf.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(found) => found.key_identifier.as_ref().map(|id| id.0),
+        _ => None,
+    });
+    ensure(authority.is_some(), "it has no authority key identifier")?;
+    ensure(authority == subject_key_id(signer), "its authority key identifier is not its signer's")
+}
+
+/// The subject key identifier of a certificate.
+pub(crate) fn subject_key_id<'a>(certificate: &X509Certificate<'a>) -> Option<&'a [u8]> {
+    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+        _ => None,
+    })
+}
+
+fn ensure(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(otherwise) }
+}

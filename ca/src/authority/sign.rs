@@ -1,0 +1,276 @@
+//! A public key, an identity and a lifetime become a certificate. Pure: the time is an argument, nothing is stored.
+//!
+//! Every field is built from nothing (a request's own wishes never reach this file), and every leaf passes `check`
+//! before it is returned. Knows not who asked (`attest`), nor which signer is in use (`authority/mod.rs`).
+
+use std::time::Duration;
+
+use douane_proto::id::{TrustDomain, WorkloadId};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, string::Ia5String,
+};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use zeroize::Zeroizing;
+
+use crate::authority::check;
+
+/// What a leaf may live: below 10 s clocks and renewals cannot keep up; above a day it is no short-lived certificate.
+pub(crate) const LEAF_LIFE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(10)..=Duration::from_secs(24 * 3600);
+/// Until roots rotate by themselves, one must not end while nobody looks.
+const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Twice the longest leaf: renewed at half of it, so that no leaf is ever cut short by its signer.
+const INTERMEDIATE_LIFE: Duration = Duration::from_secs(48 * 3600);
+/// Clocks of sidecars may be this much behind ours; of a short life at most a fifth.
+const BACKDATE: Duration = Duration::from_secs(60);
+/// The last second of the year 9999, where X.509 time ends.
+const END_OF_TIME: i64 = 253_402_300_799;
+
+/// A certificate that signs others, with its key.
+pub(crate) struct Signer {
+    issuer: Issuer<'static, KeyPair>,
+    /// DER.
+    pub(crate) certificate: Vec<u8>,
+    /// Seconds since 1970.
+    pub(crate) not_before: i64,
+    /// Seconds since 1970.
+    pub(crate) not_after: i64,
+}
+
+/// What is to be signed.
+pub(crate) struct Order<'a> {
+    pub(crate) id: &'a WorkloadId,
+    pub(crate) dns_names: &'a [String],
+    pub(crate) lifetime: Duration,
+}
+
+/// A signed leaf.
+#[derive(Debug, Clone)]
+pub(crate) struct SignedLeaf {
+    /// DER.
+    pub(crate) certificate: Vec<u8>,
+    /// In hexadecimal, as logs name it.
+    pub(crate) serial: String,
+    /// Seconds since 1970.
+    pub(crate) not_after: i64,
+}
+
+/// Why nothing was signed.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// The clock says a time that no certificate can have.
+    #[error("the time {0} cannot be written into a certificate")]
+    Time(i64),
+    /// The signer ends within the shortest leaf's life.
+    #[error("the authority's own certificate ends in {0} s")]
+    SignerEnds(i64),
+    /// A name that no certificate can carry.
+    #[error("the name {0:?} cannot be written into a certificate")]
+    Name(String),
+    /// The library refused.
+    #[error("making a certificate failed")]
+    Library(#[from] rcgen::Error),
+    /// The result broke a rule, and was thrown away.
+    #[error("the certificate was wrong and was thrown away: {0}")]
+    Check(&'static str),
+    /// A stored signer that is none.
+    #[error("the stored signer is invalid: {0}")]
+    Stored(&'static str),
+}
+
+impl Signer {
+    /// A fresh root with a fresh P-256 key, and its certificate in PEM.
+    pub(crate) fn root(trust_domain: &TrustDomain, now: i64) -> Result<(Self, String), SignError> {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let mut params = authority_params(trust_domain, "root", now, seconds(ROOT_LIFE))?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key)?;
+        let signer = Self {
+            issuer: Issuer::new(params, key),
+            certificate: certificate.der().to_vec(),
+            not_before: now - seconds(BACKDATE),
+            not_after: now + seconds(ROOT_LIFE),
+        };
+        Ok((signer, certificate.pem()))
+    }
+
+    /// A fresh intermediate below this root, which may sign leaves only.
+    pub(crate) fn intermediate(&self, trust_domain: &TrustDomain, now: i64) -> Result<Self, SignError> {
+        let life = seconds(INTERMEDIATE_LIFE).min(self.remaining(now)?);
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let mut params = authority_params(trust_domain, "intermediate", now, life)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&key, &self.issuer)?.der().to_vec();
+        Ok(Self {
+            issuer: Issuer::new(params, key),
+            certificate,
+            not_before: now - seconds(BACKDATE),
+            not_after: now + life,
+        })
+    }
+
+    /// A signer from storage: its certificate (DER) and its key (PKCS#8 DER), which must fit together.
+    pub(crate) fn restore(
+        certificate: Vec<u8>,
+        key: &[u8],
+        trust_domain: &TrustDomain,
+    ) -> Result<Self, SignError> {
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&key.into(), &rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let (rest, parsed) = X509Certificate::from_der(&certificate)
+            .map_err(|_| SignError::Stored("its certificate cannot be parsed"))?;
+        if !rest.is_empty() {
+            return Err(SignError::Stored("bytes follow its certificate"));
+        }
+        if parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(SignError::Stored("its key is not the one of its certificate"));
+        }
+        if parsed.verify_signature(None).is_err() {
+            return Err(SignError::Stored("its certificate is not signed by its key"));
+        }
+        if !parsed.is_ca() {
+            return Err(SignError::Stored("its certificate may not sign others"));
+        }
+        if !is_of(&parsed, trust_domain) {
+            return Err(SignError::Stored("it is of another trust domain than the configured one"));
+        }
+        let params = restored_params(&parsed)?;
+        let (not_before, not_after) =
+            (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+        Ok(Self { issuer: Issuer::new(params, key), certificate, not_before, not_after })
+    }
+
+    /// The private key, PKCS#8 PEM, for whoever seals it.
+    pub(crate) fn key_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.issuer.key().serialize_pem())
+    }
+
+    /// Signs a leaf for `key`.
+    ///
+    /// # Errors
+    /// [`SignError`]; a certificate that breaks a rule of the profile is one, and does not leave.
+    pub(crate) fn leaf(
+        &self,
+        key: &impl PublicKeyData,
+        order: &Order<'_>,
+        now: i64,
+    ) -> Result<SignedLeaf, SignError> {
+        let wanted = order.lifetime.clamp(*LEAF_LIFE.start(), *LEAF_LIFE.end());
+        let life = seconds(wanted).min(self.remaining(now)?);
+        let not_before = now - seconds(BACKDATE).min(life / 5);
+        let not_after = now + life;
+        let serial: [u8; 16] = rand::random();
+
+        let mut params = CertificateParams::default();
+        set_validity(&mut params, not_before, not_after)?;
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = leaf_names(order)?;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(key, &self.issuer)?.der().to_vec();
+
+        let spki = key.subject_public_key_info();
+        let expected = check::Expected {
+            id: order.id,
+            dns_names: order.dns_names,
+            spki: &spki,
+            not_before,
+            not_after,
+            signer: &self.certificate,
+        };
+        check::leaf(&certificate, &expected).map_err(SignError::Check)?;
+        Ok(SignedLeaf { certificate, serial: hexadecimal(&serial), not_after })
+    }
+
+    // Seconds that what is signed now may live; an error when they are too few for the shortest leaf.
+    fn remaining(&self, now: i64) -> Result<i64, SignError> {
+        let remaining = self.not_after - now;
+        if remaining < seconds(*LEAF_LIFE.start()) {
+            return Err(SignError::SignerEnds(remaining));
+        }
+        Ok(remaining)
+    }
+}
+
+fn leaf_names(order: &Order<'_>) -> Result<Vec<SanType>, SignError> {
+    let uri = order.id.to_string();
+    let mut names = vec![SanType::URI(ia5(&uri)?)];
+    for name in order.dns_names {
+        names.push(SanType::DnsName(ia5(name)?));
+    }
+    Ok(names)
+}
+
+// What root and intermediate have in common. A random id in the subject keeps subjects unique: path builders that try
+// every root of one name become slow otherwise.
+fn authority_params(
+    trust_domain: &TrustDomain,
+    kind: &str,
+    now: i64,
+    life: i64,
+) -> Result<CertificateParams, SignError> {
+    let mut params = CertificateParams::default();
+    set_validity(&mut params, now - seconds(BACKDATE), now + life)?;
+    params.serial_number = Some(SerialNumber::from_slice(&rand::random::<[u8; 16]>()));
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, trust_domain.as_str());
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("douane {kind} {}", hexadecimal(&rand::random::<[u8; 8]>())));
+    params.subject_alt_names = vec![SanType::URI(ia5(&format!("spiffe://{trust_domain}"))?)];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
+// rcgen needs of an issuer its name and its key identifier.
+fn restored_params(parsed: &X509Certificate<'_>) -> Result<CertificateParams, SignError> {
+    let subject = parsed.subject();
+    let organization = subject.iter_organization().next().and_then(|name| name.as_str().ok());
+    let common = subject.iter_common_name().next().and_then(|name| name.as_str().ok());
+    let (Some(organization), Some(common)) = (organization, common) else {
+        return Err(SignError::Stored("its subject is not one of ours"));
+    };
+    let key_id =
+        check::subject_key_id(parsed).ok_or(SignError::Stored("it has no subject key identifier"))?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, organization);
+    params.distinguished_name.push(DnType::CommonName, common);
+    params.key_identifier_method = KeyIdMethod::PreSpecified(key_id.to_vec());
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
+fn is_of(parsed: &X509Certificate<'_>, trust_domain: &TrustDomain) -> bool {
+    let Ok(Some(names)) = parsed.subject_alternative_name() else { return false };
+    let wanted = format!("spiffe://{trust_domain}");
+    matches!(names.value.general_names.as_slice(), [GeneralName::URI(uri)] if *uri == wanted)
+}
+
+fn ia5(text: &str) -> Result<Ia5String, SignError> {
+    Ia5String::try_from(text).map_err(|_| SignError::Name(text.to_owned()))
+}
+
+fn set_validity(params: &mut CertificateParams, not_before: i64, not_after: i64) -> Result<(), SignError> {
+    let since = |unix: i64| {
+        let valid = u64::try_from(unix).ok().filter(|_| unix <= END_OF_TIME);
+        valid.map(Duration::from_secs).ok_or(SignError::Time(unix))
+    };
+    let start = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_before = start + since(not_before)?;
+    params.not_after = start + since(not_after)?;
+    Ok(())
+}
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

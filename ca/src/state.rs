@@ -1,0 +1,200 @@
+//! The state folder: what lies where in it, and files that survive a power cut.
+//!
+//! A file is written beside, synced, renamed, and the folder synced: a reader sees the old bytes or the new ones, never
+//! half of them. Knows not what the files mean (`authority/root`, `attest/join`, `discovery/kept`).
+
+use std::{
+    ffi::OsString,
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+/// The state folder of one control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateFolder(PathBuf);
+
+/// Held while a control plane runs on a folder.
+#[derive(Debug)]
+pub struct StateLock {
+    _file: File,
+}
+
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// Our own user only (0600).
+    Owner,
+    /// Anybody who reaches the folder (0644).
+    Everyone,
+}
+
+/// Why a state folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The operating system refused.
+    #[error("{action} {path}", path = path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The refusal.
+        source: io::Error,
+    },
+    /// Another control plane runs on it.
+    #[error("another control plane runs on {path}", path = .0.display())]
+    Locked(PathBuf),
+    /// Others can read a folder that holds files which are not ours.
+    #[error(
+        "{path} has mode {mode:o} and holds other files: choose an empty folder, or one of mode 700",
+        path = path.display()
+    )]
+    Shared {
+        /// The folder.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+}
+
+impl StateFolder {
+    /// The folder at `path`; nothing is looked at or made yet.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The root with its key, PEM, 0600.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.0.join("root.pem")
+    }
+
+    /// The roots that sidecars trust on first contact, PEM.
+    #[must_use]
+    pub fn bundle(&self) -> PathBuf {
+        self.0.join("bundle.pem")
+    }
+
+    /// Hashes of join tokens that are not spent yet.
+    #[must_use]
+    pub fn join_tokens(&self) -> PathBuf {
+        self.0.join("join-tokens")
+    }
+
+    /// The last good resource files.
+    #[must_use]
+    pub fn last_good(&self) -> PathBuf {
+        self.0.join("last-good")
+    }
+
+    /// Makes the folder where there is none, closes it to others (0700), and takes its lock.
+    ///
+    /// # Errors
+    /// When another control plane holds it, or others use it for their files.
+    pub fn lock(&self) -> Result<StateLock, StateError> {
+        self.refuse_shared()?;
+        private_folder(&self.0).map_err(self.failed("make"))?;
+        let path = self.0.join("lock");
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = file.map_err(failed("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(StateLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StateError::Locked(self.0.clone())),
+            Err(TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
+        }
+    }
+
+    // Our own folder may be closed again; one that holds other people's files is left as it is.
+    fn refuse_shared(&self) -> Result<(), StateError> {
+        let metadata = match fs::metadata(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            found => found.map_err(self.failed("look at"))?,
+        };
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 == 0 || self.root().exists() {
+            return Ok(());
+        }
+        let mut entries = fs::read_dir(&self.0).map_err(self.failed("list"))?;
+        if entries.next().is_none() {
+            return Ok(());
+        }
+        Err(StateError::Shared { path: self.0.clone(), mode })
+    }
+
+    fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> StateError + use<> {
+        failed(action, &self.0)
+    }
+}
+
+/// Names the file and the action in an error of the operating system.
+pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError + use<> {
+    let path = path.to_owned();
+    move |source| StateError::Io { action, path, source }
+}
+
+/// Makes `path` hold `bytes`, whole, on the disk, before it returns.
+pub(crate) fn write(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
+    let beside = beside(path)?;
+    // What a crash left behind may have another mode or owner; it is never written into.
+    remove_if_there(&beside)?;
+    let mode = match readers {
+        Readers::Owner => 0o600,
+        Readers::Everyone => 0o644,
+    };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    sync_folder_of(path)
+}
+
+/// Removes `path` for good. Whoever really removed it is told `true`, everybody else `false`.
+pub(crate) fn remove(path: &Path) -> io::Result<bool> {
+    let removed = remove_if_there(path)?;
+    if removed {
+        sync_folder_of(path)?;
+    }
+    Ok(removed)
+}
+
+/// Makes sure that the folder exists and that only our user can look into it (0700).
+pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+fn remove_if_there(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+// Hidden, so that whoever lists the folder passes it by.
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| io::Error::other("a path without a file name"))?;
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(".new");
+    Ok(path.with_file_name(hidden))
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    // A bare file name has the empty path as its parent.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
