@@ -10,6 +10,7 @@
 pub mod config;
 pub mod discovery;
 pub mod net;
+pub mod redirect;
 pub mod refusal;
 pub mod shutdown;
 pub mod telemetry;
