@@ -157,6 +157,17 @@ impl TryFrom<wire::TrustBundle> for TrustBundle {
     }
 }
 
+/// May this certificate act as an issuer: is it a CA whose key usage allows to sign certificates? An intermediate that
+/// may not must be kept out of path building, which looks at neither (X509-SVID 4.3).
+#[must_use]
+pub fn may_issue(der: &[u8]) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+        return false;
+    };
+    let is_ca = matches!(certificate.basic_constraints(), Ok(Some(found)) if found.value.ca);
+    is_ca && matches!(certificate.key_usage(), Ok(Some(usage)) if usage.value.key_cert_sign())
+}
+
 // An extension that is present but unreadable must not count as absent.
 fn refuse_unparsed_extensions(certificate: &X509Certificate<'_>) -> Result<(), SvidError> {
     let mut seen = Vec::new();

@@ -1,67 +1,48 @@
-//! Mutual TLS 1.3 with SPIFFE identities, from the live `Identity`.
+//! Mutual TLS 1.3 with SPIFFE identities, from the live `Identity`, read at each handshake.
+//!
+//! Knows neither where an identity comes from (`identity`) nor what a verified peer may do (`authz`).
+//! - [`fault`]: why there is no session; `verify`: the one check of a peer; `settings`: how TLS is spoken
+//! - `handshake`, `wire`, `cork`, `stream`: from a socket to a stream whose writes leave together
+//! - [`channel`]: the road to the control plane, server-authenticated or mutual
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+pub mod channel;
+mod cork;
+pub mod fault;
+mod handshake;
+mod settings;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod wire;
+
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+
+use douane_proto::{
+    id::WorkloadId,
+    svid::{Identity, TrustBundle},
 };
+use rustls::pki_types::{CertificateDer, UnixTime};
+use tokio::{net::TcpStream, sync::watch};
 
-use douane_proto::{id::WorkloadId, svid::Identity};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    sync::watch,
+pub use self::{
+    cork::park_flush, fault::TlsError, handshake::Session, settings::ALPN_DOUANE1, stream::TlsStream,
 };
+use self::{settings::Settings, verify::Anchors};
 
-/// The ALPN name of our own dialect.
-pub const ALPN_DOUANE1: &[u8] = b"douane/1";
-
-/// Makes handshakes from the newest identity.
+/// Makes handshakes from the newest identity. Cheap to clone; belongs to one thread.
 #[derive(Debug, Clone)]
 pub struct Mtls {
     identity: watch::Receiver<Arc<Identity>>,
+    // Configurations of the identity that the last handshake used.
+    settings: Rc<RefCell<Option<Settings>>>,
 }
-
-/// What a handshake established.
-#[derive(Debug, Clone)]
-pub struct Session {
-    /// The verified peer.
-    pub peer: WorkloadId,
-    /// Ours, of the generation used.
-    pub local: WorkloadId,
-    /// When the peer's leaf ends, seconds since 1970.
-    pub peer_not_after: i64,
-    /// The generation of our identity that was used.
-    pub generation: u64,
-    /// `TLSv1.3`.
-    pub version: &'static str,
-    /// The key exchange group, such as `X25519MLKEM768`.
-    pub group: String,
-    /// The server name that the client sent.
-    pub sni: Option<String>,
-}
-
-/// Why no session was established.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The first bytes are no TLS record.
-    #[error("the peer speaks plaintext where mutual TLS is required")]
-    Plaintext,
-    /// The handshake failed; the text names the certificate's fault.
-    #[error("handshake")]
-    Handshake(#[source] io::Error),
-}
-
-/// A TLS stream whose writes are corked: gathered until the runtime is about to sleep, then sent at once.
-#[derive(Debug)]
-pub struct TlsStream {}
 
 impl Mtls {
     /// Reads the identity at each handshake.
     #[must_use]
     pub fn new(identity: watch::Receiver<Arc<Identity>>) -> Self {
-        Self { identity }
+        Self { identity, settings: Rc::default() }
     }
 
     /// The identity as it is now.
@@ -75,8 +56,7 @@ impl Mtls {
     /// # Errors
     /// [`TlsError`].
     pub async fn accept(&self, io: TcpStream) -> Result<(TlsStream, Session), TlsError> {
-        let _ = io;
-        Err(TlsError::Plaintext)
+        handshake::accept(io, &self.settings()?).await
     }
 
     /// Client side; the peer must prove to be exactly `expected`. The caller bounds it in time.
@@ -88,25 +68,58 @@ impl Mtls {
         io: TcpStream,
         expected: &WorkloadId,
     ) -> Result<(TlsStream, Session), TlsError> {
-        let _ = (io, expected);
-        Err(TlsError::Plaintext)
+        handshake::connect(io, &self.settings()?, expected).await
+    }
+
+    /// Ends when the root that vouches for the session's peer has left the trust bundle: the session must end then,
+    /// however long its streams would still run. Its leaf's expiry does not matter here.
+    pub async fn distrusted(&self, session: &Session) {
+        let mut identity = self.identity.clone();
+        // A writer that is gone changes nothing any more.
+        let trusted = |identity: &Arc<Identity>| is_trusted(session, Arc::clone(&identity.bundle));
+        if identity.wait_for(|identity| !trusted(identity)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn settings(&self) -> Result<Settings, TlsError> {
+        let identity = self.identity();
+        let mut held = self.settings.borrow_mut();
+        match &*held {
+            Some(settings) if Arc::ptr_eq(&settings.identity, &identity) => Ok(settings.clone()),
+            _ => Ok(held.insert(Settings::new(identity)?).clone()),
+        }
     }
 }
 
-impl AsyncRead for TlsStream {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
+/// Would this identity work: does its key fit its certificate, and does a path lead from it to its own bundle now?
+///
+/// # Errors
+/// [`TlsError`] says what would not.
+pub fn check_identity(identity: Identity) -> Result<(), TlsError> {
+    let settings = Settings::new(Arc::new(identity))?;
+    let chain: Vec<_> =
+        settings.identity.svid.chain.iter().map(|der| CertificateDer::from_slice(der)).collect();
+    let Some((leaf, intermediates)) = chain.split_first() else {
+        return Err(fault::PeerFault::Missing.into());
+    };
+    settings.anchors.verify(leaf, intermediates, UnixTime::now())?;
+    Ok(())
 }
 
-impl AsyncWrite for TlsStream {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(0))
-    }
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
+/// Can each root of the bundle be read?
+///
+/// # Errors
+/// [`TlsError::Own`] names the fault.
+pub fn check_bundle(bundle: Arc<TrustBundle>) -> Result<(), TlsError> {
+    Anchors::new(bundle).map(drop)
+}
+
+fn is_trusted(session: &Session, bundle: Arc<TrustBundle>) -> bool {
+    let chain: Vec<_> = session.chain.iter().map(|der| CertificateDer::from_slice(der)).collect();
+    let (Some((leaf, intermediates)), Ok(anchors)) = (chain.split_first(), Anchors::new(bundle)) else {
+        return false;
+    };
+    let then = UnixTime::since_unix_epoch(Duration::from_secs(session.verified_at));
+    anchors.verify(leaf, intermediates, then).is_ok()
 }

@@ -1,0 +1,126 @@
+//! Why no session was established, in words that name the thing to mend. Knows nothing of how a peer is verified
+//! (see `verify`), only how rustls' own errors read to an operator.
+
+use std::io;
+
+use douane_proto::{
+    id::{TrustDomain, WorkloadId},
+    svid::SvidError,
+};
+use rustls::{CertificateError, OtherError};
+
+/// Why no session was established.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The first bytes are no TLS record.
+    #[error("the peer speaks plaintext where mutual TLS is required")]
+    Plaintext,
+    /// The peer did not prove to be who it must be.
+    #[error("the peer's certificate is refused: {0}")]
+    Peer(#[from] PeerFault),
+    /// The peer refused us; the alert says why.
+    #[error("the peer refused the handshake: {0}")]
+    RefusedByPeer(String),
+    /// The peer speaks none of our protocols over TLS.
+    #[error("the peer does not speak douane/1 (ALPN)")]
+    Alpn,
+    /// Our own certificate, key or trust bundle cannot be used.
+    #[error("our own identity cannot be used: {0}")]
+    Own(String),
+    /// The peer's TLS breaks the protocol, or is older than TLS 1.3.
+    #[error("the handshake failed: {0}")]
+    Protocol(String),
+    /// The connection broke.
+    #[error("the connection broke during the handshake: {0}")]
+    Handshake(#[from] io::Error),
+}
+
+/// What is wrong with a peer's certificate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerFault {
+    /// It showed none.
+    #[error("it presented no certificate")]
+    Missing,
+    /// Its leaf is no X509-SVID.
+    #[error("{}", chain(.0))]
+    Svid(#[from] SvidError),
+    /// It belongs to a trust domain whose roots we do not hold.
+    #[error("{id} is of another trust domain, only {ours} is trusted")]
+    TrustDomain {
+        /// Who it claims to be.
+        id: WorkloadId,
+        /// Whose roots we hold.
+        ours: TrustDomain,
+    },
+    /// The bundle holds no roots: nobody is trusted (Trust Domain and Bundle 4.1).
+    #[error("the trust bundle of {0} is empty, nobody is trusted")]
+    NobodyTrusted(TrustDomain),
+    /// More intermediates than any chain of ours has.
+    #[error("it presented {0} intermediates, at most {max} are read", max = crate::tls::verify::MAX_INTERMEDIATES)]
+    TooManyIntermediates(usize),
+    /// The path to a root of the bundle does not validate at this time.
+    #[error("{0}")]
+    Path(String),
+    /// It is a valid workload, but not the one that was asked for.
+    #[error("it is {actual}, expected was {expected}")]
+    Unexpected {
+        /// Whom we wanted to reach.
+        expected: WorkloadId,
+        /// Who answered.
+        actual: WorkloadId,
+    },
+}
+
+impl From<PeerFault> for rustls::Error {
+    fn from(fault: PeerFault) -> Self {
+        Self::InvalidCertificate(CertificateError::Other(OtherError(std::sync::Arc::new(fault))))
+    }
+}
+
+impl From<rustls::Error> for TlsError {
+    fn from(error: rustls::Error) -> Self {
+        match error {
+            rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(ref inner))) => {
+                match inner.downcast_ref::<PeerFault>() {
+                    Some(fault) => Self::Peer(fault.clone()),
+                    None => Self::Peer(PeerFault::Path(error.to_string())),
+                }
+            }
+            rustls::Error::InvalidCertificate(fault) => Self::Peer(PeerFault::Path(path_fault(&fault))),
+            rustls::Error::NoCertificatesPresented => Self::Peer(PeerFault::Missing),
+            rustls::Error::AlertReceived(alert) => Self::RefusedByPeer(format!("{alert:?}")),
+            rustls::Error::NoApplicationProtocol => Self::Alpn,
+            other => Self::Protocol(other.to_string()),
+        }
+    }
+}
+
+/// An error of a stream that hides one of rustls.
+pub(super) fn from_io(error: io::Error) -> TlsError {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(inner) => inner.clone().into(),
+        None => TlsError::Handshake(error),
+    }
+}
+
+/// An error of a stream whose bytes rustls refused.
+pub(super) fn to_io(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+fn path_fault(fault: &CertificateError) -> String {
+    match fault {
+        CertificateError::UnknownIssuer => {
+            "no root of the trust bundle signed it (unknown issuer)".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+// `SvidError` keeps its cause behind `source`; one line is logged.
+fn chain(error: &SvidError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

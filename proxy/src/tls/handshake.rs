@@ -1,0 +1,101 @@
+//! From a connected socket to a verified peer. Knows nothing of what the stream carries then.
+
+use std::{future::poll_fn, net::IpAddr, sync::Arc};
+
+use douane_proto::{id::WorkloadId, svid::Leaf};
+use rustls::{
+    ClientConnection, Connection, ProtocolVersion, ServerConnection,
+    pki_types::{ServerName, UnixTime},
+};
+use tokio::net::TcpStream;
+
+use super::{
+    fault::{PeerFault, TlsError},
+    settings::{Settings, dialect},
+    stream::TlsStream,
+    wire::Wire,
+};
+
+/// What a handshake established.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The verified peer.
+    pub peer: WorkloadId,
+    /// Ours, of the generation used.
+    pub local: WorkloadId,
+    /// When the peer's leaf ends, seconds since 1970.
+    pub peer_not_after: i64,
+    /// The generation of our identity that was used.
+    pub generation: u64,
+    /// `TLSv1.3`.
+    pub version: &'static str,
+    /// The key exchange group, such as `X25519MLKEM768`.
+    pub group: String,
+    /// The server name that the client sent.
+    pub sni: Option<String>,
+    /// The ALPN name agreed on.
+    pub alpn: &'static [u8],
+    /// The peer's certificates, DER, the leaf first.
+    pub chain: Arc<[Vec<u8>]>,
+    /// When they were verified, seconds since 1970.
+    pub verified_at: u64,
+}
+
+/// Server side.
+pub(super) async fn accept(io: TcpStream, settings: &Settings) -> Result<(TlsStream, Session), TlsError> {
+    let connection = ServerConnection::new(Arc::clone(&settings.server))?;
+    establish(io, connection.into(), settings).await
+}
+
+/// Client side.
+pub(super) async fn connect(
+    io: TcpStream,
+    settings: &Settings,
+    expected: &WorkloadId,
+) -> Result<(TlsStream, Session), TlsError> {
+    // An address, so that no server name is sent: the peer is known by its SPIFFE ID alone.
+    let address: IpAddr = io.peer_addr()?.ip();
+    let connection = ClientConnection::new(settings.client(expected)?, ServerName::from(address))?;
+    establish(io, connection.into(), settings).await
+}
+
+async fn establish(
+    io: TcpStream,
+    connection: Connection,
+    settings: &Settings,
+) -> Result<(TlsStream, Session), TlsError> {
+    let mut wire = Wire::new(io, connection);
+    poll_fn(|cx| wire.poll_handshake(cx)).await?;
+    let session = session(wire.connection(), settings)?;
+    Ok((TlsStream::new(wire), session))
+}
+
+fn session(connection: &Connection, settings: &Settings) -> Result<Session, TlsError> {
+    let certificates = connection.peer_certificates().ok_or(PeerFault::Missing)?;
+    let leaf = Leaf::parse(certificates.first().ok_or(PeerFault::Missing)?).map_err(PeerFault::from)?;
+    Ok(Session {
+        peer: leaf.id,
+        local: settings.identity.svid.leaf.id.clone(),
+        peer_not_after: leaf.not_after,
+        generation: settings.identity.generation,
+        version: version(connection)?,
+        group: connection
+            .negotiated_key_exchange_group()
+            .map(|group| format!("{:?}", group.name()))
+            .unwrap_or_default(),
+        sni: match connection {
+            Connection::Server(server) => server.server_name().map(str::to_owned),
+            Connection::Client(_) => None,
+        },
+        alpn: dialect(connection.alpn_protocol())?,
+        chain: certificates.iter().map(|certificate| certificate.to_vec()).collect(),
+        verified_at: UnixTime::now().as_secs(),
+    })
+}
+
+fn version(connection: &Connection) -> Result<&'static str, TlsError> {
+    match connection.protocol_version() {
+        Some(ProtocolVersion::TLSv1_3) => Ok("TLSv1.3"),
+        other => Err(TlsError::Protocol(format!("{other:?} was agreed on"))),
+    }
+}

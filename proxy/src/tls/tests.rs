@@ -1,0 +1,496 @@
+//! Handshakes and streams over loopback, with chains made here: who passes, who is refused and with which words.
+
+use std::{
+    future::Future,
+    net::Ipv4Addr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use douane_proto::{
+    id::{TrustDomain, WorkloadId},
+    svid::{Identity, Svid, TrustBundle},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, LocalOptions, LocalRuntime},
+    sync::watch,
+};
+use zeroize::Zeroizing;
+
+use super::{Mtls, Session, TlsError, TlsStream, fault::PeerFault, park_flush};
+
+const HOUR: i64 = 3600;
+
+/// A root with an intermediate under it, as the control plane has them.
+struct Ca {
+    domain: TrustDomain,
+    root: Vec<u8>,
+    intermediate: Vec<u8>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// What a leaf should look like; the default is a good one.
+struct LeafSpec {
+    id: &'static str,
+    more_names: Vec<&'static str>,
+    from: i64,
+    until: i64,
+    is_ca: IsCa,
+}
+
+impl Default for LeafSpec {
+    fn default() -> Self {
+        Self { id: WEB, more_names: Vec::new(), from: -60, until: HOUR, is_ca: IsCa::ExplicitNoCa }
+    }
+}
+
+const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+const ORDERS: &str = "spiffe://cluster.local/ns/shop/sa/orders";
+
+impl Ca {
+    fn new(domain: &str) -> Self {
+        let root_key = KeyPair::generate().unwrap();
+        let root_params = ca_params(BasicConstraints::Unconstrained);
+        let root = root_params.self_signed(&root_key).unwrap();
+        let root_issuer = Issuer::new(root_params, root_key);
+        let key = KeyPair::generate().unwrap();
+        let params = ca_params(BasicConstraints::Constrained(0));
+        let intermediate = params.signed_by(&key, &root_issuer).unwrap();
+        Self {
+            domain: TrustDomain::parse(domain).unwrap(),
+            root: root.der().to_vec(),
+            intermediate: intermediate.der().to_vec(),
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    fn bundle(&self) -> Arc<TrustBundle> {
+        let roots = vec![self.root.clone()];
+        Arc::new(TrustBundle { trust_domain: self.domain.clone(), roots, epoch: 1, sequence: 1 })
+    }
+
+    fn sign(&self, spec: &LeafSpec) -> (Vec<Vec<u8>>, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let leaf = leaf_params(spec).signed_by(&key, &self.issuer).unwrap();
+        (vec![leaf.der().to_vec(), self.intermediate.clone()], key)
+    }
+
+    fn identity(&self, id: &'static str) -> Identity {
+        let (chain, key) = self.sign(&LeafSpec { id, ..LeafSpec::default() });
+        let svid = Svid::parse(chain, Zeroizing::new(key.serialize_der())).unwrap();
+        Identity { svid, bundle: self.bundle(), generation: 1 }
+    }
+
+    /// An identity whose certificate its own sidecar would refuse to load.
+    fn bad_identity(&self, spec: &LeafSpec) -> Identity {
+        let (chain, key) = self.sign(spec);
+        with_chain(self.identity(WEB), chain, &key)
+    }
+}
+
+fn with_chain(mut identity: Identity, chain: Vec<Vec<u8>>, key: &KeyPair) -> Identity {
+    identity.svid.chain = chain;
+    identity.svid.key = Arc::new(Zeroizing::new(key.serialize_der()));
+    identity
+}
+
+fn ca_params(constraints: BasicConstraints) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(constraints);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params
+}
+
+fn leaf_params(spec: &LeafSpec) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let names = std::iter::once(&spec.id).chain(&spec.more_names);
+    params.subject_alt_names = names.map(|name| SanType::URI((*name).try_into().unwrap())).collect();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.is_ca = spec.is_ca.clone();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let at = |seconds| {
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(now.as_secs().strict_add_signed(seconds))
+    };
+    params.not_before = at(spec.from);
+    params.not_after = at(spec.until);
+    params
+}
+
+fn mtls(identity: Identity) -> Mtls {
+    Mtls::new(watch::channel(Arc::new(identity)).1)
+}
+
+fn id(text: &str) -> WorkloadId {
+    text.parse().unwrap()
+}
+
+fn corked(test: impl Future<Output = ()>) {
+    runtime(Builder::new_current_thread().on_thread_park(park_flush)).block_on(test);
+}
+
+fn uncorked(test: impl Future<Output = ()>) {
+    runtime(&mut Builder::new_current_thread()).block_on(test);
+}
+
+fn runtime(builder: &mut Builder) -> LocalRuntime {
+    builder.enable_all().build_local(LocalOptions::default()).unwrap()
+}
+
+type Outcome = Result<(TlsStream, Session), TlsError>;
+
+/// Both ends of a handshake: the server's outcome, then the client's.
+async fn shake(server: Identity, client: Identity, expected: &str) -> (Outcome, Outcome) {
+    let (server_io, client_io) = sockets().await;
+    let (server, client) = (mtls(server), mtls(client));
+    let expected = id(expected);
+    tokio::join!(server.accept(server_io), client.connect(client_io, &expected))
+}
+
+async fn sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let (accepted, connected) =
+        tokio::join!(listener.accept(), TcpStream::connect(listener.local_addr().unwrap()));
+    (accepted.unwrap().0, connected.unwrap())
+}
+
+async fn pair() -> (TlsStream, TlsStream) {
+    let ca = Ca::new("cluster.local");
+    let (server, client) = shake(ca.identity(ORDERS), ca.identity(WEB), ORDERS).await;
+    (server.unwrap().0, client.unwrap().0)
+}
+
+fn refusal(outcome: Outcome) -> String {
+    outcome.map(|(_, session)| session).unwrap_err().to_string()
+}
+
+/// How a server refuses a client that shows `chain`.
+async fn refused_client(ca: &Ca, client: Identity) -> String {
+    refusal(shake(ca.identity(ORDERS), client, ORDERS).await.0)
+}
+
+#[test]
+fn the_right_peer_passes_and_both_know_each_other() {
+    corked(async {
+        let ca = Ca::new("cluster.local");
+        let (server, client) = shake(ca.identity(ORDERS), ca.identity(WEB), ORDERS).await;
+        let (server, client) = (server.unwrap().1, client.unwrap().1);
+        assert_eq!((server.peer, server.local), (id(WEB), id(ORDERS)));
+        assert_eq!((client.peer, client.local), (id(ORDERS), id(WEB)));
+        assert_eq!((client.version, client.group.as_str()), ("TLSv1.3", "X25519MLKEM768"));
+        assert_eq!((client.alpn, server.sni), (super::ALPN_DOUANE1, None));
+    });
+}
+
+#[test]
+fn a_server_that_is_another_workload_is_refused() {
+    corked(async {
+        let ca = Ca::new("cluster.local");
+        let (server, client) = shake(ca.identity(WEB), ca.identity(WEB), ORDERS).await;
+        let fault = PeerFault::Unexpected { expected: id(ORDERS), actual: id(WEB) };
+        assert!(matches!(client, Err(TlsError::Peer(found)) if found == fault));
+        assert!(matches!(server, Err(TlsError::RefusedByPeer(_))), "{server:?}");
+    });
+}
+
+#[test]
+fn a_peer_of_another_trust_domain_is_refused() {
+    corked(async {
+        let (ca, other) = (Ca::new("cluster.local"), Ca::new("evil.example"));
+        let spec = LeafSpec { id: "spiffe://evil.example/ns/shop/sa/web", ..LeafSpec::default() };
+        let why = refused_client(&ca, other.bad_identity(&spec)).await;
+        assert!(why.contains("another trust domain"), "{why}");
+        // The name alone does not help: the root is not in the bundle.
+        let why = refused_client(&ca, other.bad_identity(&LeafSpec::default())).await;
+        assert!(why.contains("unknown issuer"), "{why}");
+    });
+}
+
+#[test]
+fn an_expired_peer_and_one_of_the_future_are_refused() {
+    corked(async {
+        let ca = Ca::new("cluster.local");
+        let spec = LeafSpec { from: -2 * HOUR, until: -HOUR, ..LeafSpec::default() };
+        let why = refused_client(&ca, ca.bad_identity(&spec)).await;
+        assert!(why.contains("certificate expired"), "{why}");
+        let spec = LeafSpec { from: HOUR, until: 2 * HOUR, ..LeafSpec::default() };
+        let why = refused_client(&ca, ca.bad_identity(&spec)).await;
+        assert!(why.contains("not valid yet"), "{why}");
+    });
+}
+
+#[test]
+fn a_self_signed_peer_is_refused() {
+    corked(async {
+        let ca = Ca::new("cluster.local");
+        let key = KeyPair::generate().unwrap();
+        let leaf = leaf_params(&LeafSpec::default()).self_signed(&key).unwrap();
+        let why = refused_client(&ca, with_chain(ca.identity(WEB), vec![leaf.der().to_vec()], &key)).await;
+        assert!(why.contains("unknown issuer"), "{why}");
+    });
+}
+
+#[test]
+fn a_ca_certificate_and_two_uri_names_are_no_leaf() {
+    corked(async {
+        let ca = Ca::new("cluster.local");
+        let spec = LeafSpec { is_ca: IsCa::Ca(BasicConstraints::Constrained(0)), ..LeafSpec::default() };
+        let why = refused_client(&ca, ca.bad_identity(&spec)).await;
+        assert!(why.contains("CA certificate"), "{why}");
+        let spec = LeafSpec { more_names: vec![ORDERS], ..LeafSpec::default() };
+        let why = refused_client(&ca, ca.bad_identity(&spec)).await;
+        assert!(why.contains("2 URI names"), "{why}");
+    });
+}
+
+#[test]
+fn an_intermediate_that_may_not_sign_certificates_signs_nothing() {
+    corked(async {
+        let ca = Ca::new("cluster.local");
+        // A CA certificate by its basic constraints, but its key usage is a leaf's.
+        let key = KeyPair::generate().unwrap();
+        let mut params = ca_params(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let root_key = KeyPair::generate().unwrap();
+        let root_params = ca_params(BasicConstraints::Unconstrained);
+        let root = root_params.self_signed(&root_key).unwrap();
+        let weak = params.signed_by(&key, &Issuer::new(root_params, root_key)).unwrap();
+        let weak_issuer = Issuer::new(params, key);
+        let leaf_key = KeyPair::generate().unwrap();
+        let leaf = leaf_params(&LeafSpec::default()).signed_by(&leaf_key, &weak_issuer).unwrap();
+        let chain = vec![leaf.der().to_vec(), weak.der().to_vec()];
+        let mut server = ca.identity(ORDERS);
+        let mut bundle = (*server.bundle).clone();
+        bundle.roots.push(root.der().to_vec());
+        server.bundle = Arc::new(bundle);
+        let why = refusal(shake(server, with_chain(ca.identity(WEB), chain, &leaf_key), ORDERS).await.0);
+        assert!(why.contains("unknown issuer"), "{why}");
+    });
+}
+
+#[test]
+fn a_leaf_with_an_extension_twice_is_refused() {
+    corked(async {
+        let ca = Ca::new("cluster.local");
+        let key = KeyPair::generate().unwrap();
+        let mut params = leaf_params(&LeafSpec::default());
+        let twice = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+        params.custom_extensions = vec![twice.clone(), twice];
+        let leaf = params.signed_by(&key, &ca.issuer).unwrap();
+        let chain = vec![leaf.der().to_vec(), ca.intermediate.clone()];
+        let why = refused_client(&ca, with_chain(ca.identity(WEB), chain, &key)).await;
+        assert!(why.contains("certificate is refused"), "{why}");
+    });
+}
+
+#[test]
+fn a_client_without_a_certificate_is_refused() {
+    corked(async {
+        let ca = Ca::new("cluster.local");
+        let (server_io, client_io) = sockets().await;
+        let server = mtls(ca.identity(ORDERS));
+        let config = super::settings::control_plane(ca.bundle(), None, &id(ORDERS)).unwrap();
+        let mut config = (*config).clone();
+        config.alpn_protocols = vec![super::ALPN_DOUANE1.to_vec()];
+        let name = rustls::pki_types::ServerName::from(std::net::IpAddr::from(Ipv4Addr::LOCALHOST));
+        let connect = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, client_io);
+        let (server, _) = tokio::join!(server.accept(server_io), connect);
+        assert!(matches!(server, Err(TlsError::Peer(PeerFault::Missing))), "{server:?}");
+    });
+}
+
+#[test]
+fn plaintext_is_told_from_a_failed_handshake() {
+    corked(async {
+        let ca = Ca::new("cluster.local");
+        for (bytes, plaintext) in
+            [(&b"GET / HTTP/1.1\r\n\r\n"[..], true), (b"\x16\x03\x01\x00\x05hello", false)]
+        {
+            let (server_io, mut client_io) = sockets().await;
+            client_io.write_all(bytes).await.unwrap();
+            let outcome = mtls(ca.identity(ORDERS)).accept(server_io).await;
+            assert_eq!(matches!(outcome, Err(TlsError::Plaintext)), plaintext, "{outcome:?}");
+        }
+    });
+}
+
+#[test]
+fn an_empty_bundle_trusts_nobody() {
+    corked(async {
+        let ca = Ca::new("cluster.local");
+        let mut server = ca.identity(ORDERS);
+        server.bundle = Arc::new(TrustBundle { roots: Vec::new(), ..(*ca.bundle()).clone() });
+        let why = refusal(shake(server, ca.identity(WEB), ORDERS).await.0);
+        assert!(why.contains("nobody is trusted"), "{why}");
+    });
+}
+
+#[test]
+fn a_new_root_set_counts_for_the_next_handshake_and_ends_what_the_old_root_vouched_for() {
+    corked(async {
+        let (old, new) = (Ca::new("cluster.local"), Ca::new("cluster.local"));
+        let (writer, reader) = watch::channel(Arc::new(old.identity(ORDERS)));
+        let server = Mtls::new(reader);
+        let orders = id(ORDERS);
+        let connect = |client: Mtls, io| async move { client.connect(io, &id(ORDERS)).await };
+        let (server_io, client_io) = sockets().await;
+        let (accepted, _) =
+            tokio::join!(server.accept(server_io), connect(mtls(old.identity(WEB)), client_io));
+        let session = accepted.unwrap().1;
+        let mut both = (*old.bundle()).clone();
+        both.roots.extend(new.bundle().roots.clone());
+        let mut next = (*server.identity()).clone();
+        next.bundle = Arc::new(both);
+        writer.send_replace(Arc::new(next.clone()));
+        let mut client = new.identity(WEB);
+        client.bundle = Arc::clone(&next.bundle);
+        let (server_io, client_io) = sockets().await;
+        let (accepted, _) = tokio::join!(server.accept(server_io), connect(mtls(client), client_io));
+        assert_eq!(accepted.unwrap().1.local, orders);
+        assert!(futures_util::poll!(Box::pin(server.distrusted(&session))).is_pending());
+        next.bundle = new.bundle();
+        writer.send_replace(Arc::new(next));
+        server.distrusted(&session).await;
+    });
+}
+
+const MANY: usize = 10 * 1024 * 1024;
+
+async fn ten_megabytes_each_way() {
+    let (server, client) = pair().await;
+    let (mut server_read, mut server_write) = tokio::io::split(server);
+    let (mut client_read, mut client_write) = tokio::io::split(client);
+    let sent: Vec<u8> = (0..MANY).map(|i| (i * 31 % 251) as u8).collect();
+    let send_up = async {
+        client_write.write_all(&sent).await.unwrap();
+        client_write.shutdown().await.unwrap();
+    };
+    let send_down = async {
+        server_write.write_all(&sent).await.unwrap();
+        server_write.shutdown().await.unwrap();
+    };
+    // Reads in small pieces, and gives way between them: the socket fills up meanwhile.
+    let slowly = async {
+        let mut received = Vec::new();
+        let mut piece = [0; 777];
+        loop {
+            match server_read.read(&mut piece).await.unwrap() {
+                0 => break received,
+                count => received.extend_from_slice(&piece[..count]),
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut down = Vec::new();
+    let (up, _, (), ()) = tokio::join!(slowly, client_read.read_to_end(&mut down), send_up, send_down);
+    assert!(up == sent && down == sent, "{} up, {} down", up.len(), down.len());
+}
+
+#[test]
+fn ten_megabytes_arrive_whole_both_ways_past_a_slow_reader() {
+    corked(ten_megabytes_each_way());
+}
+
+#[test]
+fn ten_megabytes_arrive_whole_without_the_park_hook() {
+    uncorked(ten_megabytes_each_way());
+}
+
+async fn writes_then_closes() {
+    let (mut server, mut client) = pair().await;
+    client.write_all(b"last words").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut heard = Vec::new();
+    server.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"last words");
+    // The other half still works.
+    server.write_all(b"answer").await.unwrap();
+    server.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"answer");
+    assert!(client.write_all(b"more").await.is_err());
+}
+
+#[test]
+fn what_was_gathered_goes_before_the_close_and_the_other_half_stays_open() {
+    corked(writes_then_closes());
+    uncorked(writes_then_closes());
+}
+
+#[test]
+fn flushed_bytes_leave_although_the_queue_never_empties() {
+    corked(async {
+        let (mut server, mut client) = pair().await;
+        tokio::task::spawn_local(async {
+            loop {
+                tokio::task::yield_now().await;
+            }
+        });
+        // Keeps the queue full by streams too, as other connections of a busy sidecar do.
+        let (other_server, other_client) = pair().await;
+        tokio::task::spawn_local(async move {
+            let (mut read, mut write) = tokio::io::split(other_client);
+            let _server = other_server;
+            loop {
+                write.write_all(b"x").await.unwrap();
+                futures_util::poll!(Box::pin(read.read_u8())).is_ready();
+                tokio::task::yield_now().await;
+            }
+        });
+        client.write_all(b"ping").await.unwrap();
+        client.flush().await.unwrap();
+        let mut heard = [0; 4];
+        server.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"ping");
+    });
+}
+
+#[test]
+fn a_flush_that_is_followed_by_a_drop_still_arrives() {
+    corked(async {
+        let (mut server, mut client) = pair().await;
+        client.write_all(b"ping").await.unwrap();
+        client.flush().await.unwrap();
+        drop(client);
+        let mut heard = [0; 4];
+        server.read_exact(&mut heard).await.unwrap();
+        assert_eq!(server.read(&mut heard).await.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+    });
+}
+
+#[test]
+fn a_writer_learns_that_the_peer_is_gone() {
+    corked(async {
+        let (server, mut client) = pair().await;
+        drop(server);
+        let piece = vec![0; 64 * 1024];
+        let failed = async {
+            loop {
+                if client.write_all(&piece).await.is_err() || client.flush().await.is_err() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), failed).await.unwrap();
+    });
+}
+
+#[test]
+fn a_key_is_never_printed() {
+    let ca = Ca::new("cluster.local");
+    let identity = ca.identity(WEB);
+    let key = format!("{:?}", identity.svid.key.as_slice());
+    let settings = super::settings::Settings::new(Arc::new(identity.clone())).unwrap();
+    let printed = format!("{identity:?} {:?} {settings:?}", mtls(identity.clone()));
+    assert!(!printed.contains(key.trim_matches(['[', ']'])));
+}

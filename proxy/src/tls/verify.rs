@@ -1,0 +1,190 @@
+//! The one check of a peer, the same on both ends: its leaf is an X509-SVID of the bundle's trust domain, a path leads
+//! from it to a root of that bundle (and of nothing else) now, and on the connecting side it is exactly who was
+//! expected. Knows nothing of sockets; no name but the leaf's one URI is looked at, neither DNS names nor SNI.
+
+use std::sync::Arc;
+
+use douane_proto::{
+    id::WorkloadId,
+    svid::{self, Leaf, TrustBundle},
+};
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+    client::{
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
+    },
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::{
+        ParsedCertificate,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+};
+
+use super::{
+    fault::{PeerFault, TlsError},
+    settings::provider,
+};
+
+/// Intermediates read of a peer's chain. Ours has one; cross-signing may add another.
+pub(super) const MAX_INTERMEDIATES: usize = 4;
+
+/// The roots that a peer's path must end in.
+#[derive(Debug)]
+pub(super) struct Anchors {
+    bundle: Arc<TrustBundle>,
+    roots: RootCertStore,
+}
+
+impl Anchors {
+    /// Reads the bundle's roots; one that cannot be read spoils the bundle.
+    pub(super) fn new(bundle: Arc<TrustBundle>) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for der in &bundle.roots {
+            roots
+                .add(CertificateDer::from_slice(der))
+                .map_err(|error| TlsError::Own(format!("a root of the trust bundle: {error}")))?;
+        }
+        Ok(Self { bundle, roots })
+    }
+
+    /// Is `leaf` an X509-SVID that a root of this bundle vouches for at `now`?
+    pub(super) fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<Leaf, Error> {
+        let parsed = Leaf::parse(leaf).map_err(PeerFault::from)?;
+        if *parsed.id.trust_domain() != self.bundle.trust_domain {
+            return Err(
+                PeerFault::TrustDomain { id: parsed.id, ours: self.bundle.trust_domain.clone() }.into()
+            );
+        }
+        if self.roots.is_empty() {
+            return Err(PeerFault::NobodyTrusted(self.bundle.trust_domain.clone()).into());
+        }
+        if intermediates.len() > MAX_INTERMEDIATES {
+            return Err(PeerFault::TooManyIntermediates(intermediates.len()).into());
+        }
+        // webpki does not look at key usage: without this a leaf could sign leaves.
+        let issuers: Vec<_> =
+            intermediates.iter().filter(|certificate| svid::may_issue(certificate)).cloned().collect();
+        // Named after servers, but the path rules are the same for clients: an SVID's extended key usage, where there
+        // is one, must name both purposes (checked by `Leaf::parse`).
+        verify_server_cert_signed_by_trust_anchor(
+            &ParsedCertificate::try_from(leaf)?,
+            &self.roots,
+            &issuers,
+            now,
+            provider().signature_verification_algorithms.all,
+        )?;
+        Ok(parsed)
+    }
+}
+
+/// Verifies clients: any workload of the trust domain; the decision says later what it may do.
+#[derive(Debug)]
+pub(super) struct AnyWorkload(pub(super) Arc<Anchors>);
+
+/// Verifies a server: exactly one workload will do.
+#[derive(Debug)]
+pub(super) struct OneWorkload {
+    pub(super) anchors: Arc<Anchors>,
+    pub(super) expected: WorkloadId,
+}
+
+impl ClientCertVerifier for AnyWorkload {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.0.verify(end_entity, intermediates, now)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(no_tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl ServerCertVerifier for OneWorkload {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let leaf = self.anchors.verify(end_entity, intermediates, now)?;
+        if leaf.id != self.expected {
+            return Err(PeerFault::Unexpected { expected: self.expected.clone(), actual: leaf.id }.into());
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(no_tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn verify_signature(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    rustls::crypto::verify_tls13_signature(
+        message,
+        certificate,
+        signature,
+        &provider().signature_verification_algorithms,
+    )
+}
+
+// Only TLS 1.3 is offered and accepted, so rustls never asks.
+fn no_tls12() -> Error {
+    Error::General("TLS 1.2 is not spoken".to_owned())
+}
