@@ -113,6 +113,10 @@ fn path_fault(fault: &CertificateError) -> String {
         CertificateError::UnknownIssuer => {
             "no root of the trust bundle signed it (unknown issuer)".to_owned()
         }
+        // Also what is found when a root has the issuer's name but not its key.
+        CertificateError::BadSignature => {
+            "no root of the trust bundle signed it (a signature in its chain does not fit)".to_owned()
+        }
         other => other.to_string(),
     }
 }
