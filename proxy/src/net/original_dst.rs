@@ -71,3 +71,57 @@ fn address(answer: io::Result<socket2::SockAddr>) -> io::Result<SocketAddr> {
 }
 
 const UNTRACKED: [Errno; 3] = [Errno::ENOENT, Errno::ENOPROTOOPT, Errno::EOPNOTSUPP];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: &str) -> SocketAddr {
+        address.parse().unwrap()
+    }
+
+    #[test]
+    fn a_destination_that_differs_was_redirected() {
+        let original = judge(Some(at("10.77.0.12:8080")), at("10.77.0.12:15006"));
+
+        assert_eq!(original.unwrap(), at("10.77.0.12:8080"));
+    }
+
+    #[test]
+    fn a_destination_that_is_where_it_arrived_was_not_redirected() {
+        let refused = judge(Some(at("10.77.0.12:8080")), at("10.77.0.12:8080")).unwrap_err();
+
+        assert!(matches!(refused, NoOriginalDst::NotRedirected { .. }));
+    }
+
+    #[test]
+    fn a_connection_that_nobody_tracked_was_not_redirected() {
+        for code in UNTRACKED {
+            let unknown = remembered(Err(io::Error::from(code))).unwrap();
+            let refused = judge(unknown, at("127.0.0.1:15001")).unwrap_err();
+
+            assert!(matches!(refused, NoOriginalDst::NotRedirected { .. }));
+        }
+    }
+
+    #[test]
+    fn a_connection_meant_for_the_sidecar_is_a_loop() {
+        for meant in ["10.77.0.12:15001", "10.77.0.12:15006", "[fd77::12]:15006"] {
+            let refused = judge(Some(at(meant)), at("127.0.0.1:15001")).unwrap_err();
+
+            assert!(matches!(refused, NoOriginalDst::OwnPort { original } if original == at(meant)));
+        }
+    }
+
+    #[test]
+    fn a_failing_socket_is_not_taken_for_a_direct_call() {
+        assert!(remembered(Err(io::Error::from(Errno::EBADF))).is_err());
+    }
+
+    #[test]
+    fn ipv4_on_a_dual_stack_socket_is_ipv4() {
+        let mapped = at("[::ffff:10.77.0.12]:8080").into();
+
+        assert_eq!(address(Ok(mapped)).unwrap(), at("10.77.0.12:8080"));
+    }
+}

@@ -1,4 +1,5 @@
 //! The rules in a real kernel: what they redirect, what they spare, what they drop, and that they come and go whole.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says where")]
 
 mod packet;
 mod pod;
@@ -7,7 +8,7 @@ use std::{
     env, io,
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    process::ExitCode,
+    process::{Command, ExitCode, Stdio},
     thread,
     time::Duration,
 };
@@ -197,6 +198,25 @@ in_a_pod! {
         }
     }
 
+    fn nft_reads_the_printed_plan_as_the_installed_rules(_pod) {
+        let excluded_outbound_cidrs = ["10.0.0.0/9", "1.1.1.1/32", "fd99::/64", "::/0"].map(|net| net.parse().unwrap());
+        let dns_resolvers = vec![NEIGHBOUR[0], NEIGHBOUR[1]];
+        let plan = Plan::new(&Redirection {
+            excluded_inbound_ports: vec![22],
+            excluded_outbound_ports: vec![443],
+            excluded_outbound_cidrs: excluded_outbound_cidrs.to_vec(),
+            datagrams: Datagrams::Deny { dns_resolvers, udp_ports: vec![5000] },
+            ..redirection()
+        });
+        nft(&["-f", "-"], &plan.to_string());
+        let by_nft = nft(&["list", "ruleset"], "");
+        redirect::remove().unwrap();
+
+        redirect::install(&plan).unwrap();
+
+        assert_eq!(nft(&["list", "ruleset"], ""), by_nft);
+    }
+
     fn loopback_stays_the_applications_own(_pod) {
         install(&redirection());
 
@@ -306,6 +326,18 @@ fn redirection() -> Redirection {
 
 fn install(redirection: &Redirection) {
     redirect::install(&Plan::new(redirection)).unwrap();
+}
+
+/// What `nft` says, told `input`.
+fn nft(arguments: &[&str], input: &str) -> String {
+    let mut nft = Command::new("nft");
+    let nft = nft.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut running =
+        nft.spawn().unwrap_or_else(|error| pod::skip(&format!("no nft to compare with: {error}")));
+    running.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let finished = running.wait_with_output().unwrap();
+    assert!(finished.status.success());
+    String::from_utf8(finished.stdout).unwrap()
 }
 
 fn counted(label: &str) -> u64 {

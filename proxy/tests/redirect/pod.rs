@@ -33,7 +33,7 @@ const REQUIRED: &str = "DOUANE_REQUIRE_NAMESPACES";
 const INSIDE: &str = "DOUANE_TEST_INSIDE";
 // Exit codes of the second process; a panic's is 101.
 const FORBIDDEN: i32 = 77;
-const NEEDS_ROOT: i32 = 78;
+const UNSUITABLE: i32 = 78;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -64,7 +64,7 @@ pub(crate) fn run(name: &str) -> Outcome {
     match output.status.code() {
         Some(0) => Outcome::Passed,
         Some(FORBIDDEN) if env::var_os(REQUIRED).is_none() => Outcome::Skipped(said),
-        Some(NEEDS_ROOT) => Outcome::Skipped(said),
+        Some(UNSUITABLE) => Outcome::Skipped(said),
         _ => Outcome::Failed(said),
     }
 }
@@ -108,8 +108,7 @@ impl Pod {
     /// Ends a test that needs more uids than an unprivileged user namespace has.
     pub(crate) fn require_uids(&self) {
         if !self.has_uids {
-            eprintln!("only root has more than one uid");
-            std::process::exit(NEEDS_ROOT);
+            skip("only root has more than one uid");
         }
     }
 
@@ -150,6 +149,12 @@ fn skip_duplicate_address_detection() {
     for scope in ["all", "default"] {
         drop(fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0"));
     }
+}
+
+/// Ends a test that cannot run here.
+pub(crate) fn skip(why: &str) -> ! {
+    eprintln!("{why}");
+    std::process::exit(UNSUITABLE)
 }
 
 /// Ends this process, with the reason, where the kernel forbids namespaces.
