@@ -108,8 +108,11 @@ impl FromStr for WorkloadId {
     fn from_str(text: &str) -> Result<Self, IdError> {
         let id = SpiffeId::new(text).map_err(|error| not_spiffe(text, &error.to_string()))?;
         // A valid ID has one spelling (SPIFFE-ID 2.4 compares scheme and domain without case; we issue and accept one).
-        if !text.starts_with("spiffe://") {
+        let Some(rest) = text.strip_prefix("spiffe://") else {
             return Err(not_spiffe(text, "the scheme is spiffe, in lower case"));
+        };
+        if rest.split('/').next() != Some(id.trust_domain_name()) {
+            return Err(not_spiffe(text, "the trust domain is written in lower case"));
         }
         let mut segments = id.path().split('/').skip(1);
         let (Some("ns"), Some(namespace), Some("sa"), Some(service_account), None) =

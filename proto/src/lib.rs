@@ -18,6 +18,7 @@ pub mod id;
 pub mod jwt;
 pub mod mesh;
 pub mod policy;
+pub mod resource;
 pub mod snapshot;
 pub mod svid;
 pub mod target;

@@ -1,6 +1,9 @@
 //! The one decision: may this request or stream pass? Pure: policies and facts in, a decision out.
 
-use crate::{facts::Facts, policy::PolicySet};
+use std::{fmt, sync::Arc};
+
+use super::{explain, set::PolicySet};
+use crate::facts::Facts;
 
 /// May it pass?
 #[derive(Debug)]
@@ -14,9 +17,10 @@ pub enum Decision {
 /// The proof that a decision allowed something. Only [`decide`] makes one.
 #[derive(Debug, Clone)]
 pub struct Permit {
-    /// The policy and rule that allowed it, such as `shop/orders-callers rule 1`; `None` where no ALLOW policy selects the workload.
-    pub by: Option<String>,
-    made_by_decision: (),
+    /// The policy and rule that allowed it, such as `shop/orders-callers rule 1`; `None` where no ALLOW policy selects
+    /// the workload.
+    pub by: Option<Arc<str>>,
+    _made_by_decision: (),
 }
 
 /// Why something was denied, in the operator's words.
@@ -26,13 +30,31 @@ pub struct Denial {
     pub policy: Option<String>,
     /// Which of its rules, counted from 1.
     pub rule: Option<usize>,
-    /// The first field that did not match (or, of a DENY rule, that it matched), for a human.
+    /// The first field that did not match (or, of a DENY rule, that it matched), for a human; names policy and rule.
     pub reason: String,
 }
 
-/// Decides on `facts` by `policies`: DENY before ALLOW, and what no ALLOW policy allows is denied once one selects the workload.
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// Decides on `facts` by `policies`: DENY before ALLOW, and what no ALLOW policy allows is denied once one selects the
+/// workload. Allocates only to say why it denies.
 #[must_use]
 pub fn decide(policies: &PolicySet, facts: &Facts) -> Decision {
-    let _ = (policies, facts);
-    Decision::Allow(Permit { by: None, made_by_decision: () })
+    for policy in &policies.deny {
+        if let Some((index, rule)) = policy.rules.iter().enumerate().find(|(_, rule)| rule.denies(facts)) {
+            return Decision::Deny(explain::denied_by(policy, index, rule, facts));
+        }
+    }
+    if policies.allow.is_empty() {
+        return Decision::Allow(Permit { by: None, _made_by_decision: () });
+    }
+    let mut rules = policies.allow.iter().flat_map(|policy| &policy.rules);
+    match rules.find(|rule| rule.allows(facts)) {
+        Some(rule) => Decision::Allow(Permit { by: Some(Arc::clone(&rule.label)), _made_by_decision: () }),
+        None => Decision::Deny(explain::not_allowed(policies, facts)),
+    }
 }

@@ -1,0 +1,156 @@
+//! How a value of a policy matches a text: exactly, by its beginning, by its end, or by being there at all.
+//!
+//! Works on bytes that may come in pieces, so that neither a principal nor joined header values must be put together.
+
+/// A text of a policy with Istio's stars: only a first or a last one is a wildcard, the first one wins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Pattern {
+    Exact(Box<str>),
+    Prefix(Box<str>),
+    Suffix(Box<str>),
+    /// `*`: there, and not empty.
+    Present,
+}
+
+/// Do letters in another case count as the same?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Case {
+    Sensitive,
+    /// ASCII letters only.
+    Insensitive,
+}
+
+impl Pattern {
+    pub(super) fn parse(text: &str) -> Self {
+        if text == "*" {
+            return Self::Present;
+        }
+        if let Some(end) = text.strip_prefix('*') {
+            return Self::Suffix(end.into());
+        }
+        match text.strip_suffix('*') {
+            Some(beginning) => Self::Prefix(beginning.into()),
+            None => Self::Exact(text.into()),
+        }
+    }
+
+    pub(super) fn matches(&self, text: &[u8], case: Case) -> bool {
+        self.matches_pieces(text.iter().copied(), case)
+    }
+
+    pub(super) fn matches_pieces(&self, mut text: impl DoubleEndedIterator<Item = u8>, case: Case) -> bool {
+        let same = |a: u8, b: u8| match case {
+            Case::Sensitive => a == b,
+            Case::Insensitive => a.eq_ignore_ascii_case(&b),
+        };
+        match self {
+            Self::Present => text.next().is_some(),
+            Self::Exact(all) => {
+                all.bytes().all(|byte| text.next().is_some_and(|other| same(byte, other)))
+                    && text.next().is_none()
+            }
+            Self::Prefix(beginning) => {
+                beginning.bytes().all(|byte| text.next().is_some_and(|other| same(byte, other)))
+            }
+            Self::Suffix(end) => {
+                end.bytes().rev().all(|byte| text.next_back().is_some_and(|other| same(byte, other)))
+            }
+        }
+    }
+}
+
+/// A text with stars anywhere, each for any number of bytes (Istio's `namespaces`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Glob(Box<str>);
+
+impl Glob {
+    pub(super) fn parse(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// Linear in practice and at worst quadratic: on a mismatch only the last star takes one byte more.
+    pub(super) fn matches(&self, text: &str) -> bool {
+        let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
+        let (mut at, mut seen) = (0, 0);
+        let mut retry: Option<(usize, usize)> = None;
+        while let Some(byte) = text.get(seen) {
+            match pattern.get(at) {
+                Some(b'*') => {
+                    at += 1;
+                    retry = Some((at, seen));
+                }
+                Some(expected) if expected == byte => {
+                    at += 1;
+                    seen += 1;
+                }
+                _ => {
+                    let Some((star, from)) = retry else { return false };
+                    (at, seen) = (star, from + 1);
+                    retry = Some((star, from + 1));
+                }
+            }
+        }
+        pattern.get(at..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_a_first_or_last_star_is_a_wildcard_and_the_first_wins() {
+        let matches =
+            |pattern: &str, text: &str| Pattern::parse(pattern).matches(text.as_bytes(), Case::Sensitive);
+        for (pattern, text, expected) in [
+            ("abc", "abc", true),
+            ("abc", "abcd", false),
+            ("abc", "ab", false),
+            ("abc*", "abc", true),
+            ("abc*", "abcd", true),
+            ("abc*", "xabc", false),
+            ("*abc", "abc", true),
+            ("*abc", "xabc", true),
+            ("*abc", "abcx", false),
+            ("*", "x", true),
+            ("*", "", false),
+            ("*a*", "xa*", true),
+            ("*a*", "xay", false),
+            ("/a/*b", "/a/*b", true),
+            ("/a/*b", "/a/xb", false),
+            ("ABC", "abc", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern:?} on {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_glob_takes_stars_anywhere() {
+        for (pattern, text, expected) in [
+            ("shop", "shop", true),
+            ("shop", "shop2", false),
+            ("sh*p", "shop", true),
+            ("*op*", "shop-2", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("*", "", true),
+        ] {
+            assert_eq!(Glob::parse(pattern).matches(text), expected, "{pattern:?} on {text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_glob_matches_what_a_naive_one_matches(pattern in "[ab*]{0,8}", text in "[ab]{0,8}") {
+            fn naive(pattern: &[u8], text: &[u8]) -> bool {
+                match pattern.split_first() {
+                    None => text.is_empty(),
+                    Some((b'*', rest)) => (0..=text.len()).any(|from| naive(rest, &text[from..])),
+                    Some((byte, rest)) => text.first() == Some(byte) && naive(rest, &text[1..]),
+                }
+            }
+            prop_assert_eq!(Glob::parse(&pattern).matches(&text), naive(pattern.as_bytes(), text.as_bytes()));
+        }
+    }
+}

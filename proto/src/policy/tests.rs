@@ -1,0 +1,1 @@
+//! The table of Istio's semantics, and a naive oracle.

@@ -1,0 +1,230 @@
+//! From the text of a file to its resources: splits documents, finds each one's kind, and gathers what is wrong.
+
+use std::{path::Path, sync::Arc};
+
+use super::{
+    cursor::{Cursor, Fields, Flaw, Manner, bounded},
+    doubt,
+    error::{Cause, Doubt, Location, ResourceError},
+    external::ServiceEntry,
+    metadata::Metadata,
+    security::{AuthorizationPolicy, PeerAuthentication},
+    service::Service,
+    tree::{self, Node, Part, Value},
+    workload::{Deployment, Pod},
+};
+
+/// Larger files are refused unread; a Kubernetes object is 1.5 MiB at most.
+const MAX_FILE_BYTES: usize = 1024 * 1024;
+/// More documents in one file are refused.
+const MAX_DOCUMENTS: usize = 2_000;
+
+/// An object that somebody wrote, and where.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// The first line of its document.
+    pub location: Location,
+    /// What names and describes it.
+    pub metadata: Metadata,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What an object is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    /// `v1` `Namespace`.
+    Namespace,
+    /// `v1` `ServiceAccount`.
+    ServiceAccount,
+    /// `v1` `Pod`.
+    Pod(Box<Pod>),
+    /// `apps/v1` `Deployment`.
+    Deployment(Box<Deployment>),
+    /// `v1` `Service`.
+    Service(Service),
+    /// `networking.istio.io` `ServiceEntry`.
+    ServiceEntry(ServiceEntry),
+    /// `security.istio.io` `AuthorizationPolicy`.
+    AuthorizationPolicy(AuthorizationPolicy),
+    /// `security.istio.io` `PeerAuthentication`.
+    PeerAuthentication(PeerAuthentication),
+}
+
+impl Kind {
+    /// Its name, as YAML has it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Pod(_) => "Pod",
+            Self::Deployment(_) => "Deployment",
+            Self::Service(_) => "Service",
+            Self::ServiceEntry(_) => "ServiceEntry",
+            Self::AuthorizationPolicy(_) => "AuthorizationPolicy",
+            Self::PeerAuthentication(_) => "PeerAuthentication",
+        }
+    }
+}
+
+/// Reads the text of one file, all of it or nothing.
+///
+/// # Errors
+/// One for each document that cannot be read; one of [`Cause::Empty`] when there is no document at all.
+///
+/// ```
+/// use std::path::Path;
+/// use douane_proto::resource::{Kind, parse_file};
+///
+/// let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
+/// let resources = parse_file(Path::new("shop.yaml"), text).unwrap();
+/// assert_eq!(resources[0].kind, Kind::Namespace);
+///
+/// let errors = parse_file(Path::new("shop.yaml"), "kind: Namespac\napiVersion: v1\n").unwrap_err();
+/// assert!(errors[0].to_string().starts_with("shop.yaml:1: "));
+/// ```
+pub fn parse_file(path: &Path, text: &str) -> Result<Vec<Resource>, Vec<ResourceError>> {
+    let file = File { path: path.into() };
+    if text.len() > MAX_FILE_BYTES {
+        return Err(vec![file.bound(format!("{} bytes are too many", text.len()), text)]);
+    }
+    let parts = tree::split(text);
+    if parts.len() > MAX_DOCUMENTS {
+        return Err(vec![file.bound(format!("{} documents are too many", parts.len()), text)]);
+    }
+    let mut resources = Vec::new();
+    let mut errors = Vec::new();
+    for part in parts {
+        match file.read(part) {
+            Ok(found) => resources.extend(found),
+            Err(error) => errors.push(error),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    if resources.is_empty() {
+        return Err(vec![file.empty()]);
+    }
+    Ok(resources)
+}
+
+struct File {
+    path: Arc<Path>,
+}
+
+impl File {
+    // A document without content (before the first `---`, or after the last) is none.
+    fn read(&self, part: Part<'_>) -> Result<Option<Resource>, ResourceError> {
+        let node = tree::parse(part).map_err(|error| ResourceError {
+            location: self.line(error.line),
+            subject: None,
+            what: format!("this is no valid YAML: {}", error.what),
+            mend: "mend the line, or the one above it; the file may be half written".to_owned(),
+            cause: Cause::Syntax,
+            doubt: doubt::of_text(part.text, error.line.saturating_sub(part.before)),
+        })?;
+        if matches!(node.value, Value::Null) {
+            return Ok(None);
+        }
+        match read_document(&node) {
+            Ok((metadata, kind)) => Ok(Some(Resource { location: self.line(node.line), metadata, kind })),
+            Err(flaw) => Err(ResourceError {
+                location: self.line(flaw.line),
+                subject: doubt::subject(&node),
+                what: flaw.what,
+                mend: flaw.mend,
+                cause: flaw.cause,
+                doubt: doubt::of_node(&node),
+            }),
+        }
+    }
+
+    fn line(&self, line: u32) -> Location {
+        Location { file: Arc::clone(&self.path), line }
+    }
+
+    fn bound(&self, what: String, text: &str) -> ResourceError {
+        let may_hold_law = doubt::LAWS.iter().any(|kind| text.contains(kind));
+        ResourceError {
+            location: self.line(1),
+            subject: None,
+            what,
+            mend: format!(
+                "{MAX_FILE_BYTES} bytes and {MAX_DOCUMENTS} documents are the most; split the file"
+            ),
+            cause: Cause::Bound,
+            doubt: may_hold_law.then(Doubt::default),
+        }
+    }
+
+    fn empty(&self) -> ResourceError {
+        ResourceError {
+            location: self.line(1),
+            subject: None,
+            what: "the file holds no document".to_owned(),
+            mend: "write one, or remove the file to remove its objects".to_owned(),
+            cause: Cause::Empty,
+            doubt: None,
+        }
+    }
+}
+
+fn read_document(node: &Node) -> Result<(Metadata, Kind), Flaw> {
+    let document = Cursor::root(node, Manner::Strict).fields()?;
+    let version_at = document.required("apiVersion")?;
+    let kind_at = document.required("kind")?;
+    let (version, kind) = (version_at.text()?, kind_at.text()?);
+    let (group, version) = version.rsplit_once('/').unwrap_or(("", &version));
+    match (group, version, kind.as_str()) {
+        ("", "v1", "Namespace") => plain(node, |_| Ok(Kind::Namespace)).map(|(mut metadata, kind)| {
+            metadata.namespace.clear();
+            (metadata, kind)
+        }),
+        ("", "v1", "ServiceAccount") => plain(node, |_| Ok(Kind::ServiceAccount)),
+        ("", "v1", "Pod") => plain(node, |fields| Ok(Kind::Pod(Pod::read(fields)?.into()))),
+        ("", "v1", "Service") => plain(node, |fields| Ok(Kind::Service(Service::read(fields)?))),
+        ("apps", "v1", "Deployment") => {
+            plain(node, |fields| Ok(Kind::Deployment(Deployment::read(fields)?.into())))
+        }
+        ("networking.istio.io", "v1" | "v1beta1" | "v1alpha3", "ServiceEntry") => {
+            strict(document, |fields, _| Ok(Kind::ServiceEntry(ServiceEntry::read(fields)?)))
+        }
+        ("security.istio.io", "v1" | "v1beta1", "AuthorizationPolicy") => {
+            let read = AuthorizationPolicy::read;
+            strict(document, |fields, metadata| Ok(Kind::AuthorizationPolicy(read(fields, metadata)?)))
+        }
+        ("security.istio.io", "v1" | "v1beta1", "PeerAuthentication") => {
+            let read = PeerAuthentication::read;
+            strict(document, |fields, metadata| Ok(Kind::PeerAuthentication(read(fields, metadata)?)))
+        }
+        _ => {
+            let text = kind_at.text()?;
+            let what = format!("{} {} is not implemented", bounded(&version_at.text()?), bounded(&text));
+            Err(kind_at.unsupported(what, "remove the document; known: Namespace, ServiceAccount, Pod, Deployment, Service, ServiceEntry, AuthorizationPolicy, PeerAuthentication"))
+        }
+    }
+}
+
+// Kubernetes' own kinds: fields that we need not are passed over.
+fn plain(
+    node: &Node,
+    read: impl FnOnce(&Fields<'_>) -> Result<Kind, Flaw>,
+) -> Result<(Metadata, Kind), Flaw> {
+    let document = Cursor::root(node, Manner::Lenient).fields()?;
+    let metadata = Metadata::read(&document.required("metadata")?)?;
+    Ok((metadata, read(&document)?))
+}
+
+// The kinds of the law: each field counts.
+fn strict(
+    document: Fields<'_>,
+    read: impl FnOnce(&Fields<'_>, &Metadata) -> Result<Kind, Flaw>,
+) -> Result<(Metadata, Kind), Flaw> {
+    let metadata = Metadata::read(&document.required("metadata")?)?;
+    let kind = read(&document, &metadata)?;
+    document.pass_over(&["status"]);
+    document.end()?;
+    Ok((metadata, kind))
+}

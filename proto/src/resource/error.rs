@@ -1,0 +1,88 @@
+//! Where something was written, and why it could not be read.
+
+use std::{collections::BTreeMap, fmt, ops::Deref, path::Path, sync::Arc};
+
+/// A line of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Location {
+    /// The file, as its reader named it.
+    pub file: Arc<Path>,
+    /// Counted from 1.
+    pub line: u32,
+}
+
+/// A value and the line that it was written on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Counted from 1.
+    pub line: u32,
+}
+
+/// Why a document (or a whole file) could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{location}: {}{what}; {mend}", Prefix(subject.as_deref()))]
+pub struct ResourceError {
+    /// Where.
+    pub location: Location,
+    /// `Kind namespace/name`, as far as it could be read.
+    pub subject: Option<String>,
+    /// What is wrong.
+    pub what: String,
+    /// How to mend it.
+    pub mend: String,
+    /// Which sort of error it is.
+    pub cause: Cause,
+    /// What a broken law meant to govern; `None` when the document is surely no policy.
+    pub doubt: Option<Doubt>,
+}
+
+/// Which sort of error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The file holds no document at all: being written, or cut.
+    Empty,
+    /// Too large, or too many documents.
+    Bound,
+    /// Not YAML.
+    Syntax,
+    /// A kind, field, action or mode that this version does not implement.
+    Unsupported,
+    /// Anything else that is wrong with it.
+    Invalid,
+}
+
+/// What can still be read of a policy that cannot be read whole. Where there is no last good law, what it names is
+/// denied: the pods of the selector, else of the namespace, else no policies are served at all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Doubt {
+    /// Its namespace; `None` when unreadable.
+    pub namespace: Option<String>,
+    /// Its name; `None` when unreadable.
+    pub name: Option<String>,
+    /// The labels that it selects by, empty for all pods of its scope; `None` when unreadable.
+    pub selector: Option<BTreeMap<String, String>>,
+}
+
+struct Prefix<'a>(Option<&'a str>);
+
+impl fmt::Display for Prefix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |subject| write!(f, "{subject}: "))
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}
+
+impl<T> Deref for Located<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}

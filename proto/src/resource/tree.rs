@@ -1,0 +1,222 @@
+//! YAML text to a tree in which every node knows its line. One file may hold many documents, split at `---`.
+//!
+//! Knows no kinds. Bounded against alias bombs and deep nesting; duplicate keys are an error.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{Spanned, budget, options};
+
+/// Kubernetes' deepest objects nest about 15 levels.
+const MAX_DEPTH: usize = 40;
+/// A file of 1 MiB has fewer; an alias bomb has more.
+const MAX_NODES: usize = 200_000;
+/// Anchors are rare in manifests, bombs need many aliases.
+const MAX_ALIASES: usize = 1_000;
+
+/// A value and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) line: u32,
+    pub(super) value: Value,
+}
+
+/// What YAML can say.
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    Integer(i64),
+    /// A number that is no 64-bit integer.
+    Number,
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+/// A key with its value.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    /// The key's line.
+    pub(super) line: u32,
+    pub(super) node: Node,
+}
+
+/// The text of one document.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub(super) text: &'a str,
+    /// Lines of the file before it.
+    pub(super) before: u32,
+}
+
+/// Why a text is no YAML that we take.
+#[derive(Debug)]
+pub(super) struct SyntaxError {
+    /// Counted from 1 in the file.
+    pub(super) line: u32,
+    pub(super) what: String,
+}
+
+impl Value {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Bool(_) => "true or false",
+            Self::Integer(_) | Self::Number => "a number",
+            Self::Text(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a map",
+        }
+    }
+}
+
+impl Node {
+    /// The value of a key, when this is a map that has it.
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+        let Value::Map(entries) = &self.value else { return None };
+        entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
+    }
+
+    /// The text, when this is one.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn shift(&mut self, lines: u32) {
+        self.line = self.line.saturating_add(lines);
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().for_each(|item| item.shift(lines)),
+            Value::Map(entries) => entries.iter_mut().for_each(|entry| {
+                entry.line = entry.line.saturating_add(lines);
+                entry.node.shift(lines);
+            }),
+            _ => {}
+        }
+    }
+}
+
+/// Splits a file at its document marks: `---` at the beginning of a line, followed by a blank or nothing.
+pub(super) fn split(text: &str) -> Vec<Part<'_>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut parts = Vec::new();
+    let (mut start, mut before, mut offset) = (0, 0, 0);
+    for (number, line) in (0_u32..).zip(text.split_inclusive('\n')) {
+        if offset > start && is_mark(line) {
+            parts.push(Part { text: text.get(start..offset).unwrap_or_default(), before });
+            (start, before) = (offset, number);
+        }
+        offset += line.len();
+    }
+    parts.push(Part { text: text.get(start..).unwrap_or_default(), before });
+    parts
+}
+
+fn is_mark(line: &str) -> bool {
+    line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+}
+
+/// Reads one document; a document without content is [`Value::Null`].
+pub(super) fn parse(part: Part<'_>) -> Result<Node, SyntaxError> {
+    let options = options! {
+        budget: budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_aliases: MAX_ALIASES },
+        with_snippet: false,
+        strict_booleans: true,
+    };
+    let mut node: Node = serde_saphyr::from_str_with_options(part.text, options).map_err(|error| {
+        let line = error.location().map_or(1, |location| narrow(location.line()));
+        SyntaxError { line: part.before.saturating_add(line), what: bounded(&error.to_string()) }
+    })?;
+    node.shift(part.before);
+    Ok(node)
+}
+
+fn narrow(line: u64) -> u32 {
+    u32::try_from(line).unwrap_or(u32::MAX).max(1)
+}
+
+// The library repeats its own relative line at the end, and may quote the input; ours says the line of the file.
+fn bounded(message: &str) -> String {
+    let message = message.split(" at line ").next().unwrap_or(message);
+    let message = message.split(", set ").next().unwrap_or(message);
+    message.chars().filter(|char| !char.is_control()).take(300).collect()
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<Value>::deserialize(deserializer)?;
+        Ok(Self { line: narrow(spanned.referenced.line()), value: spanned.value })
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Integer(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(i64::try_from(value).map_or(Value::Number, Value::Integer))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
+        Ok(Value::Number)
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Text(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::Text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Vec::new();
+        while let Some((key, node)) = entries.next_entry::<Node, Node>()? {
+            let line = key.line;
+            let Value::Text(key) = key.value else {
+                return Err(A::Error::custom(format!("{} is no key, only a text is", key.value.name())));
+            };
+            map.push(Entry { key, line, node });
+        }
+        Ok(Value::Map(map))
+    }
+}
