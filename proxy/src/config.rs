@@ -27,4 +27,10 @@ pub struct Config {
     pub trace_ratio: f64,
     /// OTLP/gRPC collector, such as `http://127.0.0.1:4317`.
     pub otlp_endpoint: Option<String>,
+    /// `OTEL_SERVICE_NAME`: what telemetry calls the workload; the control plane's name for it by default.
+    pub service_name: Option<String>,
+    /// `OTEL_RESOURCE_ATTRIBUTES`: `key=value,…`, added to what spans say of the workload.
+    pub resource_attributes: Option<String>,
+    /// `deployment.environment.name` of spans and logs.
+    pub environment: Option<String>,
 }

@@ -1,8 +1,23 @@
 //! What is told of the traffic: one [`access::Access`] for each request or stream becomes a log line, metrics and a
-//! span when it ends. Knows no other room; rooms hand it values.
+//! span when it ends. Rooms above fill it and know nothing of where it goes; this room knows none of them.
+//!
+//! A trace context is read and written in [`trace`]; spans leave by [`otlp`]; what the sidecar says of itself goes
+//! through [`log`].
 
 pub mod access;
 pub(crate) mod b3;
+pub(crate) mod flood;
 pub(crate) mod header;
+pub(crate) mod line;
+pub mod log;
+pub mod metrics;
+pub mod origin;
+pub mod otlp;
+pub(crate) mod queue;
+mod record;
+pub mod resource;
+pub(crate) mod series;
+pub(crate) mod span;
 pub mod trace;
 pub(crate) mod w3c;
+pub mod writer;

@@ -1,0 +1,221 @@
+//! What the sidecar says of itself: events of `tracing` as one JSON object a line, with the same names as the access
+//! log, on their way out like it ([`crate::telemetry::writer`]). The level can be changed while it runs.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+use tracing::{
+    Event, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    EnvFilter, Registry,
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    reload,
+    util::SubscriberInitExt,
+};
+
+use crate::telemetry::{line::cut, origin::Origin, writer::LineWriter};
+
+/// Changes the level of a running log.
+#[derive(Debug, Clone)]
+pub struct Level(reload::Handle<EnvFilter, Registry>);
+
+/// Why the log cannot be as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// Such as `info` or `info,douane_proxy::outbound=debug`.
+    #[error("{text:?} is no log filter")]
+    Filter {
+        /// What was asked.
+        text: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Another log is installed in this process, or it has ended.
+    #[error("the log is not ours to set: {0}")]
+    Installed(String),
+}
+
+/// From now on the events of this process go to `writer`.
+///
+/// # Errors
+/// [`LogError`].
+pub fn install(origin: &Origin, filter: &str, writer: LineWriter) -> Result<Level, LogError> {
+    let (filter, handle) = reload::Layer::new(parse(filter)?);
+    let lines = tracing_subscriber::fmt::layer()
+        .event_format(JsonLine::new(origin))
+        .with_writer(move || writer.clone());
+    Registry::default()
+        .with(filter)
+        .with(lines)
+        .try_init()
+        .map_err(|error| LogError::Installed(error.to_string()))?;
+    Ok(Level(handle))
+}
+
+impl Level {
+    /// Replaces the filter, such as `debug` or `info,h2=trace`.
+    ///
+    /// # Errors
+    /// [`LogError`]; the old filter stays then.
+    pub fn set(&self, filter: &str) -> Result<(), LogError> {
+        self.0.reload(parse(filter)?).map_err(|error| LogError::Installed(error.to_string()))
+    }
+
+    /// The filter as it is.
+    #[must_use]
+    pub fn current(&self) -> String {
+        self.0.with_current(ToString::to_string).unwrap_or_default()
+    }
+}
+
+fn parse(text: &str) -> Result<EnvFilter, LogError> {
+    EnvFilter::builder().parse(text).map_err(|source| LogError::Filter { text: text.to_owned(), source })
+}
+
+/// Each event as `{"timestamp":…,"level":…,"kind":"event","message":…,"service":…,…}`.
+struct JsonLine {
+    service: String,
+    environment: String,
+    namespace: String,
+    pod: String,
+}
+
+impl JsonLine {
+    fn new(origin: &Origin) -> Self {
+        let Origin { service, environment, namespace, pod, .. } = origin;
+        Self {
+            service: (**service).to_owned(),
+            environment: (**environment).to_owned(),
+            namespace: (**namespace).to_owned(),
+            pod: (**pod).to_owned(),
+        }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for JsonLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut fields = Fields(Map::new());
+        event.record(&mut fields);
+        let own = [
+            ("timestamp", humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string()),
+            ("level", event.metadata().level().as_str().to_ascii_lowercase()),
+            ("kind", "event".to_owned()),
+            ("service", self.service.clone()),
+            ("environment", self.environment.clone()),
+            ("namespace", self.namespace.clone()),
+            ("pod", self.pod.clone()),
+            ("target", event.metadata().target().to_owned()),
+        ];
+        for (name, value) in own {
+            fields.0.insert(name.to_owned(), Value::String(value));
+        }
+        writeln!(writer, "{}", Value::Object(fields.0))
+    }
+}
+
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn keep(&mut self, field: &Field, value: Value) {
+        self.0.insert(field.name().to_owned(), value);
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.keep(field, cut(value).into());
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        let mut text = value.to_string();
+        let mut cause = value.source();
+        while let Some(source) = cause {
+            text = format!("{text}: {source}");
+            cause = source.source();
+        }
+        self.record_str(field, &text);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.keep(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.keep(field, value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.keep(field, value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.keep(field, value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::telemetry::writer::LostLines;
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    // One test: a process has one log.
+    #[test]
+    fn events_are_json_lines_and_the_level_changes_while_it_runs() {
+        let (kept, origin) = (Kept::default(), Origin { service: "orders".into(), ..Origin::default() });
+        let writer = LineWriter::new(kept.clone(), LostLines::default()).unwrap();
+
+        let level = install(&origin, "info", writer.clone()).unwrap();
+        tracing::debug!("not told");
+        tracing::warn!(peer = %"a\nb", count = 3, message = "told");
+        level.set("off,douane_proxy::telemetry::log=debug").unwrap();
+        tracing::debug!(ok = true, "told now");
+        assert!(level.set("info,=/").is_err());
+        assert!(level.current().contains("debug"));
+        assert!(matches!(install(&origin, "info", writer.clone()), Err(LogError::Installed(_))));
+        writer.flush(Duration::from_secs(5));
+
+        let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert_eq!((&lines[0]["message"], &lines[0]["level"]), (&"told".into(), &"warn".into()));
+        assert_eq!((&lines[0]["peer"], &lines[0]["count"]), (&"a\nb".into(), &3.into()));
+        assert_eq!((&lines[0]["service"], &lines[0]["kind"]), (&"orders".into(), &"event".into()));
+        assert_eq!((&lines[1]["message"], &lines[1]["ok"]), (&"told now".into(), &true.into()));
+    }
+}

@@ -1,0 +1,158 @@
+//! What is known of one request or opaque stream. Plain values, filled by the rooms on its way; what is told of it at
+//! its end is decided elsewhere ([`crate::telemetry::access`]).
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use douane_proto::id::WorkloadId;
+use http::Method;
+
+use crate::telemetry::trace::TraceContext;
+
+/// Which way it crosses the sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From a peer to the application: a SERVER span.
+    Inbound,
+    /// From the application to somewhere: a CLIENT span.
+    Outbound,
+}
+
+/// How the hop between the sidecars was protected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Protection {
+    /// Mutual TLS.
+    Mtls {
+        /// `TLSv1.3`.
+        version: &'static str,
+        /// Such as `X25519MLKEM768`.
+        group: String,
+    },
+    /// The application's own bytes, or a hop inside the pod.
+    None,
+}
+
+/// What is known of one request or stream; public fields, filled by the rooms on its way.
+#[derive(Debug)]
+pub struct Record {
+    /// Which way.
+    pub direction: Direction,
+    /// `http/1.0`, `http/1.1`, `h2` or `tcp`.
+    pub protocol: &'static str,
+    /// The direct peer's address (inbound), or the address dialled (outbound, once picked).
+    pub peer_address: Option<SocketAddr>,
+    /// The original destination.
+    pub destination: SocketAddr,
+    /// Our identity.
+    pub local: Option<WorkloadId>,
+    /// The peer's verified identity.
+    pub peer: Option<WorkloadId>,
+    /// How the hop was protected.
+    pub protection: Protection,
+    /// The service asked for, `namespace/name`, when known.
+    pub service: Option<String>,
+    /// HTTP method.
+    pub method: Option<Method>,
+    /// HTTP authority.
+    pub authority: Option<String>,
+    /// Normalized path without query.
+    pub path: Option<String>,
+    /// HTTP status sent to the client.
+    pub status: Option<u16>,
+    /// gRPC status code, from trailers or headers.
+    pub grpc_status: Option<u16>,
+    /// `content-type` begins with `application/grpc`.
+    pub grpc: bool,
+    /// The decision: `allow` or `deny`; `None` where none was made.
+    pub decision: Option<&'static str>,
+    /// The policy and rule that decided.
+    pub policy: Option<String>,
+    /// Why it was refused or failed, for a human.
+    pub reason: Option<String>,
+    /// The refusal's fixed label, also `error.type` of the span.
+    pub refusal: Option<&'static str>,
+    /// YAML that would allow it, where we know it.
+    pub hint: Option<String>,
+    /// Body or stream bytes from the client.
+    pub bytes_in: u64,
+    /// Body or stream bytes to the client.
+    pub bytes_out: u64,
+    /// Where its span stands; `None` for what is not traced.
+    pub trace: Option<TraceContext>,
+}
+
+/// When it was. The wall clock is read once; the end is the start plus a monotonic length, never before it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lasted {
+    pub(crate) from: SystemTime,
+    pub(crate) length: Duration,
+}
+
+impl Direction {
+    /// `inbound` or `outbound`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+impl Protection {
+    /// `mtls` or `none`.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Mtls { .. } => "mtls",
+            Self::None => "none",
+        }
+    }
+}
+
+impl Record {
+    pub(crate) fn new(direction: Direction, destination: SocketAddr) -> Self {
+        Self {
+            direction,
+            protocol: "tcp",
+            peer_address: None,
+            destination,
+            local: None,
+            peer: None,
+            protection: Protection::None,
+            service: None,
+            method: None,
+            authority: None,
+            path: None,
+            status: None,
+            grpc_status: None,
+            grpc: false,
+            decision: None,
+            policy: None,
+            reason: None,
+            refusal: None,
+            hint: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            trace: None,
+        }
+    }
+
+    /// The method if it is one of the known ones, else `None`: others are a client's invention, and unbounded.
+    pub(crate) fn known_method(&self) -> Option<&'static str> {
+        let method = self.method.as_ref()?.as_str();
+        KNOWN_METHODS.iter().find(|known| **known == method).copied()
+    }
+}
+
+impl Lasted {
+    pub(crate) fn until(self) -> SystemTime {
+        self.from + self.length
+    }
+}
+
+// RFC 9110 9.3, RFC 5789, and QUERY; the list of OpenTelemetry's conventions.
+const KNOWN_METHODS: [&str; 10] =
+    ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY"];
