@@ -1,15 +1,24 @@
 //! One rule in the kernel's own language: a list of nf_tables expressions that load a value into a register, compare
-//! it, and end in a verdict. Pure; `transaction` sends them. Values from packets are in network order, values from
+//! it, and end in a verdict. Pure; `transaction` sends them, `reading` is the way back. Values from packets are in network order, values from
 //! the kernel itself (interface, uid, mark, conntrack) in the machine's.
 
 use ipnet::IpNet;
-use netlink_packet_core::{DefaultNla, Nla as _};
+use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
     Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Meta, MetaKey,
     Operator, Payload, Register, RuleAttribute, Verdict as Code, VerdictAttribute,
 };
 
-use crate::redirect::rules::{Match, Protocol, Rule, Verdict};
+use crate::redirect::{
+    kernel::{
+        CONNTRACK, COUNTER, CT_STATE, CT_STATE_ESTABLISHED, CT_STATUS, DESTINATION_PORT, FIB, IPS_DST_NAT,
+        IPV4_DESTINATION, IPV6_DESTINATION, LOOPBACK_IFINDEX, NETWORK_HEADER, NF_ACCEPT, NF_DROP,
+        NFPROTO_IPV4, NFPROTO_IPV6, NFT_FIB_RESULT_ADDRTYPE, NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS,
+        NFTA_CT_DREG, NFTA_CT_KEY, NFTA_FIB_DREG, NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS, NFTA_FIB_RESULT,
+        NFTA_REDIR_REG_PROTO_MIN, NFTNL_UDATA_RULE_COMMENT, REDIRECT, RTN_LOCAL, TRANSPORT_HEADER, number,
+    },
+    rules::{Match, Rule, Verdict},
+};
 
 /// A list element that holds one expression.
 pub(crate) type Expression = ListAttribute<ExpressionAttribute>;
@@ -28,32 +37,6 @@ pub(crate) fn comment(label: &str) -> RuleAttribute {
     let length = u8::try_from(octets.len()).unwrap_or(u8::MAX);
     octets.splice(0..0, [NFTNL_UDATA_RULE_COMMENT, length]);
     RuleAttribute::UserData(octets)
-}
-
-/// The label in a rule's comment.
-pub(crate) fn label(userdata: &[u8]) -> Option<String> {
-    let [NFTNL_UDATA_RULE_COMMENT, _, text @ .., 0] = userdata else { return None };
-    String::from_utf8(text.to_vec()).ok()
-}
-
-/// How many packets a counter saw; `None` for any other expression.
-pub(crate) fn packets(expression: &Expression) -> Option<u64> {
-    let ListAttribute::Element(attributes) = expression else { return None };
-    let counters = attributes.iter().find_map(|attribute| match attribute {
-        ExpressionAttribute::Data(Expressions::Other { expression_type, attributes })
-            if expression_type == COUNTER =>
-        {
-            Some(attributes)
-        }
-        _ => None,
-    })?;
-    let packets = counters.iter().find(|attribute| attribute.kind() == NFTA_COUNTER_PACKETS)?;
-    let mut octets = [0; size_of::<u64>()];
-    if packets.value_len() != octets.len() {
-        return None;
-    }
-    packets.emit_value(&mut octets);
-    Some(u64::from_be_bytes(octets))
 }
 
 fn conditions(condition: Match) -> Vec<Expressions> {
@@ -82,7 +65,7 @@ fn verdict(verdict: Verdict) -> Vec<Expressions> {
                 Immediate::DestinationRegister(Register::Reg1),
                 Immediate::Data(DataAttribute::Value(port.to_be_bytes().to_vec())),
             ]),
-            other("redir", vec![be32(NFTA_REDIR_REG_PROTO_MIN, Register::Reg1.into())]),
+            other(REDIRECT, vec![be32(NFTA_REDIR_REG_PROTO_MIN, Register::Reg1.into())]),
         ],
     }
 }
@@ -106,7 +89,7 @@ fn destination_in(net: IpNet) -> Vec<Expressions> {
 }
 
 fn has_bit(key: u32, bit: u32) -> Vec<Expressions> {
-    let load = other("ct", vec![be32(NFTA_CT_DREG, Register::Reg1.into()), be32(NFTA_CT_KEY, key)]);
+    let load = other(CONNTRACK, vec![be32(NFTA_CT_DREG, Register::Reg1.into()), be32(NFTA_CT_KEY, key)]);
     let is_set = compare(Operator::NotEqual, 0_u32.to_ne_bytes().to_vec());
     vec![load, masked(size_of::<u32>(), bit.to_ne_bytes().to_vec()), is_set]
 }
@@ -130,7 +113,7 @@ fn load_destination_type() -> Expressions {
         be32(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE),
         be32(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR),
     ];
-    other("fib", attributes)
+    other(FIB, attributes)
 }
 
 fn masked(length: usize, mask: Vec<u8>) -> Expressions {
@@ -176,51 +159,7 @@ fn be32(kind: u16, value: u32) -> DefaultNla {
     DefaultNla::new(kind, value.to_be_bytes().to_vec())
 }
 
-const fn number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-        Protocol::Dccp => 33,
-        Protocol::Sctp => 132,
-        Protocol::UdpLite => 136,
-    }
-}
-
 #[expect(clippy::cast_possible_truncation, reason = "an address has at most 16 octets")]
 const fn octets(length: usize) -> u32 {
     length as u32
 }
-
-// linux/netfilter.h
-const NF_DROP: u32 = 0;
-const NF_ACCEPT: u32 = 1;
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
-// linux/netfilter/nf_tables.h: payload bases, then the attributes of expressions that the crate has no type for.
-const NETWORK_HEADER: u32 = 1;
-const TRANSPORT_HEADER: u32 = 2;
-const NFTA_CT_DREG: u16 = 1;
-const NFTA_CT_KEY: u16 = 2;
-const CT_STATE: u32 = 0;
-const CT_STATUS: u32 = 2;
-// libnftnl's udata.h
-const NFTNL_UDATA_RULE_COMMENT: u8 = 0;
-const COUNTER: &str = "counter";
-const NFTA_COUNTER_BYTES: u16 = 1;
-const NFTA_COUNTER_PACKETS: u16 = 2;
-const NFTA_REDIR_REG_PROTO_MIN: u16 = 1;
-const NFTA_FIB_DREG: u16 = 1;
-const NFTA_FIB_RESULT: u16 = 2;
-const NFTA_FIB_FLAGS: u16 = 3;
-const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
-const NFTA_FIB_F_DADDR: u32 = 1 << 1;
-// linux/netfilter/nf_conntrack_common.h
-const CT_STATE_ESTABLISHED: u32 = 1 << 1;
-const IPS_DST_NAT: u32 = 1 << 5;
-// linux/rtnetlink.h; the loopback interface is the first of every network namespace.
-const RTN_LOCAL: u32 = 2;
-const LOOPBACK_IFINDEX: u32 = 1;
-// Offsets in octets: RFC 791, RFC 8200; TCP, UDP, SCTP and DCCP all put the destination port second.
-const IPV4_DESTINATION: u32 = 16;
-const IPV6_DESTINATION: u32 = 24;
-const DESTINATION_PORT: u32 = 2;

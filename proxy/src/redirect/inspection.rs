@@ -1,21 +1,27 @@
-//! What the kernel really holds under our table's name: its chains, how many rules each has, and how often each
-//! counted rule matched. Reads only; changing is `transaction`'s work.
+//! What the kernel really holds under our table's name: chains, rules, and how often each counted rule matched. Reads
+//! only; changing is `transaction`'s work.
 
 use std::fmt::{self, Display, Formatter};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkPayload};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-    nftables::{ChainAttribute, ChainMessage, Hook, NfTablesMessage, RuleAttribute, RuleMessage},
+    nftables::{
+        ChainAttribute, ChainMessage, Hook as HookAttribute, HookNumber, InetHookNumber, NfTablesMessage,
+        RuleAttribute, RuleMessage,
+    },
 };
 
 use crate::redirect::{
-    expressions::{self, Expression},
-    rules::TABLE,
-    wire::{self, Error, append},
+    error::Error,
+    kernel::NF_DROP,
+    reading::{self, Reading},
+    rules::{Hook, TABLE, Verdict},
+    text,
+    wire::{self, append},
 };
 
-/// Our table as the kernel holds it; no chains if it is not installed.
+/// Our table as the kernel holds it; without chains if it is not installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installed {
     /// Its chains, in the order in which they were made.
@@ -27,54 +33,73 @@ pub struct Installed {
 pub struct InstalledChain {
     /// Its name.
     pub name: String,
-    /// Its rank; lower runs first.
-    pub priority: Option<i32>,
-    /// Its rules.
+    /// Its rules, in the order in which they decide.
     pub rules: Vec<InstalledRule>,
+    kind: String,
+    hook: Option<Hook>,
+    priority: i32,
+    policy: Verdict,
 }
 
 /// A rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstalledRule {
-    /// Its comment.
+    /// What its counter counts.
     pub label: Option<String>,
-    /// How many packets matched, if it counts: the first of each connection where the chain rewrites.
-    pub packets: Option<u64>,
-    expressions: Vec<Expression>,
+    reading: Reading,
+}
+
+impl InstalledRule {
+    /// How many packets matched, if it counts. A chain that rewrites sees only the first packet of a connection.
+    #[must_use]
+    pub const fn packets(&self) -> Option<u64> {
+        self.reading.packets
+    }
 }
 
 impl Installed {
-    /// How often the rule counted as `label` matched.
+    /// How many packets the rule counted that is labelled so.
     #[must_use]
     pub fn packets(&self, label: &str) -> Option<u64> {
         let mut rules = self.chains.iter().flat_map(|chain| &chain.rules);
-        rules.find(|rule| rule.label.as_deref() == Some(label))?.packets
-    }
-
-    /// The same rules with counters at zero: two installations of one plan are equal.
-    #[must_use]
-    pub fn uncounted(mut self) -> Self {
-        for rule in self.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
-            rule.packets = rule.packets.map(|_| 0);
-            rule.expressions.retain(|expression| expressions::packets(expression).is_none());
-        }
-        self
+        rules.find(|rule| rule.label.as_deref() == Some(label))?.packets()
     }
 }
 
 impl Display for Installed {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         if self.chains.is_empty() {
-            return writeln!(f, "not installed");
+            return writeln!(f, "table inet {TABLE} is not installed");
         }
-        for InstalledChain { name, priority, rules } in &self.chains {
-            let priority = priority.map_or_else(|| "none".to_owned(), |priority| priority.to_string());
-            writeln!(f, "chain {name}, priority {priority}, {} rules", rules.len())?;
+        writeln!(f, "table inet {TABLE} {{")?;
+        for InstalledChain { name, rules, kind, hook, priority, policy } in &self.chains {
+            writeln!(f, "  chain {name} {{")?;
+            let hook = hook.map_or_else(|| "unknown".to_owned(), |hook| hook.to_string());
+            writeln!(f, "    type {kind} hook {hook} priority {priority}; policy {policy};")?;
             for rule in rules {
-                if let InstalledRule { label: Some(label), packets: Some(packets), .. } = rule {
-                    writeln!(f, "  {packets:>10}  {label}")?;
-                }
+                writeln!(f, "    {rule}")?;
             }
+            writeln!(f, "  }}")?;
+        }
+        writeln!(f, "}}")
+    }
+}
+
+impl Display for InstalledRule {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Reading { matches, packets, verdict, unknown, .. } = &self.reading;
+        text::conditions(matches, f)?;
+        for expression in unknown {
+            write!(f, "[not ours: {expression}] ")?;
+        }
+        if let Some(packets) = packets {
+            write!(f, "counter packets {packets} ")?;
+        }
+        if let Some(verdict) = verdict {
+            write!(f, "{verdict}")?;
+        }
+        if let Some(label) = &self.label {
+            write!(f, " comment \"{label}\"")?;
         }
         Ok(())
     }
@@ -87,8 +112,7 @@ pub(crate) fn read() -> Result<Installed, Error> {
     let attributes = vec![RuleAttribute::Table(TABLE.to_owned())];
     for message in dump(NfTablesMessage::GetRule(RuleMessage { attributes }))? {
         let Some((name, rule)) = rule(message) else { continue };
-        let mut chains = installed.chains.iter_mut();
-        if let Some(chain) = chains.find(|chain| chain.name == name) {
+        if let Some(chain) = installed.chains.iter_mut().find(|chain| chain.name == name) {
             chain.rules.push(rule);
         }
     }
@@ -120,36 +144,57 @@ fn dump(request: NfTablesMessage) -> Result<Vec<NfTablesMessage>, Error> {
 
 fn chain(message: NfTablesMessage) -> Option<InstalledChain> {
     let NfTablesMessage::NewChain(ChainMessage { attributes }) = message else { return None };
-    let mut chain = InstalledChain { name: String::new(), priority: None, rules: Vec::new() };
+    let mut chain = InstalledChain {
+        name: String::new(),
+        rules: Vec::new(),
+        kind: String::new(),
+        hook: None,
+        priority: 0,
+        policy: Verdict::Accept,
+    };
     for attribute in attributes {
         match attribute {
             ChainAttribute::Table(table) if table != TABLE => return None,
             ChainAttribute::Name(name) => chain.name = name,
-            ChainAttribute::Hook(hook) => chain.priority = hook.iter().find_map(priority),
+            ChainAttribute::Type(kind) => chain.kind = kind,
+            ChainAttribute::Policy(NF_DROP) => chain.policy = Verdict::Drop,
+            ChainAttribute::Hook(attributes) => {
+                chain.hook = attributes.iter().find_map(hook);
+                chain.priority = attributes.iter().find_map(priority).unwrap_or_default();
+            }
             _ => {}
         }
     }
     Some(chain)
 }
 
-fn priority(hook: &Hook) -> Option<i32> {
-    let Hook::Priority(priority) = hook else { return None };
+fn hook(attribute: &HookAttribute) -> Option<Hook> {
+    let HookAttribute::Number(HookNumber::Inet(number)) = attribute else { return None };
+    match number {
+        InetHookNumber::PreRouting => Some(Hook::Prerouting),
+        InetHookNumber::LocalIn => Some(Hook::Input),
+        InetHookNumber::LocalOut => Some(Hook::Output),
+        _ => None,
+    }
+}
+
+fn priority(attribute: &HookAttribute) -> Option<i32> {
+    let HookAttribute::Priority(priority) = attribute else { return None };
     Some(priority.cast_signed())
 }
 
 fn rule(message: NfTablesMessage) -> Option<(String, InstalledRule)> {
     let NfTablesMessage::NewRule(RuleMessage { attributes }) = message else { return None };
     let mut chain = None;
-    let mut rule = InstalledRule { label: None, packets: None, expressions: Vec::new() };
+    let mut rule = InstalledRule { label: None, reading: Reading::default() };
     for attribute in attributes {
         match attribute {
             RuleAttribute::Table(table) if table != TABLE => return None,
             RuleAttribute::Chain(name) => chain = Some(name),
-            RuleAttribute::UserData(comment) => rule.label = expressions::label(&comment),
-            RuleAttribute::Expressions(expressions) => rule.expressions = expressions,
+            RuleAttribute::UserData(comment) => rule.label = reading::label(&comment),
+            RuleAttribute::Expressions(expressions) => rule.reading = reading::of(&expressions),
             _ => {}
         }
     }
-    rule.packets = rule.expressions.iter().find_map(expressions::packets);
     Some((chain?, rule))
 }

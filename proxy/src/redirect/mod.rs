@@ -5,18 +5,21 @@
 //! `plan` says which rules (pure, printable), `transaction` installs them in one step, `inspection` reads them back.
 //! The functions here act on the network namespace of the calling thread and need CAP_NET_ADMIN in it.
 
+pub mod error;
 pub mod inspection;
 pub mod plan;
 pub mod rules;
-pub mod wire;
 
 mod expressions;
+mod kernel;
+mod reading;
 mod text;
 mod transaction;
+mod wire;
 
+use error::Error;
 use inspection::Installed;
 use plan::Plan;
-use wire::Error;
 
 /// Puts the plan's rules in force, in the place of any that were installed before. All or nothing.
 ///

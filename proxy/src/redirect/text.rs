@@ -33,21 +33,27 @@ impl Display for Chain {
 
 impl Display for Rule {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let mut matches = self.matches.iter().peekable();
-        while let Some(condition) = matches.next() {
-            match (condition, matches.peek()) {
-                (Match::Protocol(protocol), Some(Match::Port(port))) => {
-                    matches.next();
-                    write!(f, "{protocol} dport {port} ")?;
-                }
-                (condition, _) => write!(f, "{condition} ")?,
-            }
-        }
+        conditions(&self.matches, f)?;
         match self.counted {
             Some(label) => write!(f, "counter {} comment \"{label}\"", self.verdict),
             None => write!(f, "{}", self.verdict),
         }
     }
+}
+
+/// Each followed by a space.
+pub(crate) fn conditions(matches: &[Match], f: &mut Formatter<'_>) -> fmt::Result {
+    let mut matches = matches.iter().peekable();
+    while let Some(condition) = matches.next() {
+        match (condition, matches.peek()) {
+            (Match::Protocol(protocol), Some(Match::Port(port))) => {
+                matches.next();
+                write!(f, "{protocol} dport {port} ")?;
+            }
+            (condition, _) => write!(f, "{condition} ")?,
+        }
+    }
+    Ok(())
 }
 
 impl Display for Match {

@@ -12,10 +12,12 @@ use netlink_packet_netfilter::{
 };
 
 use crate::redirect::{
+    error::Error,
     expressions,
+    kernel::NF_ACCEPT,
     plan::Plan,
     rules::{Chain, Hook, Kind, Rule, TABLE},
-    wire::{self, Error, append},
+    wire::{self, append},
 };
 
 /// One change of a batch, with the words that an error names it by.
@@ -144,6 +146,5 @@ fn number(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(u32::MAX)
 }
 
-// linux/netfilter.h, linux/netfilter/nfnetlink.h
-const NF_ACCEPT: u32 = 1;
+// linux/netfilter/nfnetlink.h
 const NFNL_SUBSYS_NFTABLES: u16 = 10;

@@ -1,3 +1,5 @@
+//! The law of redirection: whole plans against golden text, and what no plan may do.
+
 use super::*;
 
 fn usual(spare: Spare) -> Redirection {
