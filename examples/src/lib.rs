@@ -1,3 +1,4 @@
 //! Plain applications, and the lab that runs a mesh of them on one machine.
 
 pub mod apps;
+pub mod lab;

@@ -1,0 +1,107 @@
+//! The `lab` program's command line, and the roles that the same binary plays.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::lab::{
+    exec, folder, launcher,
+    plan::Plan,
+    programs, roles,
+    spec::{Folder, Job, Options},
+    status::{self, Format},
+};
+
+/// Runs a folder of Kubernetes YAML as a mesh on this machine: no cluster, no images, no root.
+///
+/// Each pod is a network namespace with its own IPv4 and IPv6 address; the containers' commands run in it as programs of
+/// this machine. A pod with the label `douane.io/inject: enabled` gets a real sidecar. Service names resolve inside.
+#[derive(Debug, Parser)]
+#[command(name = "lab", version, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+const EXAMPLES: &str = "Examples:
+  lab up kind-cluster/shop                  the shop, until Ctrl-C
+  lab exec shop/web -- curl -s http://orders:8080/    in another terminal
+  lab status -o json";
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Brings the pods of a folder up and stays until Ctrl-C.
+    ///
+    /// Reads every .yaml file of DIR: Namespace, ServiceAccount, Pod, Deployment, Service, ServiceEntry and the policies
+    /// of security.istio.io. Edits of policies, services and entries take effect while the lab runs.
+    Up {
+        /// The folder of YAML.
+        dir: PathBuf,
+        /// Send spans to this collector too (OTLP over gRPC), such as http://localhost:4317.
+        #[arg(long, value_name = "URL")]
+        otlp: Option<String>,
+        /// How long certificates live, such as 10s or 1h.
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        leaf_ttl: Option<Duration>,
+        /// Where each process's log goes [default: the lab's own folder, gone with the lab].
+        #[arg(long, value_name = "DIR")]
+        log_dir: Option<PathBuf>,
+    },
+    /// Runs any program of this machine inside a pod of the running lab, as the pod's application would.
+    Exec {
+        /// NAME or NAMESPACE/NAME of a pod, or of a Deployment (its first pod).
+        pod: String,
+        /// Whose environment, user and working directory [default: the pod's first container].
+        #[arg(short, long)]
+        container: Option<String>,
+        /// Which lab, by the number of its launcher's process [default: the newest].
+        #[arg(long, value_name = "ID")]
+        lab: Option<u32>,
+        /// The program and its arguments, after `--`.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Lists the running lab's pods: addresses, SPIFFE IDs, certificates, readiness.
+    Status {
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Format,
+        /// Which lab, by the number of its launcher's process [default: the newest].
+        #[arg(long, value_name = "ID")]
+        lab: Option<u32>,
+    },
+}
+
+/// Runs the program, in whichever role it was started.
+#[must_use]
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if roles::program(&arguments).is_some() {
+        return roles::play_program(&arguments);
+    }
+    if let Some(done) = roles::play(&arguments) {
+        return done;
+    }
+    let Arguments { command } = Arguments::parse_from(arguments);
+    run(command).unwrap_or_else(|error| {
+        eprintln!("lab: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Up { dir, otlp, leaf_ttl, log_dir } => {
+            let resources = dir.canonicalize().with_context(|| format!("the folder {}", dir.display()))?;
+            // What cannot run is said before anything starts.
+            Plan::make(&folder::read(&dir)?, programs::exists)?;
+            let log_dir = log_dir.map(std::path::absolute).transpose()?;
+            let options =
+                Options { resources, folder: Folder::InPlace, leaf_ttl, log_dir, sink: None, relay: None };
+            launcher::run(Job::Up, options, otlp.as_deref())
+        }
+        Task::Exec { pod, container, lab, command } => exec::main(lab, &pod, container.as_deref(), &command),
+        Task::Status { output, lab } => status::main(lab, output),
+    }
+}

@@ -1,0 +1,93 @@
+//! While a lab runs: what changes in its folder reaches the pods' names and the control plane's generated objects, and
+//! tokens are replaced at half their life.
+//!
+//! Policies are the control plane's own business: it watches the same folder.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Weak,
+    thread,
+    time::{Duration, Instant},
+};
+
+use douane_proto::resource::Resource;
+
+use crate::lab::{
+    folder::{self, Stamps},
+    plan::Plan,
+    processes::say,
+    running::{Inner, TOKEN_RENEWAL},
+};
+
+/// Watches until the lab stops.
+pub(super) fn run(lab: &Weak<Inner>) {
+    let mut renewed = Instant::now();
+    let mut seen = Seen::default();
+    loop {
+        let Some(lab) = lab.upgrade().filter(|it| !it.stops()) else { return };
+        if renewed.elapsed() >= TOKEN_RENEWAL {
+            renewed = Instant::now();
+            if let Err(error) = lab.write_tokens() {
+                say(&format!("tokens cannot be replaced: {error:#}"));
+            }
+        }
+        seen.look(&lab);
+        drop(lab);
+        thread::sleep(POLL);
+    }
+}
+
+// A folder of a few files: as cheap as a watch of the kernel's, and works on every file system.
+const POLL: Duration = Duration::from_millis(250);
+
+#[derive(Default)]
+struct Seen {
+    stamps: Option<Stamps>,
+    /// The last objects of each file that could be read.
+    good: BTreeMap<PathBuf, Vec<Resource>>,
+    pods: Option<BTreeSet<String>>,
+    said_pods: bool,
+}
+
+impl Seen {
+    fn look(&mut self, lab: &Inner) {
+        // A folder that is away for a moment removes nothing.
+        let Ok(stamps) = folder::stamps(lab.resources()) else { return };
+        if self.stamps.as_ref() == Some(&stamps) {
+            return;
+        }
+        let first = self.stamps.is_none();
+        self.good.retain(|file, _| stamps.contains_key(file));
+        for file in stamps.keys() {
+            // What cannot be read keeps its last good objects; the control plane says what is wrong with it.
+            if let Ok(Ok(found)) = folder::read_file(file) {
+                self.good.insert(file.clone(), found);
+            }
+        }
+        self.stamps = Some(stamps);
+        if first {
+            // What the lab was started with.
+            self.pods = Some(Plan::pod_names(&self.all()));
+            return;
+        }
+        self.change(lab);
+    }
+
+    fn change(&mut self, lab: &Inner) {
+        let resources = self.all();
+        if self.pods.as_ref() != Some(&Plan::pod_names(&resources)) && !self.said_pods {
+            self.said_pods = true;
+            say("pods came or went in the folder; the lab takes them at its next start");
+        }
+        let changed = lab.plan().change_services(&resources);
+        let written = changed.and_then(|()| lab.write_services()).and_then(|()| lab.write_hosts());
+        if let Err(error) = written {
+            say(&format!("the changed folder is not taken: {error:#}"));
+        }
+    }
+
+    fn all(&self) -> Vec<Resource> {
+        self.good.values().flatten().cloned().collect()
+    }
+}
