@@ -3,14 +3,15 @@
 
 mod packet;
 mod pod;
+mod traffic;
 
 use std::{
     env, io,
-    io::{Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    io::Write,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     process::{Command, ExitCode, Stdio},
     thread,
-    time::Duration,
+    time::Instant,
 };
 
 use douane_proxy::{
@@ -22,10 +23,8 @@ use douane_proxy::{
     },
 };
 use pod::{NEIGHBOUR, Outcome, POD, Pod};
-use socket2::{Domain, Protocol, Socket, Type};
+use traffic::{MARK, PATIENCE, asked, dial, dial_marked, echo_datagrams, greeting, serve_greeting};
 
-const PATIENCE: Duration = Duration::from_secs(5);
-const MARK: u32 = 0x0d0a;
 const FAR: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(1, 2, 3, 4)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 5))];
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -355,57 +354,9 @@ fn counted(label: &str) -> u64 {
 }
 
 fn eventually(holds: impl Fn() -> bool) {
-    let patient_until = std::time::Instant::now() + PATIENCE;
+    let patient_until = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(std::time::Instant::now() < patient_until, "it never came to hold");
+        assert!(Instant::now() < patient_until, "it never came to hold");
         thread::yield_now();
     }
-}
-
-fn dial(to: SocketAddr) -> io::Result<TcpStream> {
-    TcpStream::connect_timeout(&to, PATIENCE)
-}
-
-fn dial_marked(to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_mark(MARK)?;
-    socket.connect_timeout(&to.into(), PATIENCE)?;
-    Ok(socket.into())
-}
-
-fn serve_greeting(address: IpAddr) -> SocketAddr {
-    let listener = TcpListener::bind((address, 0)).unwrap();
-    let bound = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            stream.unwrap().write_all(b"direct").unwrap();
-        }
-    });
-    bound
-}
-
-fn greeting(dialled: io::Result<TcpStream>) -> String {
-    let mut said = String::new();
-    let mut stream = dialled.unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.read_to_string(&mut said).unwrap();
-    said
-}
-
-fn echo_datagrams(socket: UdpSocket) {
-    thread::spawn(move || {
-        let mut datagram = [0; 64];
-        while let Ok((length, from)) = socket.recv_from(&mut datagram) {
-            drop(socket.send_to(&datagram[..length], from));
-        }
-    });
-}
-
-fn asked(from: IpAddr, to: SocketAddr) -> io::Result<String> {
-    let socket = UdpSocket::bind((from, 0))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.send_to(b"echo", to)?;
-    let mut datagram = [0; 64];
-    let length = socket.recv(&mut datagram)?;
-    Ok(String::from_utf8_lossy(&datagram[..length]).into_owned())
 }

@@ -20,7 +20,10 @@ use nix::{
     sched::{CloneFlags, unshare},
     unistd::{getegid, geteuid},
 };
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    packet_route::address::{AddressAttribute, AddressFlags},
+};
 
 /// The pod's addresses.
 pub(crate) const POD: [IpAddr; 2] =
@@ -81,13 +84,11 @@ impl Pod {
             allowed("uid map", fs::write("/proc/self/uid_map", format!("0 {uid} 1")));
             allowed("gid map", fs::write("/proc/self/gid_map", format!("0 {gid} 1")));
         }
-        skip_duplicate_address_detection();
 
         let (namespace_of, neighbours_namespace) = mpsc::channel();
         let (neighbour, jobs) = mpsc::channel::<Job>();
         thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("a neighbour's namespace");
-            skip_duplicate_address_detection();
             let namespace = File::open("/proc/thread-self/ns/net").expect("a namespace has a file");
             namespace_of.send(namespace).expect("the pod waits");
             jobs.into_iter().for_each(|job| job());
@@ -124,7 +125,10 @@ fn connect_link(name: &str, addresses: [IpAddr; 2], gateways: Option<[IpAddr; 2]
     let index = if_nametoindex(name).expect("the link was made");
     with_links(async |links| {
         for (address, length) in addresses.into_iter().zip([16, 64]) {
-            links.address().add(index, address, length).execute().await?;
+            let mut added = links.address().add(index, address, length);
+            // Usable at once: nobody else could have the address.
+            added.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            added.execute().await?;
         }
         for up in ["lo", name] {
             links.link().set(LinkUnspec::new_with_name(up).up().build()).execute().await?;
@@ -142,13 +146,6 @@ fn with_links(work: impl AsyncFnOnce(Handle) -> Result<(), rtnetlink::Error>) {
         tokio::spawn(connection);
         work(links).await.expect("the kernel makes links");
     });
-}
-
-/// The first connection over IPv6 would wait for it.
-fn skip_duplicate_address_detection() {
-    for scope in ["all", "default"] {
-        drop(fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0"));
-    }
 }
 
 /// Ends a test that cannot run here.
