@@ -4,12 +4,16 @@
 //! (who am I, whom do I trust), `Snapshot` (what the mesh is) and `Shutdown` (are we draining).
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
-//! `main > cli > app > inbound | outbound | admin > authz | identity | discovery | telemetry > net > tls | redirect |
-//! config | refusal | shutdown > douane-proto`.
+//! `main > cli > app > inbound | outbound | admin > exchange > authz | identity | discovery | telemetry > net >
+//! tls | redirect | config | refusal | shutdown > douane-proto`.
 
+pub mod authz;
 pub mod config;
 pub mod discovery;
+pub mod exchange;
+pub mod inbound;
 pub mod net;
+pub mod outbound;
 pub mod redirect;
 pub mod refusal;
 pub mod shutdown;

@@ -1,11 +1,287 @@
 //! Every reason to say no on the data path: its status, its fixed label, whose fault it is, and what mends it.
+//!
+//! Knows not who asked (the `Access` record does) and is never shown to a stranger: a body tells nothing, the log, the
+//! span and the metric tell all. A reason here has a test that provokes it.
 
-use douane_proto::policy::Denial;
+use std::net::SocketAddr;
 
-/// Why a connection, stream or request is refused. Each has a test that provokes it.
+use douane_proto::{id::WorkloadId, policy::Denial, target::TargetError};
+use http::StatusCode;
+
+/// Who must mend it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The one who asked.
+    Client,
+    /// The one who was asked.
+    Upstream,
+    /// The mesh: its settings, its law, its control plane or this sidecar.
+    Mesh,
+}
+
+/// Why a connection, stream or request is refused.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Refusal {
+    /// It came to our port without being redirected.
+    #[error("the connection was not redirected to the sidecar but made to its port")]
+    NotRedirected,
+    /// It asks the sidecar for one of the sidecar's own ports.
+    #[error("{0} is a port of the sidecar itself")]
+    OwnPort(SocketAddr),
+    /// It was redirected here but asks for an address that is not this pod's.
+    #[error("{0} is no address of this pod")]
+    NotOurAddress(SocketAddr),
+    /// Plaintext where mutual TLS is the law.
+    #[error("the peer speaks plaintext where mutual TLS is required")]
+    Plaintext,
+    /// A peer's handshake failed; the text names the certificate's fault.
+    #[error("the peer's TLS handshake failed: {0}")]
+    Handshake(String),
+    /// A peer's handshake did not end in time.
+    #[error("the TLS handshake did not end in time")]
+    HandshakeTimeout,
+    /// Our handshake with a peer failed: it could not prove to be who it must be.
+    #[error("the TLS handshake with {address}, which must prove to be {expected}, failed: {reason}")]
+    PeerHandshake {
+        /// Where it listens.
+        address: SocketAddr,
+        /// Who it must be.
+        expected: WorkloadId,
+        /// The certificate's fault.
+        reason: String,
+    },
+    /// No resource names the destination.
+    #[error("no resource of the mesh names {destination}")]
+    UnknownDestination {
+        /// The address, and the host where one was given.
+        destination: String,
+        /// The YAML that would allow it.
+        hint: String,
+    },
+    /// A resource names the destination, but not this port.
+    #[error("{owner} has no port {port}")]
+    UnknownPort {
+        /// The service or entry.
+        owner: String,
+        /// The port asked for.
+        port: u16,
+    },
+    /// A host that a `ServiceEntry` names has no address that may be dialled.
+    #[error("{host} has no address that may be dialled: {reason}")]
+    Unresolvable {
+        /// The host.
+        host: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A first use of an unknown address while the control plane is down or overloaded.
+    #[error("the control plane did not say in time who is at {0}")]
+    ControlPlaneSilent(String),
+    /// Nobody is ready behind the service.
+    #[error("no endpoint of {0} is ready")]
+    NoReadyEndpoint(String),
+    /// Only endpoints without a sidecar are left of a service that has some with one.
+    #[error("{0} has endpoints in the mesh, none is ready, and plaintext to the others is no substitute")]
+    UnmeshedFallback(String),
+    /// A TCP connection could not be made.
+    #[error("connect to {address}: {reason}")]
+    ConnectFailed {
+        /// Where to.
+        address: SocketAddr,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// A connection broke before the answer was whole.
+    #[error("{address} did not answer: {reason}")]
+    UpstreamFailed {
+        /// Who.
+        address: SocketAddr,
+        /// What happened.
+        reason: String,
+    },
+    /// The peer's sidecar refused an opaque stream; why is in its log.
+    #[error("the sidecar of {address} refused the stream with status {status}")]
+    PeerRefused {
+        /// Who.
+        address: SocketAddr,
+        /// Its answer.
+        status: StatusCode,
+    },
     /// A decision said no.
     #[error("denied: {}", .0.reason)]
     Denied(Denial),
+    /// A request that cannot be understood without doubt.
+    #[error("{0}")]
+    BadRequest(#[from] BadRequest),
+    /// CONNECT from an application, or between sidecars in any form but ours.
+    #[error("CONNECT is not allowed: {0}")]
+    ConnectNotAllowed(&'static str),
+    /// An opaque stream where HTTP is declared or the law can only judge HTTP.
+    #[error("port {0} needs HTTP, this is none")]
+    HttpNeeded(u16),
+    /// A request head that did not end in time.
+    #[error("the request's head did not arrive in time")]
+    HeadTimeout,
+    /// No byte in either direction for too long.
+    #[error("idle for too long")]
+    Idle,
+    /// A stream that has lived as long as a stream may.
+    #[error("the stream has reached its greatest age")]
+    StreamAge,
+    /// The sidecar is shutting down.
+    #[error("the sidecar is draining")]
+    Draining,
+    /// More connections than the sidecar may hold.
+    #[error("too many connections")]
+    TooManyConnections,
+    /// The one who asked went away.
+    #[error("the client went away")]
+    ClientGone,
+}
+
+/// Why a request cannot be understood without doubt; each class is a known attack.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    /// RFC 9112 6.1: the two ways to say a length contradict each other.
+    #[error("Content-Length together with Transfer-Encoding")]
+    TwoLengths,
+    /// RFC 9112 3.2.
+    #[error("no Host")]
+    NoHost,
+    /// RFC 9112 3.2.
+    #[error("more than one Host")]
+    ManyHosts,
+    /// Host and `:authority` name different hosts.
+    #[error("Host and :authority differ")]
+    HostMismatch,
+    /// `Connection` names a header that carries identity or routing.
+    #[error("Connection names {0}, which must not be removed")]
+    ConnectionNames(String),
+    /// The dialect's own header with a value outside its enum.
+    #[error("x-douane-http has an unknown value")]
+    Dialect,
+    /// Host or path.
+    #[error("{0}")]
+    Target(#[from] TargetError),
+    /// A target that is no URI once normalized.
+    #[error("the normalized target is no URI")]
+    Uri,
+}
+
+impl Refusal {
+    /// The status of the answer to an HTTP request.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Denied(_) | Self::HttpNeeded(_) | Self::Plaintext => StatusCode::FORBIDDEN,
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::ConnectNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Idle | Self::StreamAge | Self::HandshakeTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::ControlPlaneSilent(_)
+            | Self::NoReadyEndpoint(_)
+            | Self::UnmeshedFallback(_)
+            | Self::Draining
+            | Self::TooManyConnections => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotRedirected
+            | Self::OwnPort(_)
+            | Self::NotOurAddress(_)
+            | Self::Handshake(_)
+            | Self::PeerHandshake { .. }
+            | Self::UnknownDestination { .. }
+            | Self::UnknownPort { .. }
+            | Self::Unresolvable { .. }
+            | Self::ConnectFailed { .. }
+            | Self::UpstreamFailed { .. }
+            | Self::PeerRefused { .. }
+            | Self::ClientGone => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// Its fixed name: metric label and `error.type` of the span.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NotRedirected => "not_redirected",
+            Self::OwnPort(_) => "own_port",
+            Self::NotOurAddress(_) => "not_our_address",
+            Self::Plaintext => "plaintext",
+            Self::Handshake(_) => "handshake_failed",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::PeerHandshake { .. } => "peer_handshake_failed",
+            Self::UnknownDestination { .. } => "unknown_destination",
+            Self::UnknownPort { .. } => "unknown_port",
+            Self::Unresolvable { .. } => "unresolvable",
+            Self::ControlPlaneSilent(_) => "control_plane_silent",
+            Self::NoReadyEndpoint(_) => "no_ready_endpoint",
+            Self::UnmeshedFallback(_) => "unmeshed_fallback",
+            Self::ConnectFailed { .. } => "connect_failed",
+            Self::UpstreamFailed { .. } => "upstream_failed",
+            Self::PeerRefused { .. } => "peer_refused",
+            Self::Denied(_) => "denied",
+            Self::BadRequest(_) => "bad_request",
+            Self::ConnectNotAllowed(_) => "connect_not_allowed",
+            Self::HttpNeeded(_) => "http_needed",
+            Self::HeadTimeout => "head_timeout",
+            Self::Idle => "idle",
+            Self::StreamAge => "stream_age",
+            Self::Draining => "draining",
+            Self::TooManyConnections => "too_many_connections",
+            Self::ClientGone => "client_gone",
+        }
+    }
+
+    /// Who must mend it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::NotRedirected
+            | Self::OwnPort(_)
+            | Self::NotOurAddress(_)
+            | Self::Plaintext
+            | Self::Handshake(_)
+            | Self::HandshakeTimeout
+            | Self::Denied(_)
+            | Self::BadRequest(_)
+            | Self::ConnectNotAllowed(_)
+            | Self::HttpNeeded(_)
+            | Self::HeadTimeout
+            | Self::Idle
+            | Self::ClientGone => Fault::Client,
+            Self::PeerHandshake { .. }
+            | Self::NoReadyEndpoint(_)
+            | Self::UnmeshedFallback(_)
+            | Self::ConnectFailed { .. }
+            | Self::UpstreamFailed { .. }
+            | Self::PeerRefused { .. } => Fault::Upstream,
+            Self::UnknownDestination { .. }
+            | Self::UnknownPort { .. }
+            | Self::Unresolvable { .. }
+            | Self::ControlPlaneSilent(_)
+            | Self::StreamAge
+            | Self::Draining
+            | Self::TooManyConnections => Fault::Mesh,
+        }
+    }
+
+    /// The YAML that would allow it, where we know it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::UnknownDestination { hint, .. } => Some(hint),
+            _ => None,
+        }
+    }
+
+    /// Does another endpoint of the same service deserve a try? Only where nothing was sent.
+    #[must_use]
+    pub fn another_may_answer(&self) -> bool {
+        matches!(self, Self::ConnectFailed { .. })
+    }
+}
+
+impl From<TargetError> for Refusal {
+    fn from(error: TargetError) -> Self {
+        Self::BadRequest(error.into())
+    }
 }

@@ -45,6 +45,8 @@ const HOUSES: &[House] = &[
             &["cli"],
             &["app"],
             &["inbound", "outbound", "admin"],
+            // What both directions of HTTP share: bodies, headers, records, plaintext legs.
+            &["exchange"],
             &["authz", "identity", "discovery", "telemetry"],
             // Below the rest of its floor in the first drawing: identity and discovery dial through `net`.
             &["net"],

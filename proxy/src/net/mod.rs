@@ -1,4 +1,8 @@
 //! Sockets and the bytes on them: opening, accepting, where a redirected connection wanted to go, what it speaks.
 
+pub mod detect;
+pub mod hairpin;
+pub mod listener;
 pub mod original_dst;
+pub mod relay;
 pub mod socket;

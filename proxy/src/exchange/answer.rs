@@ -1,0 +1,55 @@
+//! A refusal as the answer to an HTTP request. It tells a stranger nothing but the status.
+
+use http::{HeaderValue, Response, StatusCode, header};
+
+use crate::{
+    exchange::{
+        body::Body,
+        ledger::{SharedAccess, note},
+    },
+    refusal::{BadRequest, Refusal},
+};
+
+/// gRPC status codes (grpc/doc/statuscodes.md).
+const PERMISSION_DENIED: u16 = 7;
+const INTERNAL: u16 = 13;
+const UNAVAILABLE: u16 = 14;
+
+/// Refuses a request: the record says why, the answer does not. gRPC callers get a gRPC status.
+#[must_use]
+pub fn refuse(access: SharedAccess, refusal: &Refusal) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let mut borrowed = access.borrow_mut();
+    let record = &mut borrowed.record;
+    note(record, refusal);
+    if record.grpc {
+        let code = grpc_status(refusal);
+        record.grpc_status = Some(code);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        response.headers_mut().insert("grpc-status", code.into());
+    } else {
+        *response.status_mut() = refusal.status();
+        // A body of nothing, not of unknown length.
+        response.headers_mut().insert(header::CONTENT_LENGTH, 0.into());
+    }
+    if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    record.status = Some(response.status().as_u16());
+    drop(borrowed);
+    response.map(|body| body.ending(access))
+}
+
+/// Must the connection that brought it be closed? What follows a request of doubtful length cannot be told apart.
+#[must_use]
+pub fn closes_connection(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::BadRequest(BadRequest::TwoLengths))
+}
+
+fn grpc_status(refusal: &Refusal) -> u16 {
+    match refusal.status() {
+        StatusCode::FORBIDDEN => PERMISSION_DENIED,
+        StatusCode::BAD_REQUEST => INTERNAL,
+        _ => UNAVAILABLE,
+    }
+}

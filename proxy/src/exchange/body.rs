@@ -1,0 +1,244 @@
+//! Every body that crosses the sidecar is one type: it counts its bytes into the record, ends the record with its
+//! last byte, can be cut by a change of the law, and keeps guards alive as long as it lasts.
+//!
+//! Knows not where it goes: hyper polls it on the legs to applications, [`crate::exchange::pump`] between sidecars.
+
+use std::{
+    any::Any,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use h2::RecvStream;
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::{
+    exchange::{
+        headers::{grpc_status_of, strip_reserved},
+        ledger::{SharedAccess, note},
+    },
+    refusal::Refusal,
+};
+
+/// A body.
+pub struct Body {
+    source: Source,
+    tap: Option<Tap>,
+    cut: Option<LocalBoxFuture<'static, Refusal>>,
+    guards: Vec<Box<dyn Any>>,
+}
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// From an application.
+    #[error("the application's body")]
+    Application(#[from] hyper::Error),
+    /// From a peer.
+    #[error("the peer's body")]
+    Peer(#[from] h2::Error),
+    /// Cut by us.
+    #[error("cut: {0}")]
+    Cut(Refusal),
+}
+
+enum Source {
+    Nothing,
+    Application(Incoming),
+    Peer(RecvStream),
+}
+
+// Whose bytes the record counts.
+enum Tap {
+    Request(SharedAccess),
+    Answer(SharedAccess),
+}
+
+impl Body {
+    /// No bytes.
+    #[must_use]
+    pub fn empty() -> Self {
+        Source::Nothing.into()
+    }
+
+    /// The request's body: counts what comes from the client.
+    #[must_use]
+    pub fn counting(mut self, access: &SharedAccess) -> Self {
+        self.tap = Some(Tap::Request(SharedAccess::clone(access)));
+        self
+    }
+
+    /// The answer's body: counts what goes to the client. The record ends with it.
+    #[must_use]
+    pub fn ending(mut self, access: SharedAccess) -> Self {
+        self.tap = Some(Tap::Answer(access));
+        self
+    }
+
+    /// Ends with an error as soon as `cut` resolves.
+    #[must_use]
+    pub fn cut_by(mut self, cut: LocalBoxFuture<'static, Refusal>) -> Self {
+        self.cut = Some(cut);
+        self
+    }
+
+    /// Keeps `guard` until the body has ended.
+    #[must_use]
+    pub fn keeping(mut self, guard: impl Any) -> Self {
+        self.guards.push(Box::new(guard));
+        self
+    }
+
+    /// Resolves when the body must end although nobody asks for its next frame (its reader is slow).
+    pub fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        let Some(cut) = &mut self.cut else { return Poll::Pending };
+        let refusal = ready!(cut.as_mut().poll(cx));
+        self.cut = None;
+        self.fail(&refusal);
+        Poll::Ready(BodyError::Cut(refusal))
+    }
+
+    fn fail(&mut self, refusal: &Refusal) {
+        self.source = Source::Nothing;
+        if let Some(Tap::Answer(access) | Tap::Request(access)) = &self.tap {
+            note(&mut access.borrow_mut().record, refusal);
+        }
+    }
+
+    fn saw(&self, frame: &Frame<Bytes>) {
+        let Some(tap) = &self.tap else { return };
+        match (tap, frame.data_ref(), frame.trailers_ref()) {
+            (Tap::Request(access), Some(bytes), _) => {
+                access.borrow_mut().record.bytes_in += bytes.len() as u64;
+            }
+            (Tap::Answer(access), Some(bytes), _) => {
+                access.borrow_mut().record.bytes_out += bytes.len() as u64;
+            }
+            (Tap::Answer(access), None, Some(trailers)) => {
+                if let Some(code) = grpc_status_of(trailers) {
+                    access.borrow_mut().record.grpc_status = Some(code);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn broke(&self, error: &BodyError) {
+        let Some(Tap::Answer(access)) = &self.tap else { return };
+        let record = &mut access.borrow_mut().record;
+        if record.refusal.is_none() {
+            record.refusal = Some("body_broke");
+            record.reason = Some(error_text(error));
+        }
+    }
+}
+
+fn error_text(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(cut) = self.poll_cut(cx) {
+            return Poll::Ready(Some(Err(cut)));
+        }
+        let frame = match &mut self.source {
+            Source::Nothing => None,
+            Source::Application(incoming) => {
+                ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(BodyError::from))
+            }
+            Source::Peer(recv) => ready!(poll_peer(recv, cx)).map(|frame| frame.map_err(BodyError::from)),
+        };
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                let frame = match frame.into_trailers() {
+                    Ok(mut trailers) => {
+                        strip_reserved(&mut trailers);
+                        Frame::trailers(trailers)
+                    }
+                    Err(data) => data,
+                };
+                self.saw(&frame);
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                self.broke(&error);
+                self.source = Source::Nothing;
+                Some(Err(error))
+            }
+            None => {
+                self.guards.clear();
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Nothing => true,
+            Source::Application(incoming) => incoming.is_end_stream(),
+            Source::Peer(recv) => recv.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Nothing => SizeHint::with_exact(0),
+            Source::Application(incoming) => incoming.size_hint(),
+            Source::Peer(recv) if recv.is_end_stream() => SizeHint::with_exact(0),
+            Source::Peer(_) => SizeHint::default(),
+        }
+    }
+}
+
+fn poll_peer(recv: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+    match ready!(recv.poll_data(cx)) {
+        Some(Ok(bytes)) => {
+            // Taken over by the next leg, which asks again only when it has room: this makes room for more.
+            let released = recv.flow_control().release_capacity(bytes.len());
+            Poll::Ready(Some(released.map(|()| Frame::data(bytes))))
+        }
+        Some(Err(error)) => Poll::Ready(Some(Err(error))),
+        None => {
+            let trailers: Option<HeaderMap> = ready!(recv.poll_trailers(cx))?;
+            Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+        }
+    }
+}
+
+impl From<Source> for Body {
+    fn from(source: Source) -> Self {
+        Self { source, tap: None, cut: None, guards: Vec::new() }
+    }
+}
+
+impl From<Incoming> for Body {
+    fn from(incoming: Incoming) -> Self {
+        Source::Application(incoming).into()
+    }
+}
+
+impl From<RecvStream> for Body {
+    fn from(recv: RecvStream) -> Self {
+        Source::Peer(recv).into()
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body").field("ended", &self.is_end_stream()).finish_non_exhaustive()
+    }
+}

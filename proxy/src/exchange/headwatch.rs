@@ -1,0 +1,347 @@
+//! Watches the bytes of an HTTP/1 connection beside the server that parses them, for two things that server hides:
+//! a request with both Content-Length and Transfer-Encoding (it drops one silently), and a request head that arrives
+//! too slowly (its own timer would also end a connection that rests between requests).
+//!
+//! It follows the framing only: heads by `httparse`, bodies by length or chunks. Where it loses the thread it says so
+//! and the request is refused: doubt is denied.
+
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep},
+};
+
+use crate::exchange::limits::{MAX_HEAD, REST};
+
+/// A head must be whole this long after its first byte.
+const HEAD: Duration = Duration::from_secs(5);
+// One more than the server permits, so that the server's own answer to too many comes first.
+const MAX_HEADERS: usize = 128;
+// A chunk's size line, extensions included.
+const MAX_CHUNK_LINE: usize = 256;
+
+/// What the framing gave reason to doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing.
+    Clear,
+    /// Two lengths, or a framing that cannot be followed.
+    Doubtful,
+}
+
+/// Reads the verdict on the requests so far, and knows whether one is being answered.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    verdict: Rc<Cell<Verdict>>,
+    answering: Rc<()>,
+}
+
+/// Lives as long as a request is being answered: the connection does not rest.
+#[derive(Debug, Clone)]
+pub struct Answering(#[expect(dead_code, reason = "its count is what tells")] Rc<()>);
+
+/// A reader that watches.
+#[derive(Debug)]
+pub struct HeadWatch<T> {
+    io: T,
+    follower: Follower,
+    watch: Watch,
+    deadline: Pin<Box<Sleep>>,
+    in_head: bool,
+}
+
+#[derive(Debug)]
+struct Follower {
+    state: State,
+    // The part of a head or chunk line that has arrived.
+    pending: BytesMut,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Head,
+    Body { left: u64 },
+    ChunkSize,
+    Chunk { left: u64 },
+    Trailers,
+    Lost,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct TwoLengths;
+
+impl Watch {
+    /// What has been seen so far; a doubt stays, since nothing after it can be told apart.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        self.verdict.get()
+    }
+
+    /// A request is being answered until this is dropped.
+    #[must_use]
+    pub fn answering(&self) -> Answering {
+        Answering(Rc::clone(&self.answering))
+    }
+}
+
+impl<T> HeadWatch<T> {
+    /// Watches what is read from `io`.
+    pub fn new(io: T) -> (Self, Watch) {
+        let watch = Watch { verdict: Rc::new(Cell::new(Verdict::Clear)), answering: Rc::new(()) };
+        let follower = Follower { state: State::Head, pending: BytesMut::new() };
+        let deadline = Box::pin(tokio::time::sleep(HEAD));
+        (Self { io, follower, watch: watch.clone(), deadline, in_head: true }, watch)
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for HeadWatch<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        let Poll::Ready(read) = Pin::new(&mut this.io).poll_read(cx, buf) else {
+            // Bodies have no time limit of their own: a slow upload is the application's business.
+            if this.follower.state != State::Head {
+                return Poll::Pending;
+            }
+            ready!(this.deadline.as_mut().poll(cx));
+            // Both watches hold one; a third is a request that is being answered.
+            if Rc::strong_count(&this.watch.answering) > 2 && !this.in_head {
+                this.deadline.as_mut().reset(Instant::now() + REST);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        };
+        read?;
+        let arrived = buf.filled().get(before..).unwrap_or_default();
+        if this.follower.follow(arrived).is_err() {
+            this.watch.verdict.set(Verdict::Doubtful);
+        }
+        this.set_deadline();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T> HeadWatch<T> {
+    fn set_deadline(&mut self) {
+        let in_head = self.follower.state == State::Head && !self.follower.pending.is_empty();
+        if in_head && !self.in_head {
+            self.deadline.as_mut().reset(Instant::now() + HEAD);
+        } else if !in_head && self.follower.state == State::Head {
+            self.deadline.as_mut().reset(Instant::now() + REST);
+        }
+        self.in_head = in_head;
+    }
+}
+
+impl Follower {
+    fn follow(&mut self, mut bytes: &[u8]) -> Result<(), TwoLengths> {
+        while !bytes.is_empty() {
+            bytes = match self.state {
+                State::Lost => return Err(TwoLengths),
+                State::Body { left } => {
+                    let (rest, left) = skip(bytes, left);
+                    self.state = if left == 0 { State::Head } else { State::Body { left } };
+                    rest
+                }
+                State::Chunk { left } => {
+                    let (rest, left) = skip(bytes, left);
+                    self.state = if left == 0 { State::ChunkSize } else { State::Chunk { left } };
+                    rest
+                }
+                State::ChunkSize => self.chunk_size(bytes)?,
+                State::Trailers => self.trailers(bytes)?,
+                State::Head => self.head(bytes)?,
+            };
+        }
+        Ok(())
+    }
+
+    fn head<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], TwoLengths> {
+        let had = self.pending.len();
+        self.pending.extend_from_slice(bytes);
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        let length = match request.parse(&self.pending) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) if self.pending.len() <= MAX_HEAD => return Ok(&[]),
+            _ => return self.lose(),
+        };
+        let next = framing(request.headers);
+        self.pending.clear();
+        self.state = match next {
+            Ok(state) => state,
+            Err(TwoLengths) => return self.lose(),
+        };
+        // What of this head had arrived before is no part of `bytes`.
+        Ok(bytes.get(length.saturating_sub(had)..).unwrap_or_default())
+    }
+
+    fn chunk_size<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], TwoLengths> {
+        let Some((line, rest)) = self.line(bytes)? else { return Ok(&[]) };
+        let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let size = std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        self.state = match size {
+            Some(0) => State::Trailers,
+            // The chunk's own CRLF belongs to it.
+            Some(size) => State::Chunk { left: size.saturating_add(2) },
+            None => return self.lose(),
+        };
+        Ok(rest)
+    }
+
+    fn trailers<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], TwoLengths> {
+        let Some((line, rest)) = self.line(bytes)? else { return Ok(&[]) };
+        if line.is_empty() {
+            self.state = State::Head;
+        }
+        Ok(rest)
+    }
+
+    // A line without its end; `None` while it is not whole.
+    fn line<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Vec<u8>, &'a [u8])>, TwoLengths> {
+        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+            self.pending.extend_from_slice(bytes);
+            let limit = if self.state == State::Trailers { MAX_HEAD } else { MAX_CHUNK_LINE };
+            return if self.pending.len() > limit { self.lose() } else { Ok(None) };
+        };
+        let (head, rest) = bytes.split_at(end);
+        self.pending.extend_from_slice(head);
+        let line = self.pending.split();
+        let line = line.strip_suffix(b"\r").unwrap_or(&line).to_vec();
+        Ok(Some((line, rest.get(1..).unwrap_or_default())))
+    }
+
+    fn lose<Never>(&mut self) -> Result<Never, TwoLengths> {
+        self.state = State::Lost;
+        self.pending = BytesMut::new();
+        Err(TwoLengths)
+    }
+}
+
+fn framing(headers: &[httparse::Header<'_>]) -> Result<State, TwoLengths> {
+    let named = |name: &'static str| {
+        headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+    };
+    let mut encodings = named("transfer-encoding");
+    let mut lengths = named("content-length");
+    match (encodings.next(), lengths.next()) {
+        (Some(_), Some(_)) => Err(TwoLengths),
+        // Only "chunked" alone: any list, twin or spelling of it is where parsers differ.
+        (Some(encoding), None) => {
+            let alone = encodings.next().is_none() && encoding.eq_ignore_ascii_case(b"chunked");
+            if alone { Ok(State::ChunkSize) } else { Err(TwoLengths) }
+        }
+        (None, Some(length)) => {
+            let plain = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+            let left = std::str::from_utf8(length).ok().and_then(|text| text.parse().ok());
+            match left.filter(|_| plain && lengths.all(|other| other == length)) {
+                Some(0) => Ok(State::Head),
+                Some(left) => Ok(State::Body { left }),
+                None => Err(TwoLengths),
+            }
+        }
+        (None, None) => Ok(State::Head),
+    }
+}
+
+fn skip(bytes: &[u8], left: u64) -> (&[u8], u64) {
+    let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+    (bytes.get(here..).unwrap_or_default(), left - here as u64)
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for HeadWatch<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn follow(cuts: &[&[u8]]) -> Result<State, TwoLengths> {
+        let mut follower = Follower { state: State::Head, pending: BytesMut::new() };
+        for bytes in cuts {
+            follower.follow(bytes)?;
+        }
+        Ok(follower.state)
+    }
+
+    #[test]
+    fn two_lengths_are_seen_in_either_order_also_behind_a_body() {
+        for bytes in [
+            &b"POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"[..],
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\n",
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n",
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhiPOST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nhi\r\n0\r\nx: y\r\n\r\nPOST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+        ] {
+            assert_eq!(follow(&[bytes]), Err(TwoLengths), "{}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn honest_requests_are_followed_to_their_end() {
+        for bytes in [
+            &b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..],
+            b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello",
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 1\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        ] {
+            assert_eq!(follow(&[bytes]), Ok(State::Head), "{}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn where_the_bytes_are_cut_makes_no_difference(cut in 0_usize..150) {
+            let bytes = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx: 1\r\n\r\nPOST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nhel";
+            let (first, second) = bytes.split_at(cut.min(bytes.len()));
+            prop_assert_eq!(follow(&[first, second]), Ok(State::Body { left: 2 }));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = follow(&[&bytes]);
+        }
+    }
+}

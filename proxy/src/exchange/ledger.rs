@@ -1,0 +1,70 @@
+//! Begins the record of each request and stream, and writes refusals into it.
+
+use std::{cell::RefCell, net::SocketAddr, rc::Rc};
+
+use douane_proto::policy::Permit;
+use http::HeaderMap;
+
+use crate::{
+    refusal::Refusal,
+    telemetry::{
+        access::{Access, Direction, Record, Telemetry},
+        trace::{Sampler, TraceContext},
+    },
+};
+
+/// A record that the request body, the answer's body and the task between them fill together.
+pub type SharedAccess = Rc<RefCell<Access>>;
+
+/// Where records begin.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    telemetry: Rc<Telemetry>,
+    sampler: Sampler,
+}
+
+impl Ledger {
+    /// Records go to `telemetry`; new traces are sampled by `sampler`.
+    #[must_use]
+    pub fn new(telemetry: Rc<Telemetry>, sampler: Sampler) -> Self {
+        Self { telemetry, sampler }
+    }
+
+    /// The record of a connection or opaque stream.
+    #[must_use]
+    pub fn begin(&self, direction: Direction, destination: SocketAddr) -> Access {
+        self.telemetry.begin(direction, destination)
+    }
+
+    /// The record of what these headers belong to, with a span that continues their trace.
+    #[must_use]
+    pub fn begin_traced(
+        &self,
+        direction: Direction,
+        destination: SocketAddr,
+        headers: &HeaderMap,
+    ) -> SharedAccess {
+        let mut access = self.begin(direction, destination);
+        access.record.trace = Some(TraceContext::from_headers(headers, self.sampler));
+        Rc::new(RefCell::new(access))
+    }
+}
+
+/// Writes why it was refused.
+pub fn note(record: &mut Record, refusal: &Refusal) {
+    record.refusal = Some(refusal.label());
+    record.reason = Some(refusal.to_string());
+    record.hint = refusal.hint().map(str::to_owned);
+    let Refusal::Denied(denial) = refusal else { return };
+    record.decision = Some("deny");
+    record.policy = match (&denial.policy, denial.rule) {
+        (Some(policy), Some(rule)) => Some(format!("{policy} rule {rule}")),
+        (policy, _) => policy.clone(),
+    };
+}
+
+/// Writes by what it was allowed.
+pub fn note_permit(record: &mut Record, permit: &Permit) {
+    record.decision = Some("allow");
+    record.policy = permit.by.as_deref().map(str::to_owned);
+}

@@ -1,0 +1,30 @@
+//! The bounds of everything that a stranger can make us hold or wait for, in one place.
+
+use std::time::Duration;
+
+/// Headers of one request or answer.
+pub const MAX_HEADERS: usize = 100;
+/// Bytes of one request head, and of the buffers of one HTTP/1 connection.
+pub const MAX_HEAD: usize = 64 * 1024;
+/// The same as HTTP/2 counts it (RFC 9113 6.5.2).
+pub const MAX_HEADER_LIST: u32 = 64 * 1024;
+/// Streams at once on one HTTP/2 connection.
+pub const MAX_STREAMS: u32 = 100;
+/// Start of a stream's and a connection's HTTP/2 window (design.md section 6).
+pub const STREAM_WINDOW: u32 = 256 * 1024;
+/// See [`STREAM_WINDOW`].
+pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes that may wait to be sent on one stream.
+pub const SEND_BUFFER: usize = 64 * 1024;
+/// Resets a peer may have pending, and that we make for its faults, before the connection ends (rapid reset).
+pub const MAX_PENDING_RESETS: usize = 20;
+/// See [`MAX_PENDING_RESETS`].
+pub const MAX_LOCAL_RESETS: usize = 128;
+/// Larger frames carry a bulk transfer with fewer headers; one is one to four TLS records.
+pub const MAX_FRAME: u32 = 64 * 1024;
+/// A stream in flight lives at most this long, also past the certificate's expiry.
+pub const MAX_STREAM_AGE: Duration = Duration::from_secs(24 * 3600);
+/// An opaque stream or a connection between requests may rest this long.
+pub const REST: Duration = Duration::from_secs(3600);
+/// Settings and preface of HTTP/2 must have come in this time.
+pub const PREFACE: Duration = Duration::from_secs(5);

@@ -1,0 +1,23 @@
+//! One HTTP request and its answer as they cross the sidecar: bodies, headers, refusals, and the plaintext legs to
+//! applications. Shared by `inbound` and `outbound`, knows neither.
+//!
+//! - [`body`]: every body is one type, which counts, cuts and ends the record
+//! - [`headers`]: what must not cross a hop, and who the request is for
+//! - [`limits`]: the bounds of all of it
+//! - [`ledger`]: begins records; [`answer`]: a refusal as an answer
+//! - [`serve`]: HTTP from an application or inside a stream; [`origins`]: HTTP to a plaintext server
+//! - [`headwatch`]: what HTTP/1 framing hides from the server that parses it
+//! - [`request`]: a request put together for its next hop
+//! - [`pump`]: a body onto an HTTP/2 stream; [`stream_io`]: a stream as reader and writer
+
+pub mod answer;
+pub mod body;
+pub mod headers;
+pub mod headwatch;
+pub mod ledger;
+pub mod limits;
+pub mod origins;
+pub mod pump;
+pub mod request;
+pub mod serve;
+pub mod stream_io;

@@ -1,0 +1,132 @@
+//! HTTP served: from an application's socket, or from bytes inside a stream that turned out to be HTTP.
+//!
+//! Knows not what a request becomes; the handler does.
+
+use std::{convert::Infallible, future::Future, pin::pin, time::Duration};
+
+use http::{Request, Response};
+use hyper::{rt::Executor, server::conn, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use crate::{
+    exchange::{
+        body::Body,
+        headwatch::{HeadWatch, Verdict},
+        limits::{
+            CONNECTION_WINDOW, MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, MAX_LOCAL_RESETS, MAX_PENDING_RESETS,
+            MAX_STREAMS, SEND_BUFFER, STREAM_WINDOW,
+        },
+    },
+    shutdown::Shutdown,
+};
+
+// A peer that does not answer a ping is gone.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which HTTP to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// HTTP/1.0 and 1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// Runs hyper's tasks on this thread.
+#[derive(Debug, Clone)]
+pub struct LocalTasks(pub TaskTracker);
+
+impl<F> Executor<F> for LocalTasks
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn_local(task);
+    }
+}
+
+/// Serves one connection until it ends, or until draining has let its requests finish. The handler is told what the
+/// framing of the request gave reason to doubt.
+pub async fn serve<I, H, Answer>(io: I, framing: Framing, shutdown: &Shutdown, handler: H)
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    H: Fn(Request<Body>, Verdict) -> Answer,
+    Answer: Future<Output = Response<Body>> + 'static,
+{
+    let ended = match framing {
+        Framing::Http1 => serve_http1(io, shutdown, handler).await,
+        Framing::Http2 => serve_http2(io, shutdown, handler).await,
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection from an application ended");
+    }
+}
+
+async fn serve_http1<I, H, Answer>(io: I, shutdown: &Shutdown, handler: H) -> hyper::Result<()>
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    H: Fn(Request<Body>, Verdict) -> Answer,
+    Answer: Future<Output = Response<Body>> + 'static,
+{
+    let (io, watch) = HeadWatch::new(io);
+    let service = service_fn(|request: Request<_>| {
+        let answer = handler(request.map(Body::from), watch.verdict());
+        let answering = watch.answering();
+        async move { Ok::<_, Infallible>(answer.await.map(|body| body.keeping(answering))) }
+    });
+    let mut connection = pin!(
+        conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            // Time limits are the head watch's: hyper's would also close a connection that idles between requests.
+            .header_read_timeout(None)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_HEAD)
+            .half_close(true)
+            .title_case_headers(true)
+            // The application's own date stands, or none.
+            .auto_date_header(false)
+            .serve_connection(TokioIo::new(io), service)
+    );
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = shutdown.draining.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+async fn serve_http2<I, H, Answer>(io: I, shutdown: &Shutdown, handler: H) -> hyper::Result<()>
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    H: Fn(Request<Body>, Verdict) -> Answer,
+    Answer: Future<Output = Response<Body>> + 'static,
+{
+    let service = service_fn(|request: Request<_>| {
+        let answer = handler(request.map(Body::from), Verdict::Clear);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut connection = pin!(
+        conn::http2::Builder::new(LocalTasks(shutdown.tasks.clone()))
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+            .max_local_error_reset_streams(MAX_LOCAL_RESETS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .auto_date_header(false)
+            .serve_connection(TokioIo::new(io), service)
+    );
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = shutdown.draining.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}

@@ -1,0 +1,48 @@
+//! How a connection arrived: what all its streams share.
+
+use std::net::SocketAddr;
+
+use douane_proto::{
+    facts::{Facts, RequestFacts},
+    id::WorkloadId,
+};
+
+use crate::telemetry::access::{Protection, Record};
+
+/// A connection whose peer is known.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    /// The pod's address and port that it asked for.
+    pub(super) destination: SocketAddr,
+    /// The direct peer.
+    pub(super) source: SocketAddr,
+    /// Who it proved to be.
+    pub(super) peer: WorkloadId,
+    /// Who we proved to be.
+    pub(super) local: WorkloadId,
+    /// The server name of its handshake.
+    pub(super) sni: Option<String>,
+    /// What protects it.
+    pub(super) protection: Protection,
+}
+
+impl Arrival {
+    /// What a decision on one of its streams is made on.
+    pub(super) fn facts(&self, request: Option<RequestFacts>) -> Facts {
+        Facts {
+            peer: Some(self.peer.clone()),
+            source: self.source.ip().to_canonical(),
+            destination: self.destination,
+            sni: self.sni.clone(),
+            request,
+        }
+    }
+
+    /// Writes what is known into a stream's record.
+    pub(super) fn describe(&self, record: &mut Record) {
+        record.peer_address = Some(self.source);
+        record.local = Some(self.local.clone());
+        record.peer = Some(self.peer.clone());
+        record.protection = self.protection.clone();
+    }
+}

@@ -1,0 +1,170 @@
+//! One HTTP request from a peer: understood, decided, cleaned, forwarded to the application.
+//!
+//! Knows not how the request arrived; a refusal is the answer to it, never the end of its connection.
+
+use std::{net::SocketAddr, rc::Rc};
+
+use douane_proto::{facts::RequestFacts, policy::Permit, target::Target};
+use futures_util::{FutureExt, future::LocalBoxFuture};
+use http::{Method, Request, Response, header, request::Parts};
+
+use crate::{
+    authz::{authorize, revoked},
+    exchange::{
+        answer::refuse,
+        body::Body,
+        headers::{
+            CLIENT_CERT, Speech, authority, clean_answer, client_cert, grpc_status_of, is_grpc, origin_form,
+            strip_hop_by_hop, strip_reserved,
+        },
+        headwatch::Verdict,
+        ledger::{SharedAccess, note_permit},
+        limits::MAX_STREAM_AGE,
+        request::{assemble, with_body},
+    },
+    inbound::{arrival::Arrival, receiver::Receiver},
+    refusal::{BadRequest, Refusal},
+    telemetry::access::Direction,
+};
+
+/// Who framed the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A sidecar, as a stream of `douane/1`.
+    Sidecar,
+    /// The peer's application, inside an opaque stream.
+    Inside(Verdict),
+}
+
+impl Receiver {
+    /// Answers a request: the application's answer, or a refusal.
+    pub(super) async fn answer(
+        &self,
+        arrival: &Arrival,
+        request: Request<Body>,
+        source: Source,
+    ) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let access = self.ledger.begin_traced(Direction::Inbound, arrival.destination, &parts.headers);
+        arrival.describe(&mut access.borrow_mut().record);
+        let body = body.counting(&access);
+        match self.pass(arrival, parts, body, source, &access).await {
+            Ok(answer) => answer,
+            Err(refusal) => refuse(access, &refusal),
+        }
+    }
+
+    async fn pass(
+        &self,
+        arrival: &Arrival,
+        parts: Parts,
+        body: Body,
+        source: Source,
+        access: &SharedAccess,
+    ) -> Result<Response<Body>, Refusal> {
+        let (speech, facts) = self.understand(arrival, parts, source, access)?;
+        let mut law = self.mesh.policies();
+        let facts = Rc::new(arrival.facts(Some(facts)));
+        let permit = authorize(&mut law, &facts)?;
+        note_permit(&mut access.borrow_mut().record, &permit);
+        let Some(allowed) = &facts.request else { return Err(BadRequest::Uri.into()) };
+        let mut request = rebuild(allowed, speech, body)?;
+        if let Some(trace) = &access.borrow().record.trace {
+            trace.write_to(request.headers_mut());
+        }
+        if let Some(identity) = client_cert(&arrival.local, &arrival.peer) {
+            request.headers_mut().insert(CLIENT_CERT, identity);
+        }
+        let mut ends: LocalBoxFuture<'static, Refusal> = {
+            let denied = revoked(law, Rc::clone(&facts));
+            async move {
+                tokio::select! {
+                    denial = denied => Refusal::Denied(denial),
+                    () = tokio::time::sleep(MAX_STREAM_AGE) => Refusal::StreamAge,
+                }
+            }
+            .boxed_local()
+        };
+        let answer = tokio::select! {
+            answer = self.forward(permit, arrival.destination, speech, request) => answer?,
+            refusal = &mut ends => return Err(refusal),
+        };
+        Ok(finish(answer, ends, access))
+    }
+
+    // The one way to the application. The permit proves that a decision allowed it.
+    async fn forward(
+        &self,
+        _permit: Permit,
+        to: SocketAddr,
+        speech: Speech,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Refusal> {
+        self.origins.send(to, speech, request).await
+    }
+
+    // What a policy may see of the request: exactly what will be sent on.
+    fn understand(
+        &self,
+        arrival: &Arrival,
+        mut parts: Parts,
+        source: Source,
+        access: &SharedAccess,
+    ) -> Result<(Speech, RequestFacts), Refusal> {
+        let speech = match source {
+            Source::Sidecar => Speech::from_dialect(&parts.headers),
+            Source::Inside(_) => Ok(Speech::of(parts.version)),
+        };
+        {
+            let record = &mut access.borrow_mut().record;
+            record.method = Some(parts.method.clone());
+            record.grpc = is_grpc(&parts.headers);
+            record.protocol = speech.as_ref().map_or("h2", |speech| speech.name());
+        }
+        let speech = speech?;
+        if parts.method == Method::CONNECT {
+            return Err(Refusal::ConnectNotAllowed("only opaque streams of the dialect are"));
+        }
+        if source == Source::Inside(Verdict::Doubtful) {
+            return Err(BadRequest::TwoLengths.into());
+        }
+        let authority = authority(&parts)?.unwrap_or_else(|| arrival.destination.to_string());
+        let normalization = self.mesh.snapshot().mesh.path_normalization;
+        let target = Target::parse(&authority, origin_form(&parts.uri), normalization)?;
+        {
+            let record = &mut access.borrow_mut().record;
+            record.authority = Some(target.authority.clone());
+            record.path = Some(target.path.clone());
+        }
+        strip_hop_by_hop(&mut parts.headers)?;
+        strip_reserved(&mut parts.headers);
+        parts.headers.remove(header::HOST);
+        Ok((speech, RequestFacts { method: parts.method, target, headers: parts.headers }))
+    }
+}
+
+fn rebuild(allowed: &RequestFacts, speech: Speech, body: Body) -> Result<Request<Body>, Refusal> {
+    let RequestFacts { method, target, headers } = allowed;
+    let path = match &target.query {
+        Some(query) => format!("{}?{query}", target.path),
+        None => target.path.clone(),
+    };
+    let head = assemble(method.clone(), &target.authority, &path, headers.clone(), speech)?;
+    Ok(with_body(head, body))
+}
+
+fn finish(
+    answer: Response<Body>,
+    ends: LocalBoxFuture<'static, Refusal>,
+    access: &SharedAccess,
+) -> Response<Body> {
+    let (mut head, body) = answer.into_parts();
+    clean_answer(&mut head.headers);
+    {
+        let record = &mut access.borrow_mut().record;
+        record.status = Some(head.status.as_u16());
+        record.grpc_status = grpc_status_of(&head.headers);
+    }
+    let body = body.cut_by(ends).ending(SharedAccess::clone(access));
+    Response::from_parts(head, body)
+}

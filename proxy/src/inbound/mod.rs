@@ -1,0 +1,186 @@
+//! From a peer to the application: original destination, handshake, then each stream is decided on its own.
+//!
+//! Knows neither how a peer found us, nor what the law says (`authz` asks it). Next: [`streams`] takes the streams of
+//! a connection apart into [`http`] and [`tcp`].
+
+mod arrival;
+mod http;
+mod receiver;
+mod streams;
+mod tcp;
+
+use std::{net::SocketAddr, rc::Rc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
+
+use crate::{
+    exchange::{
+        ledger::{Ledger, note},
+        origins::Origins,
+    },
+    inbound::{arrival::Arrival, receiver::Receiver},
+    net::{
+        hairpin::Hairpin,
+        listener,
+        original_dst::{NoOriginalDst, original_dst},
+        socket::Sockets,
+    },
+    redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
+    refusal::Refusal,
+    shutdown::Shutdown,
+    telemetry::access::{Direction, Protection},
+    tls::{Mtls, TlsError},
+};
+
+/// A handshake must end in this time; it has a task of its own.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// The application is on this machine.
+const CONNECT: Duration = Duration::from_millis(300);
+/// The sidecar's ports, which nobody may ask it for.
+const OWN_PORTS: [u16; 3] = [OUTBOUND_PORT, INBOUND_PORT, HEALTH_PORT];
+
+/// The inbound side.
+#[derive(Debug)]
+pub struct Inbound {
+    mtls: Mtls,
+    ledger: Ledger,
+    shutdown: Shutdown,
+    receiver: Rc<Receiver>,
+}
+
+impl Inbound {
+    /// Decides by `mesh`'s law, proves itself by `mtls`, records in `ledger`.
+    #[must_use]
+    pub fn new(
+        mesh: crate::discovery::Mesh,
+        mtls: Mtls,
+        ledger: Ledger,
+        sockets: Sockets,
+        shutdown: Shutdown,
+    ) -> Self {
+        let origins = Origins::new(sockets, CONNECT, shutdown.clone());
+        let receiver =
+            Rc::new(Receiver { mesh, ledger: ledger.clone(), origins, shutdown: shutdown.clone() });
+        Self { mtls, ledger, shutdown, receiver }
+    }
+
+    /// Serves redirected connections and the pod's connections to itself until drained.
+    pub async fn run(self: Rc<Self>, listener: TcpListener, hairpins: mpsc::Receiver<Hairpin>) {
+        let serve = |stream, source| {
+            let inbound = Rc::clone(&self);
+            async move { inbound.redirected(stream, source).await }
+        };
+        tokio::join!(
+            listener::run(listener, self.shutdown.clone(), serve),
+            self.take_hairpins(hairpins),
+            self.receiver.origins.run(),
+        );
+    }
+
+    async fn redirected(&self, stream: TcpStream, source: SocketAddr) {
+        let destination = match original_dst(&stream) {
+            Ok(destination) => destination,
+            Err(NoOriginalDst::OwnPort { original }) => {
+                return self.refuse(Some(original), source, &stream, &Refusal::OwnPort(original));
+            }
+            Err(_) => return self.refuse(None, source, &stream, &Refusal::NotRedirected),
+        };
+        self.connection(stream, source, destination).await;
+    }
+
+    /// One connection of a peer that asked for `destination`.
+    pub async fn connection(&self, stream: TcpStream, source: SocketAddr, destination: SocketAddr) {
+        if let Err(refusal) = self.check(destination) {
+            return self.refuse(Some(destination), source, &stream, &refusal);
+        }
+        let handshake = tokio::time::timeout(HANDSHAKE, self.mtls.accept(stream));
+        let refusal = match handshake.await {
+            Ok(Ok((io, session))) => {
+                let arrival = Arrival {
+                    destination,
+                    source,
+                    peer: session.peer.clone(),
+                    local: session.local.clone(),
+                    sni: session.sni.clone(),
+                    protection: Protection::Mtls { version: session.version, group: session.group.clone() },
+                };
+                tokio::select! {
+                    () = Rc::clone(&self.receiver).serve(io, Rc::new(arrival)) => {}
+                    // The root that vouched for the peer is gone, and so are its streams.
+                    () = self.mtls.distrusted(&session) => {}
+                }
+                return;
+            }
+            Ok(Err(TlsError::Plaintext)) => Refusal::Plaintext,
+            Ok(Err(error)) => Refusal::Handshake(causes(&error)),
+            Err(_) => Refusal::HandshakeTimeout,
+        };
+        self.record(destination, source, &refusal);
+    }
+
+    async fn take_hairpins(&self, mut hairpins: mpsc::Receiver<Hairpin>) {
+        loop {
+            let hairpin = tokio::select! {
+                hairpin = hairpins.recv() => hairpin,
+                () = self.shutdown.forced.cancelled() => return,
+            };
+            let Some(Hairpin { io, destination }) = hairpin else { return };
+            let local = self.mtls.identity().svid.leaf.id.clone();
+            let arrival = Arrival {
+                destination,
+                // A pod that talks to itself comes from its own address.
+                source: SocketAddr::new(destination.ip(), 0),
+                peer: local.clone(),
+                local,
+                sni: None,
+                protection: Protection::None,
+            };
+            let receiver = Rc::clone(&self.receiver);
+            self.shutdown.tasks.spawn_local(receiver.serve(io, Rc::new(arrival)));
+        }
+    }
+
+    fn check(&self, destination: SocketAddr) -> Result<(), Refusal> {
+        let snapshot = self.receiver.mesh.snapshot();
+        if !snapshot.own.addresses.contains(&destination.ip().to_canonical()) {
+            return Err(Refusal::NotOurAddress(destination));
+        }
+        if OWN_PORTS.contains(&destination.port()) {
+            return Err(Refusal::OwnPort(destination));
+        }
+        Ok(())
+    }
+
+    fn refuse(
+        &self,
+        destination: Option<SocketAddr>,
+        source: SocketAddr,
+        stream: &TcpStream,
+        refusal: &Refusal,
+    ) {
+        // A reset says "refused"; an ordinary end could be taken for an empty answer.
+        let _ = stream.set_zero_linger();
+        let destination = destination.or_else(|| stream.local_addr().ok());
+        self.record(destination.unwrap_or(source), source, refusal);
+    }
+
+    fn record(&self, destination: SocketAddr, source: SocketAddr, refusal: &Refusal) {
+        let mut access = self.ledger.begin(Direction::Inbound, destination);
+        access.record.peer_address = Some(source);
+        access.record.local = Some(self.mtls.identity().svid.leaf.id.clone());
+        note(&mut access.record, refusal);
+    }
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,20 @@
+//! What serves the streams of all connections: read by `streams`, `http` and `tcp`, which add what it does.
+
+use crate::{
+    discovery::Mesh,
+    exchange::{ledger::Ledger, origins::Origins},
+    shutdown::Shutdown,
+};
+
+/// Serves streams.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    /// The law and the own workload.
+    pub(super) mesh: Mesh,
+    /// Where each stream is recorded.
+    pub(super) ledger: Ledger,
+    /// The application.
+    pub(super) origins: Origins,
+    /// Are we draining?
+    pub(super) shutdown: Shutdown,
+}

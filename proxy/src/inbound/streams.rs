@@ -1,0 +1,117 @@
+//! The streams of one `douane/1` connection: each becomes a task, HTTP or opaque.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use h2::{RecvStream, ext::Protocol, server::SendResponse};
+use http::{Method, Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::debug;
+
+use crate::{
+    exchange::{
+        body::Body,
+        limits::{
+            CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, MAX_LOCAL_RESETS, MAX_PENDING_RESETS, MAX_STREAMS,
+            PREFACE, REST, SEND_BUFFER, STREAM_WINDOW,
+        },
+        pump,
+    },
+    inbound::{arrival::Arrival, http::Source, receiver::Receiver},
+};
+
+/// The protocol of opaque streams (extended CONNECT, RFC 8441).
+const OPAQUE: &str = "douane-tcp";
+impl Receiver {
+    /// Serves a connection until its peer ends it, or until draining has let its streams finish.
+    pub(super) async fn serve<I>(self: Rc<Self>, io: I, arrival: Rc<Arrival>)
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        if let Err(error) = self.accept_streams(io, &arrival).await {
+            debug!(%error, peer = %arrival.peer, "a peer's connection ended");
+        }
+    }
+
+    async fn accept_streams<I>(self: &Rc<Self>, io: I, arrival: &Rc<Arrival>) -> Result<(), h2::Error>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut builder = h2::server::Builder::new();
+        builder
+            .enable_connect_protocol()
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .max_concurrent_reset_streams(MAX_PENDING_RESETS)
+            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+            .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_frame_size(MAX_FRAME);
+        let Ok(connection) = tokio::time::timeout(PREFACE, builder.handshake::<_, Bytes>(io)).await else {
+            return Err(h2::Reason::SETTINGS_TIMEOUT.into());
+        };
+        let mut connection = connection?;
+        let mut draining = false;
+        loop {
+            let next = tokio::select! {
+                next = connection.accept() => next,
+                () = self.shutdown.draining.cancelled(), if !draining => {
+                    draining = true;
+                    // Says GOAWAY twice, so that no stream that is on its way gets lost.
+                    connection.graceful_shutdown();
+                    continue;
+                }
+                () = self.shutdown.forced.cancelled() => return Ok(()),
+                () = tokio::time::sleep(REST) => {
+                    if !connection.has_streams() {
+                        connection.graceful_shutdown();
+                    }
+                    continue;
+                }
+            };
+            let Some(stream) = next else { return Ok(()) };
+            let (request, respond) = stream?;
+            let (receiver, arrival) = (Rc::clone(self), Rc::clone(arrival));
+            let forced = self.shutdown.forced.clone();
+            self.shutdown.tasks.spawn_local(async move {
+                tokio::select! {
+                    () = receiver.stream(arrival, request, respond) => {}
+                    () = forced.cancelled() => {}
+                }
+            });
+        }
+    }
+
+    async fn stream(
+        self: Rc<Self>,
+        arrival: Rc<Arrival>,
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+    ) {
+        let opaque = request.extensions().get::<Protocol>().is_some_and(|name| name.as_str() == OPAQUE);
+        if request.method() == Method::CONNECT && opaque {
+            return self.opaque(arrival, request, respond).await;
+        }
+        let answer = self.answer(&arrival, request.map(Body::from), Source::Sidecar).await;
+        send_answer(respond, answer).await;
+    }
+}
+
+// The peer sees a reset; why is in the record.
+async fn send_answer(mut respond: SendResponse<Bytes>, answer: Response<Body>) {
+    let (mut head, body) = answer.into_parts();
+    // Of an HTTP/1 answer; the frame says it here.
+    head.version = http::Version::HTTP_2;
+    let ended = http_body::Body::is_end_stream(&body);
+    match respond.send_response(Response::from_parts(head, ()), ended) {
+        Ok(_) if ended => {}
+        Ok(stream) => {
+            if let Err(error) = pump::send(body, stream).await {
+                debug!(%error, "an answer was not sent to its end");
+            }
+        }
+        Err(error) => debug!(%error, "an answer was not sent"),
+    }
+}

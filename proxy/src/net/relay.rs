@@ -1,0 +1,253 @@
+//! Bytes both ways between an application's socket and a peer (another socket, or one stream of an HTTP/2
+//! connection): half-close kept, bytes counted, idleness bounded, and no buffer held while nothing flows.
+//!
+//! Knows neither who talks nor what; the callers (`inbound/tcp`, `outbound/tcp`) do.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    net::{
+        TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+};
+
+/// One read takes at most this much; each thread has one buffer of this size for all connections, so that an idle one
+/// holds none.
+const READ: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
+}
+
+/// What has passed, and when last.
+#[derive(Debug)]
+pub struct Counts {
+    /// Bytes from the client.
+    pub up: Cell<u64>,
+    /// Bytes to the client.
+    pub down: Cell<u64>,
+    last: Cell<Instant>,
+}
+
+/// Why a relay ended before both sides had said all.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// A socket broke.
+    #[error("socket")]
+    Socket(#[from] io::Error),
+    /// The stream broke, or its other end reset it.
+    #[error("stream")]
+    Stream(#[from] h2::Error),
+    /// Nothing passed for too long.
+    #[error("idle")]
+    Idle,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { up: Cell::new(0), down: Cell::new(0), last: Cell::new(Instant::now()) }
+    }
+}
+
+impl Counts {
+    fn up(&self, bytes: usize) {
+        self.up.set(self.up.get() + bytes as u64);
+        self.last.set(Instant::now());
+    }
+
+    fn down(&self, bytes: usize) {
+        self.down.set(self.down.get() + bytes as u64);
+        self.last.set(Instant::now());
+    }
+
+    // Resolves once nothing has passed for `limit`. One timer that sleeps through, not one that each byte resets.
+    async fn idle(&self, limit: Duration) {
+        loop {
+            let since = self.last.get().elapsed();
+            let Some(rest) = limit.checked_sub(since).filter(|rest| !rest.is_zero()) else { return };
+            tokio::time::sleep(rest).await;
+        }
+    }
+}
+
+/// Relays between two sockets; `first` was already read from the client.
+///
+/// # Errors
+/// [`RelayError`], when it did not end with both sides' ends of stream.
+pub async fn sockets(
+    client: &mut TcpStream,
+    first: Bytes,
+    server: &mut TcpStream,
+    counts: &Counts,
+    idle: Duration,
+) -> Result<(), RelayError> {
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let up = async {
+        if !first.is_empty() {
+            to_server.write_all(&first).await?;
+            counts.up(first.len());
+        }
+        copy(&mut from_client, &mut to_server, |bytes| counts.up(bytes)).await
+    };
+    let down = copy(&mut from_server, &mut to_client, |bytes| counts.down(bytes));
+    bounded(async { tokio::try_join!(up, down).map(drop) }, counts, idle).await
+}
+
+/// Relays an application that opened a connection: its bytes go up the stream, `answer` tells the stream back.
+///
+/// # Errors
+/// [`RelayError`], or what `answer` says; the caller resets the socket then.
+pub async fn client_to_stream<E: From<RelayError>>(
+    client: &mut TcpStream,
+    first: Bytes,
+    send: &mut SendStream<Bytes>,
+    answer: impl Future<Output = Result<RecvStream, E>>,
+    counts: &Counts,
+    idle: Duration,
+) -> Result<(), E> {
+    let (mut from_client, mut to_client) = client.split();
+    // The application's bytes do not wait for the answer: that would cost a round trip.
+    let up = async {
+        let sent = async {
+            if !first.is_empty() {
+                counts.up(first.len());
+                send_all(send, first).await?;
+            }
+            into_stream(&mut from_client, send, |bytes| counts.up(bytes)).await
+        };
+        sent.await.map_err(E::from)
+    };
+    let down = async {
+        let mut recv = answer.await?;
+        from_stream(&mut recv, &mut to_client, |bytes| counts.down(bytes)).await.map_err(E::from)
+    };
+    let both = async { tokio::try_join!(up, down).map(drop) };
+    tokio::select! {
+        ended = both => ended,
+        () = counts.idle(idle) => Err(RelayError::Idle.into()),
+    }
+}
+
+/// Relays a peer's stream to the application's socket; `first` was already read from the stream.
+///
+/// # Errors
+/// [`RelayError`], when it did not end with both sides' ends of stream.
+pub async fn stream_to_server(
+    recv: &mut RecvStream,
+    first: Bytes,
+    send: &mut SendStream<Bytes>,
+    server: &mut TcpStream,
+    counts: &Counts,
+    idle: Duration,
+) -> Result<(), RelayError> {
+    let (mut from_server, mut to_server) = server.split();
+    let up = async {
+        if !first.is_empty() {
+            to_server.write_all(&first).await?;
+            counts.up(first.len());
+        }
+        from_stream(recv, &mut to_server, |bytes| counts.up(bytes)).await
+    };
+    let down = into_stream(&mut from_server, send, |bytes| counts.down(bytes));
+    bounded(async { tokio::try_join!(up, down).map(drop) }, counts, idle).await
+}
+
+async fn bounded(
+    both: impl Future<Output = Result<(), RelayError>>,
+    counts: &Counts,
+    idle: Duration,
+) -> Result<(), RelayError> {
+    tokio::select! {
+        ended = both => ended,
+        () = counts.idle(idle) => Err(RelayError::Idle),
+    }
+}
+
+async fn copy(
+    from: &mut ReadHalf<'_>,
+    to: &mut WriteHalf<'_>,
+    count: impl Fn(usize),
+) -> Result<(), RelayError> {
+    while let Some(chunk) = read(from).await? {
+        to.write_all(&chunk).await?;
+        count(chunk.len());
+    }
+    Ok(to.shutdown().await?)
+}
+
+async fn into_stream(
+    from: &mut ReadHalf<'_>,
+    send: &mut SendStream<Bytes>,
+    count: impl Fn(usize),
+) -> Result<(), RelayError> {
+    // Watching for a reset meanwhile: a silent application must not keep a dead stream.
+    while let Some(chunk) = poll_fn(|cx| {
+        if let Poll::Ready(reason) = send.poll_reset(cx) {
+            return Poll::Ready(Err(RelayError::Stream(reason?.into())));
+        }
+        poll_read(from, cx).map_err(RelayError::from)
+    })
+    .await?
+    {
+        count(chunk.len());
+        send_all(send, chunk).await?;
+    }
+    Ok(send.send_data(Bytes::new(), true)?)
+}
+
+async fn from_stream(
+    recv: &mut RecvStream,
+    to: &mut WriteHalf<'_>,
+    count: impl Fn(usize),
+) -> Result<(), RelayError> {
+    while let Some(chunk) = recv.data().await {
+        let chunk = chunk?;
+        to.write_all(&chunk).await?;
+        count(chunk.len());
+        // Only what the socket took makes room for more.
+        recv.flow_control().release_capacity(chunk.len())?;
+    }
+    Ok(to.shutdown().await?)
+}
+
+/// Sends all of `chunk` as the stream's flow control permits.
+///
+/// # Errors
+/// When the stream was reset or its connection ended.
+pub async fn send_all(send: &mut SendStream<Bytes>, mut chunk: Bytes) -> Result<(), h2::Error> {
+    while !chunk.is_empty() {
+        send.reserve_capacity(chunk.len());
+        let Some(capacity) = poll_fn(|cx| send.poll_capacity(cx)).await.transpose()? else {
+            return Err(h2::Reason::CANCEL.into());
+        };
+        send.send_data(chunk.split_to(capacity.min(chunk.len())), false)?;
+    }
+    Ok(())
+}
+
+async fn read(from: &mut ReadHalf<'_>) -> io::Result<Option<Bytes>> {
+    poll_fn(|cx| poll_read(from, cx)).await
+}
+
+// Reads into the thread's buffer and copies out what came. `poll_read`, not `try_read`: tokio then knows from a short
+// read that the socket is empty and spares the next EAGAIN.
+fn poll_read(from: &mut ReadHalf<'_>, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut buffer = ReadBuf::new(scratch);
+        ready!(Pin::new(from).poll_read(cx, &mut buffer))?;
+        let read = buffer.filled();
+        Poll::Ready(Ok((!read.is_empty()).then(|| Bytes::copy_from_slice(read))))
+    })
+}

@@ -1,0 +1,185 @@
+//! One HTTP request of the application: cleaned, traced, sent to where its destination leads now, answered.
+//!
+//! Knows not who may be asked (the receiver decides), only who must answer.
+
+use std::net::SocketAddr;
+
+use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts};
+
+use crate::{
+    exchange::{
+        answer::{closes_connection, refuse},
+        body::Body,
+        headers::{
+            Speech, authority, clean_answer, grpc_status_of, is_grpc, origin_form, strip_hop_by_hop,
+            strip_reserved,
+        },
+        headwatch::Verdict,
+        ledger::SharedAccess,
+        pump,
+        request::{assemble, with_body},
+    },
+    outbound::{
+        resolve::{Candidate, Reach},
+        sender::Sender,
+    },
+    refusal::{BadRequest, Refusal},
+    telemetry::access::Direction,
+};
+
+/// Lines tried for one request whose line ended before it was sent.
+const MAX_LINES: usize = 4;
+
+impl Sender {
+    /// Answers a request of the application to `destination`.
+    pub(super) async fn answer(
+        &self,
+        destination: SocketAddr,
+        request: Request<Body>,
+        verdict: Verdict,
+    ) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let version = parts.version;
+        let access = self.ledger.begin_traced(Direction::Outbound, destination, &parts.headers);
+        let body = body.counting(&access);
+        let answered = self.pass(destination, parts, body, verdict, &access).await;
+        let mut answer = match answered {
+            Ok(answer) => finish(answer, &access),
+            Err(refusal) => {
+                let mut answer = refuse(access, &refusal);
+                if closes_connection(&refusal) && version < Version::HTTP_2 {
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                answer
+            }
+        };
+        // The application hears the version it spoke; hyper knows what HTTP/1.0 cannot bear.
+        *answer.version_mut() = if version == Version::HTTP_10 { Version::HTTP_11 } else { version };
+        answer
+    }
+
+    async fn pass(
+        &self,
+        destination: SocketAddr,
+        mut parts: Parts,
+        body: Body,
+        verdict: Verdict,
+        access: &SharedAccess,
+    ) -> Result<Response<Body>, Refusal> {
+        let speech = Speech::of(parts.version);
+        {
+            let record = &mut access.borrow_mut().record;
+            record.protocol = speech.name();
+            record.method = Some(parts.method.clone());
+            record.grpc = is_grpc(&parts.headers);
+            record.path = Some(parts.uri.path().to_owned());
+        }
+        if parts.method == Method::CONNECT {
+            return Err(Refusal::ConnectNotAllowed("an application that is redirected needs no proxy"));
+        }
+        if verdict == Verdict::Doubtful {
+            return Err(BadRequest::TwoLengths.into());
+        }
+        let named = authority(&parts)?;
+        access.borrow_mut().record.authority.clone_from(&named);
+        let host = named.clone().unwrap_or_else(|| destination.to_string());
+        strip_hop_by_hop(&mut parts.headers)?;
+        strip_reserved(&mut parts.headers);
+        if let Some(trace) = &access.borrow().record.trace {
+            trace.write_to(&mut parts.headers);
+        }
+        // Where it leads now: a connection of the application may outlive many changes.
+        let route = self.route(destination, named.as_deref()).await?;
+        access.borrow_mut().record.service = route.service;
+        let path = origin_form(&parts.uri);
+        match route.reach {
+            Reach::Mesh(candidates) => {
+                let mut head = assemble(parts.method, &host, path, parts.headers, Speech::Http2)?;
+                speech.write_to(head.headers_mut());
+                self.through_mesh(&candidates, head, body, access).await
+            }
+            Reach::Plain(addresses) => {
+                let head = assemble(parts.method, &host, path, parts.headers, speech)?;
+                self.in_the_open(&addresses, speech, with_body(head, body), access).await
+            }
+            Reach::Outside(address) => {
+                let head = assemble(parts.method, &host, path, parts.headers, speech)?;
+                self.in_the_open(&[address], speech, with_body(head, body), access).await
+            }
+        }
+    }
+
+    async fn through_mesh(
+        &self,
+        candidates: &[Candidate],
+        mut head: Request<()>,
+        body: Body,
+        access: &SharedAccess,
+    ) -> Result<Response<Body>, Refusal> {
+        let ended = http_body::Body::is_end_stream(&body);
+        let mut body = Some(body);
+        for _ in 0..MAX_LINES {
+            let (line, in_flight, address) = self.reach(candidates, access).await?;
+            // Nothing was sent on a line that had just ended: the next one takes it.
+            let Ok(mut send) = line.ready().await else { continue };
+            let failed = |error: &h2::Error| Refusal::UpstreamFailed { address, reason: error.to_string() };
+            // Without a body it can be told again, should the peer say that it did not process it.
+            let again = ended.then(|| head.clone());
+            let (answer, stream) = send.send_request(head, ended).map_err(|error| failed(&error))?;
+            if let (false, Some(body)) = (ended, body.take()) {
+                // The answer may begin, and end, before the request has.
+                self.shutdown.tasks.spawn_local(async move {
+                    // A failed upload shows in the answer.
+                    let _ = pump::send(body, stream).await;
+                });
+            }
+            match answer.await {
+                Ok(answer) => {
+                    return Ok(answer.map(|recv| Body::from(recv).keeping((line, in_flight))));
+                }
+                Err(error) => match again.filter(|_| was_not_processed(&error)) {
+                    Some(unsent) => {
+                        line.retire();
+                        head = unsent;
+                    }
+                    None => return Err(failed(&error)),
+                },
+            }
+        }
+        Err(Refusal::Draining)
+    }
+
+    async fn in_the_open(
+        &self,
+        addresses: &[SocketAddr],
+        speech: Speech,
+        request: Request<Body>,
+        access: &SharedAccess,
+    ) -> Result<Response<Body>, Refusal> {
+        let Some((address, in_flight)) = self.balancer.pick(addresses, &[]) else {
+            return Err(Refusal::Draining);
+        };
+        access.borrow_mut().record.peer_address = Some(address);
+        let answer = self.origins.send(address, speech, request).await?;
+        Ok(answer.map(|body| body.keeping(in_flight)))
+    }
+}
+
+// RFC 9113 6.8 and 8.7: streams above GOAWAY's last, and refused ones, were not looked at.
+fn was_not_processed(error: &h2::Error) -> bool {
+    let reason = error.reason();
+    error.is_remote()
+        && (error.is_go_away() && reason == Some(h2::Reason::NO_ERROR)
+            || error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM))
+}
+
+fn finish(answer: Response<Body>, access: &SharedAccess) -> Response<Body> {
+    let (mut head, body) = answer.into_parts();
+    clean_answer(&mut head.headers);
+    {
+        let record = &mut access.borrow_mut().record;
+        record.status = Some(head.status.as_u16());
+        record.grpc_status = grpc_status_of(&head.headers);
+    }
+    Response::from_parts(head, body.ending(SharedAccess::clone(access)))
+}

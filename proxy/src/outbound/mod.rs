@@ -1,0 +1,156 @@
+//! From the application to wherever it wants: original destination, protocol, and then each request or stream is
+//! resolved on its own.
+//!
+//! Knows not what the law of the destination says. Next: [`resolve`] (where does it lead), [`balance`] (to which of
+//! them), [`pool`] (on which connection), [`http`] and [`tcp`] (what travels).
+
+pub mod balance;
+mod http;
+pub mod pool;
+pub mod resolve;
+mod sender;
+mod tcp;
+
+use std::{net::SocketAddr, rc::Rc, time::Duration};
+
+use bytes::Bytes;
+use douane_proto::mesh::Protocol;
+use tokio::net::{TcpListener, TcpStream};
+use tracing::debug;
+
+use crate::{
+    discovery::Mesh,
+    exchange::{
+        ledger::{Ledger, note},
+        origins::Origins,
+        serve::{self, Framing},
+    },
+    net::{
+        detect::{HTTP_PATIENCE, Opening, Prefixed, SILENCE, detect},
+        hairpin::Hairpins,
+        listener,
+        original_dst::{NoOriginalDst, original_dst},
+        socket::Sockets,
+    },
+    outbound::{balance::Balancer, pool::Pool, sender::Sender},
+    redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
+    refusal::Refusal,
+    shutdown::Shutdown,
+    telemetry::access::Direction,
+    tls::Mtls,
+};
+
+/// To a server without a sidecar, which may be far.
+const CONNECT: Duration = Duration::from_secs(1);
+
+/// The outbound side.
+#[derive(Debug)]
+pub struct Outbound {
+    shutdown: Shutdown,
+    sender: Rc<Sender>,
+}
+
+impl Outbound {
+    /// Finds peers by `mesh`, proves itself by `mtls`, records in `ledger`; the own pod is reached by `hairpins`.
+    #[must_use]
+    pub fn new(
+        mesh: Mesh,
+        mtls: Mtls,
+        ledger: Ledger,
+        sockets: Sockets,
+        shutdown: Shutdown,
+        hairpins: Hairpins,
+    ) -> Self {
+        let sender = Rc::new(Sender {
+            mesh,
+            ledger,
+            pool: Pool::new(mtls, sockets, hairpins, shutdown.clone()),
+            balancer: Balancer::default(),
+            origins: Origins::new(sockets, CONNECT, shutdown.clone()),
+            shutdown: shutdown.clone(),
+        });
+        Self { shutdown, sender }
+    }
+
+    /// Serves the application's redirected connections until drained. One listener for each address family.
+    pub async fn run(self: Rc<Self>, listeners: Vec<TcpListener>) {
+        let accepting = futures_util::future::join_all(listeners.into_iter().map(|listener| {
+            let outbound = Rc::clone(&self);
+            listener::run(listener, self.shutdown.clone(), move |stream, source| {
+                let outbound = Rc::clone(&outbound);
+                async move { outbound.redirected(stream, source).await }
+            })
+        }));
+        tokio::join!(accepting, self.sender.pool.run(), self.sender.origins.run());
+    }
+
+    async fn redirected(&self, stream: TcpStream, source: SocketAddr) {
+        let refusal = match original_dst(&stream) {
+            Ok(destination) => return self.connection(stream, source, destination).await,
+            Err(NoOriginalDst::OwnPort { original }) => Refusal::OwnPort(original),
+            Err(_) => Refusal::NotRedirected,
+        };
+        self.refuse(&stream, source, &refusal);
+    }
+
+    /// One connection of the application that wants to reach `destination`.
+    pub async fn connection(&self, stream: TcpStream, source: SocketAddr, destination: SocketAddr) {
+        let own = self.sender.mesh.snapshot().own.addresses.contains(&destination.ip().to_canonical());
+        if own && [OUTBOUND_PORT, INBOUND_PORT, HEALTH_PORT].contains(&destination.port()) {
+            return self.refuse(&stream, source, &Refusal::OwnPort(destination));
+        }
+        if let Err(error) = self.by_protocol(stream, destination).await {
+            debug!(%error, %destination, "the application's connection broke before it said anything");
+        }
+    }
+
+    // Declared, else sniffed.
+    async fn by_protocol(&self, mut stream: TcpStream, destination: SocketAddr) -> std::io::Result<()> {
+        let route = self.sender.route(destination, None).await;
+        let declared = route.as_ref().map_or(Protocol::Undeclared, |route| route.protocol);
+        let patience = match declared {
+            // At once: the server may be the one to speak first.
+            Protocol::Tcp => {
+                self.sender.opaque(destination, stream, Bytes::new(), route).await;
+                return Ok(());
+            }
+            Protocol::Undeclared => SILENCE,
+            Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => HTTP_PATIENCE,
+        };
+        let (opening, first) = detect(&mut stream, patience).await?;
+        let framing = match opening {
+            Opening::Http1 => Framing::Http1,
+            Opening::Http2 => Framing::Http2,
+            Opening::Closed if declared.is_http() => return Ok(()),
+            Opening::Silent if declared.is_http() => {
+                self.sender.opaque(destination, stream, first, Err(Refusal::HeadTimeout)).await;
+                return Ok(());
+            }
+            _ if declared.is_http() => {
+                let refusal = Refusal::HttpNeeded(destination.port());
+                self.sender.opaque(destination, stream, first, Err(refusal)).await;
+                return Ok(());
+            }
+            _ => {
+                self.sender.opaque(destination, stream, first, route).await;
+                return Ok(());
+            }
+        };
+        let sender = Rc::clone(&self.sender);
+        serve::serve(Prefixed::new(first, stream), framing, &self.shutdown, move |request, verdict| {
+            let sender = Rc::clone(&sender);
+            async move { sender.answer(destination, request, verdict).await }
+        })
+        .await;
+        Ok(())
+    }
+
+    fn refuse(&self, stream: &TcpStream, source: SocketAddr, refusal: &Refusal) {
+        // A reset says "refused"; an ordinary end could be taken for an empty answer.
+        let _ = stream.set_zero_linger();
+        let destination = stream.local_addr().unwrap_or(source);
+        let mut access = self.sender.ledger.begin(Direction::Outbound, destination);
+        access.record.peer_address = Some(source);
+        note(&mut access.record, refusal);
+    }
+}

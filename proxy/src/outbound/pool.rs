@@ -1,0 +1,358 @@
+//! One warm connection to each peer, shared by all requests and opaque streams to it, so that none pays a handshake.
+//!
+//! A connection belongs to an address and port, the identity expected there, a generation of our own identity and a
+//! class of dialect. A new generation takes new streams at once; the old connection gets none, and ends with its last.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use douane_proto::id::WorkloadId;
+use futures_util::{
+    FutureExt,
+    future::{LocalBoxFuture, Shared},
+};
+use h2::client::SendRequest;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+use tracing::debug;
+
+use crate::{
+    exchange::limits::{
+        CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, MAX_LOCAL_RESETS, MAX_PENDING_RESETS, MAX_STREAMS,
+        PREFACE, SEND_BUFFER, STREAM_WINDOW,
+    },
+    net::{hairpin::Hairpins, socket::Sockets},
+    outbound::resolve::{Candidate, Place},
+    refusal::Refusal,
+    shutdown::Shutdown,
+    telemetry::access::Protection,
+    tls::{Mtls, Session, TlsError},
+};
+
+/// TCP to a peer, on the same network.
+const CONNECT: Duration = Duration::from_secs(1);
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// A connection without streams is kept this long.
+const REST: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_secs(10);
+const SWEEP_DRAINING: Duration = Duration::from_millis(50);
+// A peer that does not answer a ping is gone: an asymmetric partition ends within 30 s.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The warm connections.
+#[derive(Debug, Clone)]
+pub struct Pool(Rc<Inner>);
+
+/// A warm connection. While somebody holds it, it lives.
+#[derive(Debug)]
+pub struct Line {
+    send: SendRequest<Bytes>,
+    /// Who answers there, and who we are.
+    pub ends: Ends,
+    state: Rc<State>,
+}
+
+/// Both ends of a line, for the record.
+#[derive(Debug, Clone)]
+pub struct Ends {
+    /// The verified peer.
+    pub peer: WorkloadId,
+    /// Who we proved to be.
+    pub local: WorkloadId,
+    /// What protects it.
+    pub protection: Protection,
+}
+
+/// A stream's place on a line, free again when this is dropped.
+#[derive(Debug)]
+pub struct OnLine(Rc<Line>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    address: SocketAddr,
+    expected: WorkloadId,
+    place: Place,
+    generation: u64,
+    class: Class,
+}
+
+/// How bytes are framed on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Class {
+    /// `douane/1`.
+    Douane1,
+}
+
+#[derive(Debug)]
+struct State {
+    streams: Cell<u32>,
+    used: Cell<Instant>,
+    // Set by the task that drives the connection.
+    ended: Cell<bool>,
+}
+
+type Connecting = Shared<LocalBoxFuture<'static, Result<(), Refusal>>>;
+
+#[derive(Debug, Default)]
+struct Lines {
+    open: Vec<Rc<Line>>,
+    connecting: Option<Connecting>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    mtls: Mtls,
+    sockets: Sockets,
+    hairpins: Hairpins,
+    shutdown: Shutdown,
+    lines: RefCell<HashMap<Key, Lines>>,
+}
+
+impl Pool {
+    /// Connects by `sockets`, proves itself by `mtls`; the own pod is reached by `hairpins`.
+    #[must_use]
+    pub fn new(mtls: Mtls, sockets: Sockets, hairpins: Hairpins, shutdown: Shutdown) -> Self {
+        Self(Rc::new(Inner { mtls, sockets, hairpins, shutdown, lines: RefCell::default() }))
+    }
+
+    /// A place for one stream to `peer`, on a connection of the newest generation.
+    ///
+    /// # Errors
+    /// [`Refusal::ConnectFailed`], or [`Refusal::PeerHandshake`] when it could not prove to be `peer.id`.
+    pub async fn line(&self, peer: &Candidate) -> Result<OnLine, Refusal> {
+        loop {
+            let key = self.key(peer);
+            if let Some(line) = self.choose(&key) {
+                return Ok(line);
+            }
+            self.connecting(&key).await?;
+        }
+    }
+
+    /// Closes lines that rest, and all that rest once draining has begun; ends when nothing is served any more. Not
+    /// itself one of the tracked tasks.
+    pub async fn run(&self) {
+        let Shutdown { draining, forced, tasks } = &self.0.shutdown;
+        while !draining.is_cancelled() {
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP) => self.sweep(REST),
+                () = draining.cancelled() => {}
+            }
+        }
+        while !tasks.is_empty() && !forced.is_cancelled() {
+            self.sweep(Duration::ZERO);
+            tokio::time::sleep(SWEEP_DRAINING).await;
+        }
+    }
+
+    fn key(&self, peer: &Candidate) -> Key {
+        Key {
+            address: peer.address,
+            expected: peer.id.clone(),
+            place: peer.place,
+            generation: self.0.mtls.identity().generation,
+            class: Class::Douane1,
+        }
+    }
+
+    // The one function that chooses: the first line with room, so that the others can end.
+    fn choose(&self, key: &Key) -> Option<OnLine> {
+        let mut all = self.0.lines.borrow_mut();
+        let lines = all.get_mut(key)?;
+        lines.open.retain(|line| !line.state.ended.get());
+        lines.open.iter().find(|line| line.state.streams.get() < MAX_STREAMS).map(OnLine::take)
+    }
+
+    // All who wait for the same peer wait for one handshake.
+    fn connecting(&self, key: &Key) -> Connecting {
+        let mut all = self.0.lines.borrow_mut();
+        // An older generation gets no new stream: forgotten here, its lines end with their last stream.
+        all.retain(|other, _| {
+            other.generation >= key.generation
+                || (other.address, &other.expected, other.place) != (key.address, &key.expected, key.place)
+        });
+        let lines = all.entry(key.clone()).or_default();
+        if let Some(connecting) = lines.connecting.as_ref().filter(|connecting| connecting.peek().is_none()) {
+            return connecting.clone();
+        }
+        let (pool, key) = (self.clone(), key.clone());
+        let connecting = async move {
+            let opened = pool.open(&key).await;
+            if let Some(lines) = pool.0.lines.borrow_mut().get_mut(&key) {
+                lines.connecting = None;
+                if let Ok(line) = &opened {
+                    lines.open.push(Rc::clone(line));
+                }
+            }
+            opened.map(drop)
+        };
+        let connecting = connecting.boxed_local().shared();
+        lines.connecting = Some(connecting.clone());
+        connecting
+    }
+
+    async fn open(&self, key: &Key) -> Result<Rc<Line>, Refusal> {
+        let (inner, address) = (&self.0, key.address);
+        if key.place == Place::Own {
+            let io = inner.hairpins.open(address).await.ok_or(Refusal::Draining)?;
+            let local = inner.mtls.identity().svid.leaf.id.clone();
+            let ends = Ends { peer: local.clone(), local, protection: Protection::None };
+            return self.start(io, address, ends, None).await;
+        }
+        let socket = inner
+            .sockets
+            .connect(address, CONNECT)
+            .await
+            .map_err(|error| Refusal::ConnectFailed { address, reason: error.to_string() })?;
+        let (io, session) = tokio::time::timeout(HANDSHAKE, inner.mtls.connect(socket, &key.expected))
+            .await
+            .map_err(|_| Refusal::HandshakeTimeout)?
+            .map_err(|error| match error {
+                // The peer's sidecar is gone; another endpoint may be there.
+                TlsError::Handshake(error) => Refusal::ConnectFailed { address, reason: error.to_string() },
+                error => Refusal::PeerHandshake {
+                    address,
+                    expected: key.expected.clone(),
+                    reason: error.to_string(),
+                },
+            })?;
+        let ends = Ends {
+            peer: session.peer.clone(),
+            local: session.local.clone(),
+            protection: Protection::Mtls { version: session.version, group: session.group.clone() },
+        };
+        self.start(io, address, ends, Some(session)).await
+    }
+
+    async fn start<I>(
+        &self,
+        io: I,
+        address: SocketAddr,
+        ends: Ends,
+        session: Option<Session>,
+    ) -> Result<Rc<Line>, Refusal>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let mut builder = h2::client::Builder::new();
+        builder
+            .enable_push(false)
+            .initial_max_send_streams(MAX_STREAMS as usize)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .max_concurrent_reset_streams(MAX_PENDING_RESETS)
+            .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_frame_size(MAX_FRAME);
+        let failed = |reason: String| Refusal::ConnectFailed { address, reason };
+        let (send, connection) = tokio::time::timeout(PREFACE, builder.handshake::<_, Bytes>(io))
+            .await
+            .map_err(|_| failed("no HTTP/2 preface in time".to_owned()))?
+            .map_err(|error| failed(error.to_string()))?;
+        let state = Rc::new(State {
+            streams: Cell::new(0),
+            used: Cell::new(Instant::now()),
+            ended: Cell::new(false),
+        });
+        let (mtls, forced, ended) = (self.0.mtls.clone(), self.0.shutdown.forced.clone(), Rc::clone(&state));
+        self.0.shutdown.tasks.spawn_local(async move {
+            let distrusted = async {
+                match &session {
+                    Some(session) => mtls.distrusted(session).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                error = drive(connection) => debug!(%address, ?error, "a line ended"),
+                () = distrusted => debug!(%address, "a line's root of trust has left the bundle"),
+                () = forced.cancelled() => {}
+            }
+            ended.ended.set(true);
+        });
+        Ok(Rc::new(Line { send, ends, state }))
+    }
+
+    fn sweep(&self, rest: Duration) {
+        let newest = self.0.mtls.identity().generation;
+        self.0.lines.borrow_mut().retain(|key, lines| {
+            lines.open.retain(|line| {
+                let state = &line.state;
+                let rests = state.streams.get() == 0 && state.used.get().elapsed() >= rest;
+                !state.ended.get() && !rests && key.generation >= newest
+            });
+            !lines.open.is_empty() || lines.connecting.is_some()
+        });
+    }
+}
+
+impl OnLine {
+    fn take(line: &Rc<Line>) -> Self {
+        line.state.streams.set(line.state.streams.get() + 1);
+        Self(Rc::clone(line))
+    }
+
+    /// Both ends, for the record.
+    #[must_use]
+    pub fn ends(&self) -> &Ends {
+        &self.0.ends
+    }
+
+    /// Ready to send one request.
+    ///
+    /// # Errors
+    /// When the line has ended, or its peer takes no new stream (GOAWAY): nothing was sent.
+    pub async fn ready(&self) -> Result<SendRequest<Bytes>, h2::Error> {
+        let ready = self.0.send.clone().ready().await;
+        if ready.is_err() {
+            self.0.state.ended.set(true);
+        }
+        ready
+    }
+
+    /// Its peer takes no new stream: the next goes on another line.
+    pub fn retire(&self) {
+        self.0.state.ended.set(true);
+    }
+}
+
+impl Drop for OnLine {
+    fn drop(&mut self) {
+        let state = &self.0.state;
+        state.streams.set(state.streams.get().saturating_sub(1));
+        state.used.set(Instant::now());
+    }
+}
+
+// Drives the connection and pings its peer while it does.
+async fn drive<I>(mut connection: h2::client::Connection<I, Bytes>) -> Result<(), h2::Error>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let Some(mut pings) = connection.ping_pong() else { return connection.await };
+    let pinging = async {
+        loop {
+            tokio::time::sleep(PING_INTERVAL).await;
+            let Ok(answered) = tokio::time::timeout(PING_TIMEOUT, pings.ping(h2::Ping::opaque())).await
+            else {
+                return h2::Error::from(h2::Reason::SETTINGS_TIMEOUT);
+            };
+            if let Err(error) = answered {
+                return error;
+            }
+        }
+    };
+    tokio::select! {
+        ended = connection => ended,
+        error = pinging => Err(error),
+    }
+}

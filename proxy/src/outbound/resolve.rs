@@ -1,0 +1,206 @@
+//! From a destination and what the mesh knows of it to where it leads. Pure.
+//!
+//! Knows no sockets and chooses no endpoint: next is `balance`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use douane_proto::{
+    id::WorkloadId,
+    mesh::{Dialect, Endpoint, External, Port, Protocol, Service, Workload},
+    snapshot::{Found, OutboundMode},
+};
+
+use crate::refusal::Refusal;
+
+/// Where a destination leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// `namespace/name` of the service or entry.
+    pub service: Option<String>,
+    /// What its port was declared to speak.
+    pub protocol: Protocol,
+    /// How it is reached.
+    pub reach: Reach,
+}
+
+/// How a destination is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// Through sidecars, each of which must prove its identity; never empty.
+    Mesh(Vec<Candidate>),
+    /// Registered without a sidecar: the application's own bytes; never empty.
+    Plain(Vec<SocketAddr>),
+    /// Named by a `ServiceEntry`, or allowed by `ALLOW_ANY`.
+    Outside(SocketAddr),
+}
+
+/// An endpoint in the mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The pod's own address and port.
+    pub address: SocketAddr,
+    /// Who must answer there.
+    pub id: WorkloadId,
+    /// Ours or another's.
+    pub place: Place,
+}
+
+/// Whose pod it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Another pod: mutual TLS.
+    Peer,
+    /// This pod: decided here, without TLS.
+    Own,
+}
+
+/// What this sidecar stands for.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The own pod.
+    pub own: &'a Workload,
+    /// What happens to destinations that no resource names.
+    pub outbound: OutboundMode,
+}
+
+/// Where `destination` leads by what was `found` at its address.
+///
+/// # Errors
+/// [`Refusal`]: unknown, no such port, nobody ready, or only plaintext left of a service in the mesh.
+pub fn resolve(destination: SocketAddr, found: &Found, view: View<'_>) -> Result<Route, Refusal> {
+    match found {
+        Found::Workload(workload) => Ok(to_workload(destination, workload, view)),
+        Found::Service(service) => to_service(destination, service, view),
+        Found::External(external) => to_external(destination, external),
+        Found::Unknown if view.outbound == OutboundMode::AllowAny => {
+            Ok(Route { service: None, protocol: Protocol::Undeclared, reach: Reach::Outside(destination) })
+        }
+        Found::Unknown => Err(unknown(destination, None, view.own)),
+    }
+}
+
+/// The refusal of a destination that nobody named, with the YAML that would.
+#[must_use]
+pub fn unknown(destination: SocketAddr, host: Option<&str>, own: &Workload) -> Refusal {
+    let named = host.map_or_else(|| destination.to_string(), |host| format!("{host} ({destination})"));
+    Refusal::UnknownDestination {
+        destination: named,
+        hint: service_entry(destination, host, own.id.namespace()),
+    }
+}
+
+/// The port of an entry that a host or server name selected.
+///
+/// # Errors
+/// [`Refusal::UnknownPort`].
+pub fn external_port(external: &External, port: u16) -> Result<&Port, Refusal> {
+    external.port(port).ok_or_else(|| Refusal::UnknownPort {
+        owner: format!("ServiceEntry {}/{}", external.namespace, external.name),
+        port,
+    })
+}
+
+fn to_workload(destination: SocketAddr, workload: &Workload, view: View<'_>) -> Route {
+    let reach = match (candidate(workload, destination), workload.dialect) {
+        (address, Dialect::Douane1) => Reach::Mesh(vec![Candidate {
+            address,
+            id: workload.id.clone(),
+            place: place(address.ip(), view.own),
+        }]),
+        (address, Dialect::Plain) => Reach::Plain(vec![address]),
+    };
+    Route { service: None, protocol: workload.protocol(destination.port()), reach }
+}
+
+fn to_service(destination: SocketAddr, service: &Service, view: View<'_>) -> Result<Route, Refusal> {
+    let name = format!("{}/{}", service.namespace, service.name);
+    let port = service
+        .port(destination.port())
+        .ok_or_else(|| Refusal::UnknownPort { owner: format!("service {name}"), port: destination.port() })?;
+    let behind = |endpoint: &&Endpoint| endpoint.targets.contains_key(&port.number);
+    let meshed = service.endpoints.iter().any(|endpoint| endpoint.workload.dialect == Dialect::Douane1);
+    let ready: Vec<&Endpoint> =
+        service.endpoints.iter().filter(|endpoint| endpoint.workload.ready).filter(behind).collect();
+    let protocol = declared(port, &ready);
+    let addressed = ready.iter().filter_map(|endpoint| {
+        let target = *endpoint.targets.get(&port.number)?;
+        let address = same_family(&endpoint.workload.addresses, destination.ip())?;
+        Some((&endpoint.workload, SocketAddr::new(address, target)))
+    });
+    let reach = if meshed {
+        // One meshed endpoint, ready or not, and plaintext is no choice any more.
+        let candidates: Vec<Candidate> = addressed
+            .filter(|(workload, _)| workload.dialect == Dialect::Douane1)
+            .map(|(workload, address)| Candidate {
+                address,
+                id: workload.id.clone(),
+                place: place(address.ip(), view.own),
+            })
+            .collect();
+        match (candidates.is_empty(), ready.is_empty()) {
+            (false, _) => Reach::Mesh(candidates),
+            (true, true) => return Err(Refusal::NoReadyEndpoint(name)),
+            (true, false) => return Err(Refusal::UnmeshedFallback(name)),
+        }
+    } else {
+        let addresses: Vec<SocketAddr> = addressed.map(|(_, address)| address).collect();
+        if addresses.is_empty() {
+            return Err(Refusal::NoReadyEndpoint(name));
+        }
+        Reach::Plain(addresses)
+    };
+    Ok(Route { service: Some(name), protocol, reach })
+}
+
+fn to_external(destination: SocketAddr, external: &External) -> Result<Route, Refusal> {
+    let port = external_port(external, destination.port())?;
+    Ok(Route {
+        service: Some(format!("{}/{}", external.namespace, external.name)),
+        protocol: port.protocol,
+        reach: Reach::Outside(destination),
+    })
+}
+
+// The service's word first, then the pods'.
+fn declared(port: &Port, ready: &[&Endpoint]) -> Protocol {
+    if port.protocol != Protocol::Undeclared {
+        return port.protocol;
+    }
+    ready
+        .iter()
+        .filter_map(|endpoint| Some(endpoint.workload.protocol(*endpoint.targets.get(&port.number)?)))
+        .find(|protocol| *protocol != Protocol::Undeclared)
+        .unwrap_or_default()
+}
+
+fn candidate(workload: &Workload, destination: SocketAddr) -> SocketAddr {
+    let ip = destination.ip().to_canonical();
+    // The address that was asked for; the pod has it, or it would not have been found.
+    let asked = workload.addresses.iter().find(|address| **address == ip);
+    SocketAddr::new(asked.copied().unwrap_or(ip), destination.port())
+}
+
+fn place(address: IpAddr, own: &Workload) -> Place {
+    if own.addresses.contains(&address) { Place::Own } else { Place::Peer }
+}
+
+fn same_family(addresses: &[IpAddr], like: IpAddr) -> Option<IpAddr> {
+    let like = like.to_canonical();
+    let same = addresses.iter().find(|address| address.is_ipv4() == like.is_ipv4());
+    same.or(addresses.first()).copied()
+}
+
+fn service_entry(destination: SocketAddr, host: Option<&str>, namespace: &str) -> String {
+    let (ip, port) = (destination.ip(), destination.port());
+    let name = host.map_or_else(|| ip.to_string(), str::to_owned).replace(['.', ':', '*'], "-");
+    let host = host.map_or_else(|| format!("{name}.outside"), str::to_owned);
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata:\n  name: {name}\n  \
+         namespace: {namespace}\nspec:\n  hosts: [\"{host}\"]\n  addresses: [\"{ip}\"]\n  \
+         location: MESH_EXTERNAL\n  resolution: NONE\n  ports:\n  - {{number: {port}, name: tcp, protocol: TCP}}\n"
+    )
+}
+
+#[cfg(test)]
+#[path = "resolve_tests.rs"]
+mod tests;

@@ -1,0 +1,151 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use douane_proto::id::TrustDomain;
+
+use super::*;
+
+const VIP: &str = "10.96.0.7:80";
+
+fn workload(name: &str, address: &str, dialect: Dialect) -> Workload {
+    let domain = TrustDomain::parse("cluster.local").unwrap();
+    Workload {
+        id: WorkloadId::new(&domain, "shop", name).unwrap(),
+        name: name.to_owned(),
+        addresses: vec![address.parse().unwrap()],
+        dialect,
+        ports: Vec::new(),
+        service_name: name.to_owned(),
+        ready: true,
+        labels: BTreeMap::new(),
+    }
+}
+
+fn service(workloads: impl IntoIterator<Item = Workload>) -> Found {
+    Found::Service(Arc::new(Service {
+        namespace: "shop".to_owned(),
+        name: "orders".to_owned(),
+        hosts: Vec::new(),
+        addresses: vec!["10.96.0.7".parse().unwrap()],
+        ports: vec![Port { number: 80, protocol: Protocol::Http1, name: "http".to_owned() }],
+        endpoints: workloads
+            .into_iter()
+            .map(|workload| Endpoint { workload: Arc::new(workload), targets: BTreeMap::from([(80, 8080)]) })
+            .collect(),
+    }))
+}
+
+fn resolve_as(own: &Workload, destination: &str, found: &Found) -> Result<Route, Refusal> {
+    let view = View { own, outbound: OutboundMode::RegistryOnly };
+    resolve(destination.parse().unwrap(), found, view)
+}
+
+fn web() -> Workload {
+    workload("web", "10.77.0.9", Dialect::Douane1)
+}
+
+fn unready(mut workload: Workload) -> Workload {
+    workload.ready = false;
+    workload
+}
+
+#[test]
+fn a_service_leads_to_its_ready_endpoints_each_with_its_identity() {
+    let found = service([
+        workload("a", "10.77.0.1", Dialect::Douane1),
+        unready(workload("b", "10.77.0.2", Dialect::Douane1)),
+    ]);
+
+    let route = resolve_as(&web(), VIP, &found).unwrap();
+
+    let expected = Candidate {
+        address: "10.77.0.1:8080".parse().unwrap(),
+        id: workload("a", "10.77.0.1", Dialect::Douane1).id,
+        place: Place::Peer,
+    };
+    assert_eq!(route.reach, Reach::Mesh(vec![expected]));
+    assert_eq!((route.service.as_deref(), route.protocol), (Some("shop/orders"), Protocol::Http1));
+}
+
+#[test]
+fn a_service_with_one_meshed_endpoint_never_falls_back_to_an_unmeshed_one() {
+    let plain = workload("b", "10.77.0.2", Dialect::Plain);
+    let meshed = workload("a", "10.77.0.1", Dialect::Douane1);
+
+    let both = resolve_as(&web(), VIP, &service([meshed.clone(), plain.clone()])).unwrap();
+    let unready_mesh = resolve_as(&web(), VIP, &service([unready(meshed), plain.clone()]));
+    let plain_only = resolve_as(&web(), VIP, &service([plain])).unwrap();
+
+    assert!(matches!(both.reach, Reach::Mesh(candidates) if candidates.len() == 1));
+    assert!(matches!(unready_mesh, Err(Refusal::UnmeshedFallback(_))));
+    assert_eq!(plain_only.reach, Reach::Plain(vec!["10.77.0.2:8080".parse().unwrap()]));
+}
+
+#[test]
+fn a_service_without_ready_endpoints_or_without_the_port_is_refused() {
+    let found = service([unready(workload("a", "10.77.0.1", Dialect::Douane1))]);
+
+    assert!(matches!(resolve_as(&web(), VIP, &found), Err(Refusal::NoReadyEndpoint(_))));
+    assert!(matches!(resolve_as(&web(), "10.96.0.7:81", &found), Err(Refusal::UnknownPort { .. })));
+}
+
+#[test]
+fn the_own_pod_is_reached_without_a_wire() {
+    let found = service([web()]);
+
+    let route = resolve_as(&web(), VIP, &found).unwrap();
+
+    assert!(matches!(route.reach, Reach::Mesh(candidates) if candidates[0].place == Place::Own));
+}
+
+#[test]
+fn a_pod_address_leads_to_that_pod_only() {
+    let meshed = Found::Workload(Arc::new(workload("a", "10.77.0.1", Dialect::Douane1)));
+    let plain = Found::Workload(Arc::new(workload("a", "10.77.0.1", Dialect::Plain)));
+
+    assert!(matches!(
+        resolve_as(&web(), "10.77.0.1:9", &meshed).unwrap().reach,
+        Reach::Mesh(candidates) if candidates[0].address == "10.77.0.1:9".parse().unwrap()
+    ));
+    assert_eq!(
+        resolve_as(&web(), "10.77.0.1:9", &plain).unwrap().reach,
+        Reach::Plain(vec!["10.77.0.1:9".parse().unwrap()])
+    );
+}
+
+#[test]
+fn an_entry_opens_its_ports_only() {
+    let found = Found::External(Arc::new(External {
+        namespace: "shop".to_owned(),
+        name: "bank".to_owned(),
+        hosts: vec!["bank.example".to_owned()],
+        addresses: vec!["203.0.113.9".parse().unwrap()],
+        ports: vec![Port { number: 443, protocol: Protocol::Tcp, name: "tls".to_owned() }],
+    }));
+
+    let route = resolve_as(&web(), "203.0.113.9:443", &found).unwrap();
+
+    assert_eq!(route.reach, Reach::Outside("203.0.113.9:443".parse().unwrap()));
+    assert!(matches!(
+        resolve_as(&web(), "203.0.113.9:80", &found),
+        Err(Refusal::UnknownPort { port: 80, .. })
+    ));
+}
+
+#[test]
+fn an_unknown_destination_is_refused_with_the_yaml_that_would_allow_it() {
+    let refusal = resolve_as(&web(), "203.0.113.9:443", &Found::Unknown).unwrap_err();
+
+    let hint = refusal.hint().unwrap();
+    for line in ["kind: ServiceEntry", "namespace: shop", "addresses: [\"203.0.113.9\"]", "number: 443"] {
+        assert!(hint.contains(line), "{hint}");
+    }
+}
+
+#[test]
+fn unknown_destinations_pass_only_where_the_mesh_allows_any() {
+    let own = web();
+    let view = View { own: &own, outbound: OutboundMode::AllowAny };
+    let destination = "203.0.113.9:443".parse().unwrap();
+
+    assert_eq!(resolve(destination, &Found::Unknown, view).unwrap().reach, Reach::Outside(destination));
+}

@@ -1,0 +1,186 @@
+//! What serves all connections of the application: where a destination leads, and a line to one of its endpoints.
+//! Read by `http` and `tcp`, which add what travels.
+
+use std::{net::SocketAddr, time::Duration};
+
+use douane_proto::snapshot::{Found, Question};
+
+use crate::{
+    discovery::Mesh,
+    exchange::{
+        ledger::{Ledger, SharedAccess},
+        origins::Origins,
+    },
+    outbound::{
+        balance::{Balancer, InFlight},
+        pool::{OnLine, Pool},
+        resolve::{Candidate, Reach, Route, View, external_port, resolve, unknown},
+    },
+    refusal::Refusal,
+    shutdown::Shutdown,
+};
+
+/// Endpoints tried for one request or stream.
+const MAX_TRIES: usize = 3;
+/// Name resolution for entries without addresses.
+const RESOLVE: Duration = Duration::from_secs(2);
+
+/// Serves the application's connections.
+#[derive(Debug)]
+pub(super) struct Sender {
+    /// Who is where.
+    pub(super) mesh: Mesh,
+    /// Where each request and stream is recorded.
+    pub(super) ledger: Ledger,
+    /// Lines to peers.
+    pub(super) pool: Pool,
+    /// Who is less busy.
+    pub(super) balancer: Balancer,
+    /// Servers without a sidecar.
+    pub(super) origins: Origins,
+    /// Are we draining?
+    pub(super) shutdown: Shutdown,
+}
+
+impl Sender {
+    /// Where `destination` leads. `host` selects only where no resource has the address, and only among entries
+    /// without addresses; then it is dialled where the host resolves to, never where the application said.
+    pub(super) async fn route(&self, destination: SocketAddr, host: Option<&str>) -> Result<Route, Refusal> {
+        let snapshot = self.mesh.snapshot();
+        let address = destination.ip().to_canonical();
+        let found = if snapshot.own.addresses.contains(&address) {
+            Found::Workload(snapshot.own.clone())
+        } else {
+            self.find(Question::Address(address), || destination.to_string()).await?
+        };
+        let name = host.map(bare_host);
+        if let (Found::Unknown, Some(name)) = (&found, &name)
+            && let Some(route) = self.by_host(name, destination.port()).await?
+        {
+            return Ok(route);
+        }
+        let snapshot = self.mesh.snapshot();
+        let view = View { own: &snapshot.own, outbound: snapshot.mesh.outbound };
+        resolve(destination, &found, view).map_err(|refusal| match refusal {
+            // Now with the host, which makes a better entry.
+            Refusal::UnknownDestination { .. } => unknown(destination, name.as_deref(), &snapshot.own),
+            other => other,
+        })
+    }
+
+    /// A line to one of `candidates`: the less busy of two; if it cannot be reached, another.
+    pub(super) async fn reach(
+        &self,
+        candidates: &[Candidate],
+        access: &SharedAccess,
+    ) -> Result<(OnLine, InFlight, SocketAddr), Refusal> {
+        let addresses: Vec<SocketAddr> = candidates.iter().map(|candidate| candidate.address).collect();
+        let mut tried = Vec::new();
+        let mut last = Refusal::Draining;
+        while let Some((address, in_flight)) = self.balancer.pick(&addresses, &tried) {
+            access.borrow_mut().record.peer_address = Some(address);
+            let Some(picked) = candidates.iter().find(|candidate| candidate.address == address) else {
+                break;
+            };
+            match self.pool.line(picked).await {
+                Ok(line) => {
+                    let record = &mut access.borrow_mut().record;
+                    let ends = line.ends();
+                    record.peer = Some(ends.peer.clone());
+                    record.local = Some(ends.local.clone());
+                    record.protection = ends.protection.clone();
+                    return Ok((line, in_flight, address));
+                }
+                Err(refusal) if refusal.another_may_answer() && tried.len() + 1 < MAX_TRIES => {
+                    tried.push(address);
+                    last = refusal;
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Err(last)
+    }
+
+    async fn by_host(&self, name: &str, port: u16) -> Result<Option<Route>, Refusal> {
+        // A literal address is no name; the original destination has already spoken for it.
+        if name.parse::<std::net::IpAddr>().is_ok() || name.starts_with('[') {
+            return Ok(None);
+        }
+        let found = self.find(Question::Host(name.to_owned()), || name.to_owned()).await?;
+        let Found::External(external) = found else { return Ok(None) };
+        if !external.addresses.is_empty() {
+            return Ok(None);
+        }
+        let protocol = external_port(&external, port)?.protocol;
+        let snapshot = self.mesh.snapshot();
+        let dialled = look_up(name, port).await?;
+        if snapshot.own.addresses.contains(&dialled.ip()) {
+            return Err(unresolvable(name, "it resolves to this pod"));
+        }
+        Ok(Some(Route {
+            service: Some(format!("{}/{}", external.namespace, external.name)),
+            protocol,
+            reach: Reach::Outside(dialled),
+        }))
+    }
+
+    async fn find(&self, question: Question, asked: impl Fn() -> String) -> Result<Found, Refusal> {
+        self.mesh.find(question).await.ok_or_else(|| Refusal::ControlPlaneSilent(asked()))
+    }
+}
+
+async fn look_up(host: &str, port: u16) -> Result<SocketAddr, Refusal> {
+    let looking = tokio::time::timeout(RESOLVE, tokio::net::lookup_host((host, port))).await;
+    let mut addresses = looking
+        .map_err(|_| unresolvable(host, "no answer in time"))?
+        .map_err(|error| unresolvable(host, &error.to_string()))?;
+    addresses
+        .find(|address| may_be_dialled(*address))
+        .ok_or_else(|| unresolvable(host, "only addresses of this machine or of groups"))
+}
+
+// Whoever answers for the host's name must not thereby reach this pod's loopback or link.
+fn may_be_dialled(address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    let link_local = match ip {
+        std::net::IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        std::net::IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local)
+}
+
+fn unresolvable(host: &str, reason: &str) -> Refusal {
+    Refusal::Unresolvable { host: host.to_owned(), reason: reason.to_owned() }
+}
+
+// Lower case, without port and without the root's dot.
+fn bare_host(authority: &str) -> String {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    host.trim_end_matches('.').to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_compared_without_port_case_and_dot() {
+        for text in ["example.com", "Example.COM:443", "example.com.", "example.com.:80"] {
+            assert_eq!(bare_host(text), "example.com");
+        }
+        assert_eq!(bare_host("[fd77::1]:80"), "[fd77::1]");
+    }
+
+    #[test]
+    fn a_resolved_host_never_leads_to_this_machine() {
+        for address in
+            ["127.0.0.1:80", "0.0.0.0:80", "169.254.169.254:80", "[::1]:80", "[::ffff:127.0.0.1]:80"]
+        {
+            assert!(!may_be_dialled(address.parse().unwrap()), "{address}");
+        }
+        assert!(may_be_dialled("203.0.113.9:443".parse().unwrap()));
+    }
+}
