@@ -1,6 +1,10 @@
-//! `shop get`: HTTP requests on one kept connection; prints status, time and body of each.
+//! `shop get`: HTTP requests on one kept connection; prints status, time and body of each. In JSON, `at` is when it was
+//! sent, in milliseconds since 1970.
 
-use std::{process::ExitCode, time::Instant};
+use std::{
+    process::ExitCode,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -30,6 +34,7 @@ pub(crate) async fn run(args: &mut Args) -> anyhow::Result<ExitCode> {
             tokio::time::sleep(every).await;
         }
         let began = Instant::now();
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1000.0;
         let answer = client.send(&method, &path, &headers, &body).await;
         let ms = began.elapsed().as_secs_f64() * 1000.0;
         all_well &= answer.as_ref().is_ok_and(|answer| answer.status().as_u16() < 400);
@@ -40,7 +45,7 @@ pub(crate) async fn run(args: &mut Args) -> anyhow::Result<ExitCode> {
         if as_json {
             let error = answer.is_err().then_some(&said);
             let body = answer.is_ok().then_some(&said);
-            println!("{}", json!({ "status": status, "ms": ms, "body": body, "error": error }));
+            println!("{}", json!({ "status": status, "at": at, "ms": ms, "body": body, "error": error }));
         } else {
             println!("{status} {ms:.1} ms {}", said.trim_end());
         }

@@ -1,7 +1,7 @@
 //! `shop tls-probe`: what a stranger can try with a certificate of his own. Presents it (or none), accepts whatever the
 //! server presents, sends one request and prints how the other side answered.
 
-use std::{fs, process::ExitCode, sync::Arc, time::Duration};
+use std::{fs::File, io::Read, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use rustls::{
@@ -25,13 +25,13 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 
 /// Prints one JSON line: `{"accepted": bool, "alpn": …, "answer": …, "error": …}`. Fails when refused.
 pub(crate) async fn run(args: &mut Args) -> anyhow::Result<ExitCode> {
-    let certificate = args.option("--cert")?;
-    let key = args.option("--key")?;
+    let identity = args.option("--identity")?;
     let alpn = args.options("--alpn")?;
     let address = args.word("HOST:PORT")?;
     args.end()?;
 
-    let config = config(certificate.as_deref(), key.as_deref(), &alpn)?;
+    let identity = identity.map(|file| read(&file)).transpose()?;
+    let config = config(identity.as_deref(), &alpn)?;
     let outcome = timeout(ATTEMPT, attempt(config, &address)).await.context("no answer in time").flatten();
     match outcome {
         Ok((alpn, answer)) => {
@@ -63,21 +63,30 @@ async fn attempt(config: ClientConfig, address: &str) -> anyhow::Result<(Option<
     Ok((alpn, answer))
 }
 
-fn config(certificate: Option<&str>, key: Option<&str>, alpn: &[String]) -> anyhow::Result<ClientConfig> {
+/// PEM from a file, or from standard input, so that a key need not lie anywhere.
+fn read(file: &str) -> anyhow::Result<Vec<u8>> {
+    let mut pem = Vec::new();
+    match file {
+        "-" => std::io::stdin().read_to_end(&mut pem).context("standard input")?,
+        _ => File::open(file)
+            .and_then(|mut opened| opened.read_to_end(&mut pem))
+            .with_context(|| file.to_owned())?,
+    };
+    Ok(pem)
+}
+
+fn config(identity: Option<&[u8]>, alpn: &[String]) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyServer(provider)));
-    let mut config = match (certificate, key) {
-        (Some(certificate), Some(key)) => {
-            let chain = fs::read(certificate).with_context(|| certificate.to_owned())?;
-            let chain = CertificateDer::pem_slice_iter(&chain).collect::<Result<Vec<_>, _>>()?;
-            let key = PrivateKeyDer::from_pem_file(key).with_context(|| key.to_owned())?;
-            builder.with_client_auth_cert(chain, key)?
+    let mut config = match identity {
+        Some(pem) => {
+            let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
+            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(pem)?)?
         }
-        (None, None) => builder.with_no_client_auth(),
-        _ => bail!("--cert and --key go together"),
+        None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Ok(config)
