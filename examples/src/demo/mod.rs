@@ -26,14 +26,11 @@ use crate::{
         sink::Sink,
         stage::Stage,
     },
-    lab::{addresses::GATEWAY_V4, running::Lab},
+    lab::{addresses::GATEWAY_V4, cli::SINK_PORT, running::Lab, spec::Demo},
 };
 
-/// Where sidecars of the demo's lab send their spans: a port of the bridge's own address.
-pub const SINK_PORT: u16 = 4317;
-
 /// What to try in a demo that stays.
-pub const AFTERWARDS: &str = "\
+const AFTERWARDS: &str = "\
 the shop stays open; in another terminal, for example:
 
   cargo lab status
@@ -44,15 +41,15 @@ the shop stays open; in another terminal, for example:
 
 Ctrl-C takes it down";
 
-/// Runs the script in a lab that runs the shop. Did all come as expected?
+/// Plays the script in a lab that runs the shop. Did all come as expected?
 ///
 /// # Errors
 /// The stage cannot be set.
-pub fn run(lab: &Lab, form: Form) -> anyhow::Result<bool> {
+pub fn run(lab: &Lab, demo: Demo) -> anyhow::Result<bool> {
     let sink = SocketAddr::from((GATEWAY_V4, SINK_PORT));
     let sink = Sink::start_in_own_thread(sink, lab.host_relay().map(Path::to_owned))?;
     let stage = Stage::set(lab.clone(), sink)?;
-    let mut script = Script::new(form);
+    let mut script = Script::new(if demo.json { Form::Json } else { Form::Lines });
     let trace = journey::Trace::new();
 
     // Early, so that it grows old meanwhile.
@@ -66,5 +63,9 @@ pub fn run(lab: &Lab, form: Form) -> anyhow::Result<bool> {
     wire::listen(&stage, &mut script);
     journey::show(&stage, &mut script, &trace);
     control_plane::lose(&stage, &mut script);
-    script.close()
+    let as_expected = script.close()?;
+    if demo.stay {
+        eprintln!("{AFTERWARDS}");
+    }
+    Ok(as_expected)
 }

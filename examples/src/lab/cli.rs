@@ -6,10 +6,12 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use crate::lab::{
+    addresses::GATEWAY_V4,
+    daemon::Script,
     exec, folder, launcher,
     plan::Plan,
     programs, roles,
-    spec::{Folder, Job, Options},
+    spec::{Demo, Folder, Job, Options},
     status::{self, Format},
 };
 
@@ -25,6 +27,7 @@ struct Arguments {
 }
 
 const EXAMPLES: &str = "Examples:
+  lab demo                                  the shop, with its script of attempts
   lab up kind-cluster/shop                  the shop, until Ctrl-C
   lab exec shop/web -- curl -s http://orders:8080/    in another terminal
   lab status -o json";
@@ -71,16 +74,31 @@ enum Task {
         #[arg(long, value_name = "ID")]
         lab: Option<u32>,
     },
+    /// Runs the shop in a lab with its script of attempts; ends non-zero if one differs from what is expected.
+    Demo {
+        /// Print an array of results instead of lines.
+        #[arg(long)]
+        json: bool,
+        /// Leave the lab up afterwards.
+        #[arg(long)]
+        stay: bool,
+        /// Send spans to this collector too (OTLP over gRPC), such as http://localhost:4317.
+        #[arg(long, value_name = "URL")]
+        otlp: Option<String>,
+        /// Where each process's log goes [default: the lab's own folder, gone with the lab].
+        #[arg(long, value_name = "DIR")]
+        log_dir: Option<PathBuf>,
+    },
 }
 
-/// Runs the program, in whichever role it was started.
+/// Runs the program, in whichever role it was started. `script` is what `lab demo` plays.
 #[must_use]
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn main(arguments: impl IntoIterator<Item = OsString>, script: Script) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if roles::program(&arguments).is_some() {
         return roles::play_program(&arguments);
     }
-    if let Some(done) = roles::play(&arguments) {
+    if let Some(done) = roles::play(&arguments, script) {
         return done;
     }
     let Arguments { command } = Arguments::parse_from(arguments);
@@ -103,5 +121,26 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Exec { pod, container, lab, command } => exec::main(lab, &pod, container.as_deref(), &command),
         Task::Status { output, lab } => status::main(lab, output),
+        Task::Demo { json, stay, otlp, log_dir } => {
+            let log_dir = log_dir.map(std::path::absolute).transpose()?;
+            let resources = PathBuf::from(SHOP).canonicalize();
+            let options = Options {
+                resources: resources.with_context(|| format!("the shop's folder {SHOP}"))?,
+                folder: Folder::Copy,
+                leaf_ttl: Some(DEMO_LEAF),
+                log_dir,
+                sink: Some(format!("http://{GATEWAY_V4}:{SINK_PORT}")),
+                relay: None,
+            };
+            launcher::run(Job::Demo(Demo { json, stay }), options, otlp.as_deref())
+        }
     }
 }
+
+/// Where the demo's sidecars send their spans: OTLP's port, in the bridge's network.
+pub const SINK_PORT: u16 = 4317;
+
+// Of the checkout that this program was built from.
+const SHOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kind-cluster/shop");
+// The shortest that an authority signs, so that renewals can be watched.
+const DEMO_LEAF: Duration = Duration::from_secs(10);

@@ -13,15 +13,15 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::lab::{
     processes::say,
     running::Lab,
-    spec::{Job, Spec},
+    spec::{Demo, Job, Spec},
     status,
 };
 
-/// Runs the daemon.
+/// Runs the daemon. The demo's script comes from above: the lab knows not what is tried in it.
 ///
 /// # Errors
-/// The lab cannot be brought up; then nothing of it is left.
-pub fn main() -> Result<ExitCode> {
+/// The lab cannot be brought up, or the script cannot be played; then nothing of it is left.
+pub fn main(script: Script) -> Result<ExitCode> {
     let spec = Spec::from_environment()?;
     let lab: Arc<Mutex<Option<Lab>>> = Arc::default();
     let mut signals = SigSet::empty();
@@ -34,23 +34,17 @@ pub fn main() -> Result<ExitCode> {
     });
     match &spec.job {
         Job::Up => up(&spec, &lab),
+        Job::Demo(demo) => play(&spec, &lab, *demo, script),
     }
 }
+
+/// What is played in a lab that runs. Did all come as expected?
+pub type Script = fn(&Lab, Demo) -> Result<bool>;
 
 /// `lab up`: stays until a signal.
 fn up(spec: &Spec, held: &Mutex<Option<Lab>>) -> Result<ExitCode> {
     let began = Instant::now();
-    let lab = Lab::start(spec, |begun| {
-        hold(held, begun);
-        Ok(())
-    });
-    let lab = match lab {
-        Ok(lab) => lab,
-        Err(error) => {
-            end(held);
-            return Err(error);
-        }
-    };
+    let lab = start(spec, held)?;
     let pods: Vec<_> = lab.pods().iter().map(|pod| status::ask(pod.record())).collect();
     println!("{}", status::table(&pods).trim_end());
     println!(
@@ -60,6 +54,32 @@ fn up(spec: &Spec, held: &Mutex<Option<Lab>>) -> Result<ExitCode> {
         lab.logs().display()
     );
     println!("try:  lab exec POD -- CMD    lab status    Ctrl-C ends all");
+    stay()
+}
+
+/// `lab demo`: plays the script, and stays only if it was asked to.
+fn play(spec: &Spec, held: &Mutex<Option<Lab>>, demo: Demo, script: Script) -> Result<ExitCode> {
+    let lab = start(spec, held)?;
+    let played = script(&lab, demo);
+    if demo.stay && played.is_ok() {
+        stay();
+    }
+    end(held);
+    Ok(if played? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn start(spec: &Spec, held: &Mutex<Option<Lab>>) -> Result<Lab> {
+    let started = Lab::start(spec, |begun| {
+        hold(held, begun);
+        Ok(())
+    });
+    if started.is_err() {
+        end(held);
+    }
+    started
+}
+
+fn stay() -> ! {
     loop {
         thread::park();
     }

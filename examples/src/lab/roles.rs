@@ -2,7 +2,11 @@
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
-use crate::lab::{confine, daemon, init, relay};
+use crate::lab::{
+    confine,
+    daemon::{self, Script},
+    init, relay,
+};
 
 /// First argument of process 1 of a lab.
 pub const INIT: &str = "role-init";
@@ -28,12 +32,12 @@ pub const PROGRAMS: [&str; 3] = ["douane", "douane-proxy", "shop"];
 
 /// Plays the role that the first argument names, if it names one.
 #[must_use]
-pub fn play(arguments: &[OsString]) -> Option<ExitCode> {
+pub fn play(arguments: &[OsString], script: Script) -> Option<ExitCode> {
     let role = arguments.get(1)?.to_str()?;
     let rest = arguments.get(2..).unwrap_or_default();
     let done = match role {
         INIT => init::main(),
-        DAEMON => daemon::main(),
+        DAEMON => daemon::main(script),
         CONFINE => confine::main(rest),
         RELAY => relay::main(rest),
         PLAY => return Some(play_program(rest)),

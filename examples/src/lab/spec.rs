@@ -21,6 +21,17 @@ pub struct Spec {
 pub enum Job {
     /// `lab up`: stay until a signal.
     Up,
+    /// `lab demo`: play the script.
+    Demo(Demo),
+}
+
+/// How the demo speaks and ends.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Demo {
+    /// Print an array of results instead of lines.
+    pub json: bool,
+    /// Leave the lab up afterwards.
+    pub stay: bool,
 }
 
 /// How a lab is made.
