@@ -26,7 +26,11 @@ use crate::{
         sink::Sink,
         stage::Stage,
     },
-    lab::{addresses::GATEWAY_V4, cli::SINK_PORT, running::Lab, spec::Demo},
+    lab::{
+        addresses::{GATEWAY_V4, SINK_PORT},
+        running::Lab,
+        spec::Demo,
+    },
 };
 
 /// What to try in a demo that stays.

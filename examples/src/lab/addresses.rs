@@ -12,6 +12,8 @@ use std::{
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// The bridge's IPv6 address.
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+/// Where sidecars send their spans: OTLP's port, at the gateway.
+pub const SINK_PORT: u16 = 4317;
 /// Prefix length of the pods' IPv4 network.
 pub const PREFIX_V4: u8 = 16;
 /// Prefix length of the pods' IPv6 network.

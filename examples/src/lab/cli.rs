@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use crate::lab::{
-    addresses::GATEWAY_V4,
+    addresses::{GATEWAY_V4, SINK_PORT},
     daemon::Script,
     exec, folder, launcher,
     plan::Plan,
@@ -115,8 +115,9 @@ fn run(task: Task) -> Result<ExitCode> {
             // What cannot run is said before anything starts.
             Plan::make(&folder::read(&dir)?, programs::exists)?;
             let log_dir = log_dir.map(std::path::absolute).transpose()?;
+            let sink = otlp.as_ref().map(|_| format!("http://{GATEWAY_V4}:{SINK_PORT}"));
             let options =
-                Options { resources, folder: Folder::InPlace, leaf_ttl, log_dir, sink: None, relay: None };
+                Options { resources, folder: Folder::InPlace, leaf_ttl, log_dir, sink, relay: None };
             launcher::run(Job::Up, options, otlp.as_deref())
         }
         Task::Exec { pod, container, lab, command } => exec::main(lab, &pod, container.as_deref(), &command),
@@ -136,9 +137,6 @@ fn run(task: Task) -> Result<ExitCode> {
         }
     }
 }
-
-/// Where the demo's sidecars send their spans: OTLP's port, in the bridge's network.
-pub const SINK_PORT: u16 = 4317;
 
 // Of the checkout that this program was built from.
 const SHOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kind-cluster/shop");

@@ -1,6 +1,7 @@
 //! The daemon: holds the running lab, does the job that it was started for, and takes the lab down in order.
 
 use std::{
+    net::SocketAddr,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -11,7 +12,9 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::lab::{
+    addresses::{GATEWAY_V4, SINK_PORT},
     processes::say,
+    relay,
     running::Lab,
     spec::{Demo, Job, Spec},
     status,
@@ -44,7 +47,11 @@ pub type Script = fn(&Lab, Demo) -> Result<bool>;
 /// `lab up`: stays until a signal.
 fn up(spec: &Spec, held: &Mutex<Option<Lab>>) -> Result<ExitCode> {
     let began = Instant::now();
-    let lab = start(spec, held)?;
+    let lab = start(spec, held, |lab| {
+        // Spans go straight on to the operator's collector.
+        let Some(socket) = lab.host_relay() else { return Ok(()) };
+        relay::lead_out(SocketAddr::from((GATEWAY_V4, SINK_PORT)), socket.to_owned())
+    })?;
     let pods: Vec<_> = lab.pods().iter().map(|pod| status::ask(pod.record())).collect();
     println!("{}", status::table(&pods).trim_end());
     println!(
@@ -59,7 +66,7 @@ fn up(spec: &Spec, held: &Mutex<Option<Lab>>) -> Result<ExitCode> {
 
 /// `lab demo`: plays the script, and stays only if it was asked to.
 fn play(spec: &Spec, held: &Mutex<Option<Lab>>, demo: Demo, script: Script) -> Result<ExitCode> {
-    let lab = start(spec, held)?;
+    let lab = start(spec, held, |_| Ok(()))?;
     let played = script(&lab, demo);
     if demo.stay && played.is_ok() {
         stay();
@@ -68,10 +75,10 @@ fn play(spec: &Spec, held: &Mutex<Option<Lab>>, demo: Demo, script: Script) -> R
     Ok(if played? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn start(spec: &Spec, held: &Mutex<Option<Lab>>) -> Result<Lab> {
-    let started = Lab::start(spec, |begun| {
-        hold(held, begun);
-        Ok(())
+fn start(spec: &Spec, held: &Mutex<Option<Lab>>, begun: impl FnOnce(&Lab) -> Result<()>) -> Result<Lab> {
+    let started = Lab::start(spec, |lab| {
+        hold(held, lab);
+        begun(lab)
     });
     if started.is_err() {
         end(held);

@@ -84,7 +84,7 @@ fn start_init(spec: &Spec) -> Result<Child> {
         // A terminal's Ctrl-C must reach the launcher alone: sidecars outlive their applications.
         .process_group(0)
         .spawn()
-        .map_err(|source| NamespacesRefused { step: "start process 1", source }.into())
+        .map_err(|cause| NamespacesRefused { step: "start process 1", cause }.into())
 }
 
 fn wait(mut init: Child, signals: SigSet) -> Result<ExitStatus> {

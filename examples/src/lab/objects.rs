@@ -6,7 +6,7 @@
 use douane_proto::resource::{ServicePort, TargetPort, Transport};
 use serde_json::{Value, json};
 
-use crate::lab::plan::{PodPlan, ServicePlan};
+use crate::lab::{plan::ServicePlan, pod_plan::PodPlan};
 
 /// Does a pod take new traffic?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,29 +4,29 @@ use std::{fs, io, path::Path};
 
 /// A step on the way into the lab's namespaces failed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot make the lab's namespaces: {step}: {source}\n{}", advice(source))]
+#[error("cannot make the lab's namespaces: {step}: {cause}\n{}", advice(cause))]
 pub struct NamespacesRefused {
     /// What was tried.
     pub step: &'static str,
     /// What the kernel said.
-    pub source: io::Error,
+    pub cause: io::Error,
 }
 
 impl NamespacesRefused {
     /// For `map_err`.
     pub fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self { step, source: source.into() }
+        move |cause: E| Self { step, cause: cause.into() }
     }
 }
 
-fn advice(source: &io::Error) -> String {
+fn advice(cause: &io::Error) -> String {
     if rustix::process::geteuid().is_root() {
         return "Root was refused as well: this container or sandbox forbids namespaces. Give it CAP_SYS_ADMIN and \
                 CAP_NET_ADMIN (docker: --privileged), or run the lab outside of it."
             .to_owned();
     }
     let again = format!("  - run it as root:  sudo -E {}", command_line());
-    match restriction(source) {
+    match restriction(cause) {
         Restriction::AppArmor => {
             let program = std::env::current_exe().unwrap_or_default();
             let program = program.display();
@@ -60,7 +60,7 @@ enum Restriction {
     Unknown,
 }
 
-fn restriction(source: &io::Error) -> Restriction {
+fn restriction(cause: &io::Error) -> Restriction {
     let is = |path: &str, value: &str| {
         fs::read_to_string(Path::new("/proc/sys").join(path)).is_ok_and(|it| it.trim() == value)
     };
@@ -76,7 +76,7 @@ fn restriction(source: &io::Error) -> Restriction {
     if is("user/max_user_namespaces", "0") {
         return Restriction::Setting("user.max_user_namespaces = 0", "user.max_user_namespaces=10000");
     }
-    if source.raw_os_error() == Some(nix::libc::ENOSPC) {
+    if cause.raw_os_error() == Some(nix::libc::ENOSPC) {
         return Restriction::Setting(
             "the limit of namespaces is reached: user.max_user_namespaces or user.max_net_namespaces",
             "user.max_user_namespaces=10000 user.max_net_namespaces=10000",

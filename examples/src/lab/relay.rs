@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    net::SocketAddr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tokio::net::{TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::lab::roles;
 
@@ -47,6 +48,34 @@ pub fn main(arguments: &[OsString]) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(relay(collector, Path::new(socket)))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Inside the lab: whoever connects to `listen` at the gateway is led out through `socket`.
+///
+/// # Errors
+/// The address cannot be bound.
+pub fn lead_out(listen: SocketAddr, socket: PathBuf) -> Result<()> {
+    let listener = std::net::TcpListener::bind(listen).context("listen for spans")?;
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let Ok(listener) = TcpListener::from_std(listener) else { return };
+            loop {
+                let Ok((mut inside, _)) = listener.accept().await else {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                };
+                let socket = socket.clone();
+                tokio::spawn(async move {
+                    if let Ok(mut outside) = UnixStream::connect(&socket).await {
+                        let _ = tokio::io::copy_bidirectional(&mut inside, &mut outside).await;
+                    }
+                });
+            }
+        });
+    });
+    Ok(())
 }
 
 // A collector that does not answer must not hold the lab's spans back for long.

@@ -2,6 +2,8 @@
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
+use nix::sys::signal::SigSet;
+
 use crate::lab::{
     confine,
     daemon::{self, Script},
@@ -33,7 +35,8 @@ pub const PROGRAMS: [&str; 3] = ["douane", "douane-proxy", "shop"];
 /// Plays the role that the first argument names, if it names one.
 #[must_use]
 pub fn play(arguments: &[OsString], script: Script) -> Option<ExitCode> {
-    let role = arguments.get(1)?.to_str()?;
+    let role = arguments.get(1)?.to_str().filter(|it| it.starts_with("role-"))?;
+    hear_signals();
     let rest = arguments.get(2..).unwrap_or_default();
     let done = match role {
         INIT => init::main(),
@@ -52,10 +55,17 @@ pub fn play(arguments: &[OsString], script: Script) -> Option<ExitCode> {
 /// Plays the program that the first argument names.
 #[must_use]
 pub fn play_program(arguments: &[OsString]) -> ExitCode {
+    hear_signals();
     let name = program(arguments);
     let arguments = arguments.iter().cloned();
     match name {
         Some("shop") => crate::apps::main(arguments),
         _ => ExitCode::FAILURE,
     }
+}
+
+/// Signals that the lab's own processes hold back for themselves would stay held back in what they start.
+fn hear_signals() {
+    // Fails for no set of ours.
+    let _ = SigSet::empty().thread_set_mask();
 }

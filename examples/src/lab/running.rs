@@ -3,11 +3,10 @@
 //! Every method may be called from any thread of the daemon; each blocks until it is done.
 
 use std::{
-    collections::BTreeMap,
     ffi::OsString,
     fs, io,
     net::IpAddr,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{
@@ -15,26 +14,27 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow};
+use douane_proto::resource::Resource;
 
 use crate::lab::{
     capture::Capture,
-    confine::Confinement,
-    control_plane::{Office, append_to},
+    control_plane::Office,
     folder,
-    hosts::hosts_file,
-    issuer::{Bearer, Issuer, TOKEN_LIFE},
+    issuer::{Issuer, TOKEN_LIFE},
     links,
-    mounts::{LAB_PROGRAM, PodFiles},
-    objects::{self, Readiness},
-    plan::{ContainerPlan, Plan, PodPlan},
+    mounts::PodFiles,
+    paperwork::{Paperwork, hosts_of},
+    plan::Plan,
     pod::{Furniture, Room},
-    processes::{Backoff, Kept, Restart, say},
-    programs, roles,
-    sidecar::{self, Exemption, Privilege, Sidecar, clean_environment},
+    processes::Kept,
+    programs,
+    resident::{Part, Pod, application},
+    roles,
+    sidecar::{Exemption, Privilege},
     spec::{Folder, Options, Spec},
     state::{private_dir, write_whole},
     status, watch,
@@ -50,27 +50,14 @@ pub(super) struct Inner {
     options: Options,
     state: PathBuf,
     resources: PathBuf,
-    generated: PathBuf,
     logs: PathBuf,
     office: Office,
-    issuer: Issuer,
+    papers: Paperwork,
     exemption: Exemption,
     plan: Mutex<Plan>,
     pods: Mutex<Vec<Arc<Pod>>>,
     control_plane: Mutex<Option<Kept>>,
     stopping: AtomicBool,
-}
-
-/// A pod that runs.
-pub struct Pod {
-    plan: PodPlan,
-    room: Arc<Room>,
-    files: PodFiles,
-    exemption: Exemption,
-    logs: PathBuf,
-    sidecar: Mutex<Option<Kept>>,
-    containers: Mutex<Vec<Kept>>,
-    ready: AtomicBool,
 }
 
 impl Lab {
@@ -88,8 +75,8 @@ impl Lab {
         let _ = fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
         let _ = fs::write("/proc/sys/net/bridge/bridge-nf-call-ip6tables", "0");
         lab.open_rooms()?;
-        lab.inner.write_services()?;
-        if lab.pods().iter().any(|it| it.plan.injected) {
+        lab.inner.papers.write_services(&locked(&lab.inner.plan))?;
+        if lab.pods().iter().any(|it| it.plan().injected) {
             lab.start_control_plane()?;
         }
         lab.bring_up_pods()?;
@@ -128,12 +115,8 @@ impl Lab {
     /// # Errors
     /// It cannot be started.
     pub fn spawn<S: Into<OsString>>(&self, pod: &str, command: impl IntoIterator<Item = S>) -> Result<Child> {
-        let pod = self.pod(pod)?;
         let command: Vec<OsString> = command.into_iter().map(Into::into).collect();
-        let container = pod.plan.containers.first().context("a pod has a container")?;
-        let mut process = pod.process(container, &command);
-        process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        pod.room.spawn(process)?.with_context(|| format!("start {command:?} in {}", pod.plan.metadata.key()))
+        self.pod(pod)?.spawn(&command)
     }
 
     /// Starts a program in the bridge's network, outside of every pod: an outside host.
@@ -242,12 +225,8 @@ impl Lab {
         }
         let pods = self.pods();
         let deadline = Instant::now() + GRACE;
-        let rounds: [fn(&Pod) -> Vec<Kept>; 2] = [
-            |pod| std::mem::take(&mut *locked(&pod.containers)),
-            |pod| locked(&pod.sidecar).take().into_iter().collect(),
-        ];
-        for round in rounds {
-            let ending: Vec<Kept> = pods.iter().flat_map(|pod| round(pod)).collect();
+        for part in [Part::Applications, Part::Sidecar] {
+            let ending: Vec<Kept> = pods.iter().flat_map(|pod| pod.take(part)).collect();
             ending.iter().for_each(Kept::ask_to_end);
             ending.iter().for_each(|it| it.end_by(deadline));
         }
@@ -293,15 +272,17 @@ impl Lab {
             jwks,
             log: logs.join("control-plane.log"),
         };
+        let exemption = Exemption::of_this_lab(Privilege::of_this_lab());
+        let papers =
+            Paperwork { generated, record: state.join(status::RECORD), issuer, owner: exemption.owner() };
         let inner = Inner {
             options,
             state,
             resources,
-            generated,
             logs,
             office,
-            issuer,
-            exemption: Exemption::of_this_lab(Privilege::of_this_lab()),
+            papers,
+            exemption,
             plan: Mutex::new(plan),
             pods: Mutex::default(),
             control_plane: Mutex::default(),
@@ -316,8 +297,7 @@ impl Lab {
         for (number, pod) in plan.pods.iter().enumerate() {
             let metadata = &pod.metadata;
             let folder = inner.state.join("pods").join(format!("{}.{}", metadata.namespace, metadata.name));
-            let hosts = hosts_file(&metadata.name, &pod.addresses.both(), &plan.hosts(pod));
-            let files = PodFiles::make(folder, &hosts)?;
+            let files = PodFiles::make(folder, &hosts_of(pod, &plan))?;
             let furniture = Furniture {
                 name: metadata.name.clone(),
                 number,
@@ -327,22 +307,12 @@ impl Lab {
             };
             let logs = inner.logs.join(&metadata.namespace);
             fs::create_dir_all(&logs).with_context(|| format!("make {}", logs.display()))?;
-            let pod = Pod {
-                plan: pod.clone(),
-                room: Arc::new(Room::open(furniture)?),
-                files,
-                exemption: inner.exemption,
-                logs,
-                sidecar: Mutex::default(),
-                containers: Mutex::default(),
-                ready: AtomicBool::new(false),
-            };
-            inner.write_token(&pod)?;
-            inner.write_pod(&pod)?;
+            let pod = Pod::new(pod.clone(), Room::open(furniture)?, files, inner.exemption, logs);
+            inner.papers.write_token(&pod)?;
+            inner.papers.write_pod(&pod)?;
             locked(&inner.pods).push(Arc::new(pod));
         }
-        drop(plan);
-        inner.write_record()
+        inner.papers.write_record(&locked(&inner.pods))
     }
 
     fn bring_up_pods(&self) -> Result<()> {
@@ -369,81 +339,24 @@ impl Lab {
 
 impl Inner {
     fn bring_up(&self, pod: &Arc<Pod>) -> Result<()> {
-        if pod.plan.injected {
-            fs::copy(self.office.bundle(), pod.files.secrets().join("bundle.pem"))
-                .context("hand out the bundle")?;
-            sidecar::install_rules(&pod.room, self.exemption)?;
-            let sidecar = Sidecar {
-                pod: pod.plan.clone(),
-                room: Arc::clone(&pod.room),
-                exemption: self.exemption,
-                log: pod.log(),
-            };
-            *locked(&pod.sidecar) = Some(sidecar.start(&self.options)?);
-            sidecar::wait_ready(&pod.plan, &pod.log())?;
+        if pod.plan().injected {
+            pod.start_sidecar(&self.office.bundle(), &self.options)?;
         }
-        for container in &pod.plan.containers {
-            if self.stopping.load(Ordering::SeqCst) {
-                return Ok(());
-            }
-            let kept = pod.start(container)?;
-            locked(&pod.containers).push(kept);
+        if self.stops() {
+            return Ok(());
         }
-        pod.wait_listening()?;
-        pod.ready.store(true, Ordering::SeqCst);
-        self.write_pod(pod)?;
-        self.write_record()
+        pod.start_containers()?;
+        self.papers.write_pod(pod)?;
+        self.papers.write_record(&locked(&self.pods))
     }
 
-    fn write_token(&self, pod: &Pod) -> Result<()> {
-        let bearer = Bearer {
-            namespace: &pod.plan.metadata.namespace,
-            service_account: &pod.plan.service_account,
-            pod: &pod.plan.metadata.name,
-            pod_uid: &pod.plan.uid,
-        };
-        let token = self.issuer.token(bearer, SystemTime::now())?;
-        let owner = self.exemption.owner();
-        // Owned before it is in place, so that the sidecar never meets a token that it may not read.
-        let path = pod.files.secrets().join("token");
-        let draft = pod.files.secrets().join(".token");
-        write_whole(&draft, token.as_bytes(), 0o400)?;
-        chown(&draft, Some(owner), Some(owner)).context("hand the token to the sidecar")?;
-        fs::rename(&draft, &path).context("put the token in place")
-    }
-
-    fn write_pod(&self, pod: &Pod) -> Result<()> {
-        let ready = if pod.ready.load(Ordering::SeqCst) { Readiness::Ready } else { Readiness::NotReady };
-        let (name, text) = objects::pod(&pod.plan, ready);
-        write_whole(&self.generated.join(name), text.as_bytes(), 0o600)
-    }
-
-    /// Writes the services' objects, and removes those of services that are gone.
-    pub(super) fn write_services(&self) -> Result<()> {
-        let wanted: BTreeMap<String, String> =
-            locked(&self.plan).services.iter().map(objects::service).collect();
-        for file in folder::files(&self.generated)? {
-            let name = file.file_name().and_then(|it| it.to_str()).unwrap_or_default();
-            if name.starts_with("service.") && !wanted.contains_key(name) {
-                fs::remove_file(&file)?;
-            }
-        }
-        for (name, text) in wanted {
-            let path = self.generated.join(name);
-            if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
-                write_whole(&path, text.as_bytes(), 0o600)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Rewrites the hosts files of all pods.
-    pub(super) fn write_hosts(&self) -> Result<()> {
-        let plan = locked(&self.plan);
+    /// Takes services and outside hosts from a changed folder to the pods and the control plane.
+    pub(super) fn change_services(&self, resources: &[Resource]) -> Result<()> {
+        let mut plan = locked(&self.plan);
+        plan.change_services(resources)?;
+        self.papers.write_services(&plan)?;
         for pod in locked(&self.pods).iter() {
-            let hosts =
-                hosts_file(&pod.plan.metadata.name, &pod.plan.addresses.both(), &plan.hosts(&pod.plan));
-            pod.files.write_hosts(&hosts)?;
+            pod.files().write_hosts(&hosts_of(pod.plan(), &plan))?;
         }
         Ok(())
     }
@@ -451,11 +364,7 @@ impl Inner {
     /// Replaces every pod's token.
     pub(super) fn write_tokens(&self) -> Result<()> {
         let pods = locked(&self.pods).clone();
-        pods.iter().try_for_each(|pod| self.write_token(pod))
-    }
-
-    pub(super) fn plan(&self) -> MutexGuard<'_, Plan> {
-        locked(&self.plan)
+        pods.iter().try_for_each(|pod| self.papers.write_token(pod))
     }
 
     pub(super) fn resources(&self) -> &Path {
@@ -465,136 +374,6 @@ impl Inner {
     pub(super) fn stops(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
-
-    /// Writes what `lab exec` and `lab status` read.
-    fn write_record(&self) -> Result<()> {
-        let pods = locked(&self.pods);
-        let record =
-            status::Record { daemon: std::process::id(), pods: pods.iter().map(|it| it.record()).collect() };
-        write_whole(&self.state.join(status::RECORD), &serde_json::to_vec(&record)?, 0o600)
-    }
-}
-
-impl Pod {
-    /// What was planned.
-    #[must_use]
-    pub fn plan(&self) -> &PodPlan {
-        &self.plan
-    }
-
-    /// The sidecar's log, or that of the first container where there is no sidecar.
-    #[must_use]
-    pub fn log(&self) -> PathBuf {
-        match self.plan.containers.first() {
-            Some(first) if !self.plan.injected => self.log_of(&first.name),
-            _ => self.log_of(SIDECAR),
-        }
-    }
-
-    /// The log of one container.
-    #[must_use]
-    pub fn log_of(&self, container: &str) -> PathBuf {
-        self.logs.join(format!("{}.{container}.log", self.plan.metadata.name))
-    }
-
-    /// Does `work` in the pod's namespaces.
-    ///
-    /// # Errors
-    /// The pod is gone.
-    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        self.room.run(work)
-    }
-
-    fn names(&self) -> status::Names<'_> {
-        status::Names {
-            namespace: &self.plan.metadata.namespace,
-            pod: &self.plan.metadata.name,
-            deployment: self.plan.deployment.as_deref(),
-        }
-    }
-
-    fn start(self: &Arc<Self>, container: &ContainerPlan) -> Result<Kept> {
-        let name = format!("{} {}", self.plan.metadata.key(), container.name);
-        let (pod, container) = (Arc::clone(self), container.clone());
-        Kept::start(name, Restart::Always, BACKOFF, move || {
-            let command: Vec<OsString> = container.command.iter().map(Into::into).collect();
-            let log = append_to(&pod.log_of(&container.name))?;
-            let mut process = pod.process(&container, &command);
-            process.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-            pod.room.spawn(process)?.with_context(|| format!("start {command:?}"))
-        })
-    }
-
-    fn process(&self, container: &ContainerPlan, command: &[OsString]) -> Command {
-        let mut process = Command::new(LAB_PROGRAM);
-        process.args(self.confinement(container).arguments(command)).process_group(0);
-        clean_environment(&mut process, &self.environment(container));
-        process
-    }
-
-    fn environment(&self, container: &ContainerPlan) -> Vec<(String, String)> {
-        let mut env = vec![("HOSTNAME".to_owned(), self.plan.metadata.name.clone())];
-        env.extend_from_slice(&container.env);
-        env
-    }
-
-    fn confinement(&self, container: &ContainerPlan) -> Confinement {
-        application(self.exemption, container.run_as_user, PathBuf::from(&container.directory))
-    }
-
-    /// Waits a while for the declared ports; an application that opens them later is not an error.
-    fn wait_listening(&self) -> Result<()> {
-        let wanted: Vec<u16> =
-            self.plan.containers.iter().flat_map(|it| it.ports.iter().map(|it| it.number.value)).collect();
-        let deadline = Instant::now() + LISTENS;
-        loop {
-            let open = self.run(crate::lab::probe::listening)?;
-            let Some(missing) = wanted.iter().find(|it| !open.contains(it)) else { return Ok(()) };
-            if Instant::now() > deadline {
-                let key = self.plan.metadata.key();
-                say(&format!("{key}: nobody listens on its declared port {missing} yet"));
-                return Ok(());
-            }
-            thread::sleep(POLL);
-        }
-    }
-
-    pub(super) fn record(&self) -> status::PodRecord {
-        let plan = &self.plan;
-        let container = |it: &ContainerPlan| status::ContainerRecord {
-            name: it.name.clone(),
-            env: self.environment(it),
-            confinement: self
-                .confinement(it)
-                .arguments(&[])
-                .iter()
-                .map(|it| it.to_string_lossy().into())
-                .collect(),
-            log: self.log_of(&it.name),
-        };
-        status::PodRecord {
-            namespace: plan.metadata.namespace.clone(),
-            pod: plan.metadata.name.clone(),
-            deployment: plan.deployment.clone(),
-            service_account: plan.service_account.clone(),
-            addresses: plan.addresses.both().into(),
-            meshed: plan.injected,
-            ready: self.ready.load(Ordering::SeqCst),
-            thread: self.room.thread(),
-            log: self.log(),
-            containers: plan.containers.iter().map(container).collect(),
-        }
-    }
-}
-
-/// What an application keeps: nothing. As root it also becomes somebody else.
-fn application(exemption: Exemption, run_as: Option<u32>, directory: PathBuf) -> Confinement {
-    let id = match exemption {
-        Exemption::Uid(_) => Some(run_as.unwrap_or(NOBODY)),
-        // One uid only.
-        Exemption::Mark(_) => None,
-    };
-    Confinement { uid: id, gid: id, net_admin: false, directory }
 }
 
 /// rtnetlink brings a runtime of its own, which must not stand inside a caller's.
@@ -609,13 +388,5 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// When tokens are replaced.
 pub(super) const TOKEN_RENEWAL: Duration = Duration::from_secs(TOKEN_LIFE.as_secs() / 2);
 
-// The sidecar's place among a pod's logs.
-const SIDECAR: &str = "douane-proxy";
-// The uid of a container that asks for none, as root.
-const NOBODY: u32 = 65534;
 // For all of a lab to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
-const LISTENS: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(20);
-// As a kubelet's, which begins at 10 s; people wait here.
-const BACKOFF: Backoff = Backoff { first: Duration::from_millis(500), most: Duration::from_secs(30) };

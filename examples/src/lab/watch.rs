@@ -80,9 +80,7 @@ impl Seen {
             self.said_pods = true;
             say("pods came or went in the folder; the lab takes them at its next start");
         }
-        let changed = lab.plan().change_services(&resources);
-        let written = changed.and_then(|()| lab.write_services()).and_then(|()| lab.write_hosts());
-        if let Err(error) = written {
+        if let Err(error) = lab.change_services(&resources) {
             say(&format!("the changed folder is not taken: {error:#}"));
         }
     }
