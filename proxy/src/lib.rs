@@ -5,12 +5,14 @@
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
 //! `main > cli > app > inbound | outbound | admin > exchange > authz | identity | discovery | telemetry > net >
-//! tls | redirect | config | refusal | shutdown > douane-proto`.
+//! tls | redirect | config | backoff | refusal | shutdown > douane-proto`.
 
 pub mod authz;
+pub mod backoff;
 pub mod config;
 pub mod discovery;
 pub mod exchange;
+pub mod identity;
 pub mod inbound;
 pub mod net;
 pub mod outbound;

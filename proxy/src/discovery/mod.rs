@@ -1,19 +1,42 @@
 //! The long stream to the control plane becomes the live `Snapshot`, and questions about unknown destinations.
+//!
+//! - [`follow`]: the stream: connects, applies, keeps the last good state, comes back
+//! - `watched`: what was asked, what is in use, what may be forgotten (pure)
+//!
+//! Knows not what an answer is good for (`outbound`), nor what the policies mean (`douane-proto`).
 
-use std::sync::Arc;
+pub mod follow;
+mod watched;
+
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use douane_proto::{
     policy::PolicySet,
     snapshot::{Found, Question, Snapshot},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
-/// What the rest of the sidecar holds of discovery. Cheap to clone.
+use self::watched::{Asking, Watched};
+
+/// How long a first use of an unknown destination waits for an answer (design.md rule 7).
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
+/// What the rest of the sidecar holds of discovery. Cheap to clone; belongs to one thread.
 #[derive(Debug, Clone)]
 pub struct Mesh {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     policies: watch::Receiver<Arc<PolicySet>>,
-    questions: mpsc::Sender<Question>,
+    questions: Rc<Questions>,
+}
+
+/// What was asked for, shared with the stream's task.
+#[derive(Debug, Default)]
+struct Questions {
+    watched: RefCell<Watched>,
+    fresh: Notify,
 }
 
 impl Mesh {
@@ -32,10 +55,19 @@ impl Mesh {
     /// Looks a destination up: at once when the answer is held, else asks and waits at most 1 s (design.md rule 7).
     /// `None` when no answer came in time: the control plane is down or overloaded.
     pub async fn find(&self, question: Question) -> Option<Found> {
-        if let Some(found) = self.snapshot.borrow().answers.get(&question) {
-            return Some(found.clone());
+        let held = self.snapshot.borrow().answers.get(&question).cloned();
+        let asking = self.questions.watched.borrow_mut().want(&question, Instant::now());
+        if held.is_some() {
+            return held;
         }
-        self.questions.send(question).await.ok()?;
-        None
+        match asking {
+            Asking::Now => self.questions.fresh.notify_one(),
+            Asking::Already => {}
+            Asking::TooMany => return None,
+        }
+        let mut snapshot = self.snapshot.clone();
+        let answered = snapshot.wait_for(|snapshot| snapshot.answers.contains_key(&question));
+        let snapshot = tokio::time::timeout(ANSWER_LIMIT, answered).await.ok()?.ok()?;
+        snapshot.answers.get(&question).cloned()
     }
 }
