@@ -1,9 +1,14 @@
 //! The sidecar's configuration: parsed once, typed, with its defaults here. A leaf: imports nothing of the sidecar.
+//!
+//! What changes while it runs (policies, workloads, roots) comes by discovery, not by configuration.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use douane_proto::id::{TrustDomain, WorkloadId};
+use serde::{Serialize, Serializer};
 
 /// All that a sidecar must be told.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Config {
     /// The pod's namespace.
     pub namespace: String,
@@ -11,26 +16,149 @@ pub struct Config {
     pub pod: String,
     /// The pod's addresses.
     pub pod_ips: Vec<IpAddr>,
-    /// Control plane, such as `https://10.77.0.1:15012`.
-    pub control_plane: String,
+    /// Where the control plane is.
+    #[serde(serialize_with = "as_text")]
+    pub control_plane: ControlPlaneAddress,
+    /// The SPIFFE ID of the control plane.
+    #[serde(serialize_with = "as_text")]
+    pub control_plane_id: WorkloadId,
     /// PEM roots that the control plane's own certificate must chain to on first contact; a file, read at each connect.
     pub bundle_file: PathBuf,
-    /// The SPIFFE ID of the control plane.
-    pub control_plane_id: String,
-    /// A projected service account token; read anew at each issue.
-    pub token_file: Option<PathBuf>,
+    /// A projected service account token, or a join token; read anew at each issue.
+    pub token_file: PathBuf,
     /// SO_MARK of our sockets, in the lab.
     pub mark: Option<u32>,
     /// Wanted lifetime of our certificate; `None` asks for the authority's default.
     pub leaf_lifetime: Option<Duration>,
+    /// Where the admin socket lies.
+    pub run_dir: PathBuf,
+    /// Ports that we listen on.
+    pub ports: Ports,
+    /// What is told of the traffic.
+    pub telemetry: Telemetry,
+    /// How we end.
+    pub drain: Drain,
+}
+
+/// Ports that we listen on; 0 lets the kernel choose.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Ports {
+    /// Redirected connections of the pod, on loopback only.
+    pub outbound: u16,
+    /// Redirected connections to the pod.
+    pub inbound: u16,
+    /// Health and metrics.
+    pub health: u16,
+}
+
+/// What is told of the traffic.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Telemetry {
+    /// Log filter, such as `info` or `info,douane_proxy::outbound=debug`.
+    pub log: String,
     /// Share of new traces that are exported.
     pub trace_ratio: f64,
     /// OTLP/gRPC collector, such as `http://127.0.0.1:4317`.
     pub otlp_endpoint: Option<String>,
-    /// `OTEL_SERVICE_NAME`: what telemetry calls the workload; the control plane's name for it by default.
+    /// What telemetry calls the workload, if not as the control plane says.
     pub service_name: Option<String>,
-    /// `OTEL_RESOURCE_ATTRIBUTES`: `key=value,…`, added to what spans say of the workload.
-    pub resource_attributes: Option<String>,
-    /// `deployment.environment.name` of spans and logs.
+    /// The environment's name.
     pub environment: Option<String>,
+    /// More resource attributes of spans, `key=value,key=value`.
+    pub resource_attributes: String,
+}
+
+/// How we end.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Drain {
+    /// Serving goes on for this long after we said that we are not ready, so that peers learn of it first.
+    pub delay: Duration,
+    /// What still runs after this is dropped.
+    pub limit: Duration,
+}
+
+/// `https://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlPlaneAddress {
+    /// A name or an address.
+    pub host: String,
+    /// A port.
+    pub port: u16,
+}
+
+/// Not of the form `https://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not of the form https://host:port")]
+pub struct NotAnAddress(String);
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { delay: Duration::ZERO, limit: Duration::from_secs(30) }
+    }
+}
+
+impl Config {
+    /// The SPIFFE ID of the control plane in a trust domain.
+    ///
+    /// # Errors
+    /// Never for a valid trust domain.
+    pub fn control_plane_of(domain: &TrustDomain) -> Result<WorkloadId, douane_proto::id::IdError> {
+        WorkloadId::new(domain, "douane-system", "douane-ca")
+    }
+}
+
+impl FromStr for ControlPlaneAddress {
+    type Err = NotAnAddress;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        let wrong = || NotAnAddress(text.to_owned());
+        let authority = text.strip_prefix("https://").ok_or_else(wrong)?.trim_end_matches('/');
+        let (host, port) = authority.rsplit_once(':').ok_or_else(wrong)?;
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let plain = (!host.is_empty() && !host.contains([':', '/', '@', '['])).then_some(host);
+        Ok(Self {
+            host: bracketed.or(plain).ok_or_else(wrong)?.to_owned(),
+            port: port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?,
+        })
+    }
+}
+
+impl fmt::Display for ControlPlaneAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "https://[{}]:{}", self.host, self.port),
+            false => write!(f, "https://{}:{}", self.host, self.port),
+        }
+    }
+}
+
+fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_plane_is_named_by_scheme_host_and_port() {
+        for text in [
+            "https://10.77.0.1:15012",
+            "https://[fd77::1]:15012",
+            "https://douane-ca.douane-system.svc:15012",
+        ] {
+            assert_eq!(text.parse::<ControlPlaneAddress>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "http://a:1",
+            "https://a",
+            "https://:1",
+            "https://a:0",
+            "https://fd77::1:15012",
+            "https://a:b",
+        ] {
+            assert!(text.parse::<ControlPlaneAddress>().is_err(), "{text:?} must be refused");
+        }
+    }
 }

@@ -7,8 +7,11 @@
 //! `main > cli > app > inbound | outbound | admin > exchange > authz | identity | discovery | telemetry > net >
 //! tls | redirect | config | backoff | refusal | shutdown > douane-proto`.
 
+pub mod admin;
+pub mod app;
 pub mod authz;
 pub mod backoff;
+pub mod cli;
 pub mod config;
 pub mod discovery;
 pub mod exchange;

@@ -297,7 +297,8 @@ mod tests {
         let bundle = Arc::new(TrustBundle { trust_domain, roots: Vec::new(), epoch: 0, sequence: 0 });
         let identity = watch::channel(Arc::new(Identity { svid, bundle, generation: 1 })).1;
         let control_plane = ControlPlane {
-            address: "127.0.0.1:1".parse().unwrap(),
+            host: "127.0.0.1".to_owned(),
+            port: 1,
             id,
             bundle_file: PathBuf::new(),
             dialer: Dialer::new(|_| async { Err(std::io::ErrorKind::NotFound.into()) }),

@@ -46,6 +46,12 @@ impl Mesh {
         Arc::clone(&self.snapshot.borrow())
     }
 
+    /// What is known, now and later.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.clone()
+    }
+
     /// The law, which changes only when policies change (not on every workload delta).
     #[must_use]
     pub fn policies(&self) -> watch::Receiver<Arc<PolicySet>> {

@@ -47,8 +47,10 @@ pub struct Dialer(Arc<dyn Fn(SocketAddr) -> Connecting + Send + Sync>);
 /// Where the control plane is, who it must be, and how it is trusted before anything else is known.
 #[derive(Debug, Clone)]
 pub struct ControlPlane {
-    /// Where to connect.
-    pub address: SocketAddr,
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
     /// Who must answer.
     pub id: WorkloadId,
     /// PEM roots for the first contact; read anew at each connect, since it may be replaced.
@@ -69,10 +71,10 @@ pub enum ChannelError {
         reason: String,
     },
     /// No connection.
-    #[error("connect to the control plane at {address}: {reason}")]
+    #[error("connect to the control plane at {host}: {reason}")]
     Connect {
         /// Where.
-        address: SocketAddr,
+        host: String,
         /// What went wrong.
         reason: String,
     },
@@ -144,30 +146,37 @@ impl ControlPlane {
     }
 
     async fn open(&self, config: Arc<ClientConfig>) -> Result<Channel, ChannelError> {
-        let connect = self.secure(config);
-        let limit =
-            || ChannelError::Connect { address: self.address, reason: "no answer in time".to_owned() };
-        let stream = tokio::time::timeout(CONNECT_LIMIT, connect).await.map_err(|_| limit())??;
-        let fail = |error: &dyn std::error::Error| ChannelError::Connect {
-            address: self.address,
-            reason: error.to_string(),
-        };
-        // The scheme only satisfies tonic: the stream below it is ours.
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address))
-            .map_err(|error| fail(&error))?
+        let connect = tokio::time::timeout(CONNECT_LIMIT, self.secure(config));
+        let stream = connect.await.map_err(|_| self.fail("no answer in time"))??;
+        // The scheme and the name only satisfy tonic: the stream below is ours.
+        let endpoint = Endpoint::from_static("http://control-plane")
             .connect_timeout(CONNECT_LIMIT)
             .http2_keep_alive_interval(KEEPALIVE_EVERY)
             .keep_alive_timeout(KEEPALIVE_LIMIT)
             .keep_alive_while_idle(true);
-        endpoint.connect_with_connector(Once(Some(stream))).await.map_err(|error| fail(&error))
+        endpoint.connect_with_connector(Once(Some(stream))).await.map_err(|error| self.fail(error))
     }
 
     async fn secure(&self, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, ChannelError> {
-        let fail =
-            |error: io::Error| ChannelError::Connect { address: self.address, reason: error.to_string() };
-        let socket = (self.dialer.0)(self.address).await.map_err(fail)?;
-        let connect = TlsConnector::from(config).connect(ServerName::from(self.address.ip()), socket);
-        Ok(connect.await.map_err(fault::from_io)?)
+        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
+        let mut failure = self.fail("the name has no address");
+        for address in found.map_err(|error| self.fail(error))? {
+            match (self.dialer.0)(address).await {
+                Ok(socket) => {
+                    let name = ServerName::from(address.ip());
+                    return Ok(TlsConnector::from(config)
+                        .connect(name, socket)
+                        .await
+                        .map_err(fault::from_io)?);
+                }
+                Err(error) => failure = self.fail(error),
+            }
+        }
+        Err(failure)
+    }
+
+    fn fail(&self, reason: impl ToString) -> ChannelError {
+        ChannelError::Connect { host: format!("{}:{}", self.host, self.port), reason: reason.to_string() }
     }
 }
 

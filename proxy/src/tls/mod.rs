@@ -51,6 +51,12 @@ impl Mtls {
         Arc::clone(&self.identity.borrow())
     }
 
+    /// The identity, now and later.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<Identity>> {
+        self.identity.clone()
+    }
+
     /// Server side. The caller bounds it in time.
     ///
     /// # Errors

@@ -1,0 +1,102 @@
+//! Port 15020, which anybody reaches without TLS: readiness, liveness and metrics, and nothing that helps a stranger.
+//! A small server with small bounds: each connection carries one request.
+
+use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+
+use super::health::{Health, Phase};
+use crate::telemetry::access::Telemetry;
+
+/// Connections served at once; probes and a scraper need a handful.
+const MOST_CONNECTIONS: usize = 64;
+/// From accepting to the last byte of the answer.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
+const HEADER_LIMIT: Duration = Duration::from_secs(5);
+/// Out of descriptors: give others time to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What is served.
+#[derive(Debug, Clone)]
+pub struct Public {
+    /// Are we ready?
+    pub health: Health,
+    /// What is counted.
+    pub telemetry: Rc<Telemetry>,
+}
+
+impl Public {
+    /// Serves for ever.
+    pub async fn run(self, listener: TcpListener) {
+        let seats = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        while let Ok(seat) = Arc::clone(&seats).acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let public = self.clone();
+                    tokio::task::spawn_local(async move {
+                        let _seat = seat;
+                        public.serve(stream).await;
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accept on the health port");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(&self, stream: TcpStream) {
+        let answer = service_fn(|request| std::future::ready(Ok::<_, Infallible>(self.answer(&request))));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_LIMIT)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), answer);
+        match tokio::time::timeout(CONNECTION_LIMIT, connection).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a connection on the health port"),
+            Err(_) => tracing::debug!("a connection on the health port took too long"),
+        }
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+        }
+        match request.uri().path() {
+            "/readyz" => self.readiness(),
+            "/livez" => plain(StatusCode::OK, "alive\n"),
+            "/metrics" => {
+                let mut answer = plain(StatusCode::OK, self.telemetry.metrics.encode());
+                answer
+                    .headers_mut()
+                    .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(OPENMETRICS));
+                answer
+            }
+            _ => plain(StatusCode::NOT_FOUND, "not here\n"),
+        }
+    }
+
+    fn readiness(&self) -> Response<Full<Bytes>> {
+        let phase = self.health.phase();
+        let status = if phase == Phase::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        plain(status, format!("{}\n", phase.text()))
+    }
+}
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(text.into()));
+    *answer.status_mut() = status;
+    answer
+}

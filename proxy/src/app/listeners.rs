@@ -1,0 +1,84 @@
+//! What is bound: redirected connections on loopback (the pod's own) and on every address (its peers'), the health
+//! port, and the admin socket. Where the kernel knows no IPv6, IPv4 alone is served.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use anyhow::Context as _;
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::{admin::socket, config::Config, net::socket::Sockets};
+
+/// Bound sockets.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    /// One for each address family.
+    pub(super) outbound: Vec<TcpListener>,
+    /// For both families.
+    pub(super) inbound: TcpListener,
+    /// For both families.
+    pub(super) health: TcpListener,
+    pub(super) admin: UnixListener,
+}
+
+/// Where a sidecar listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// Redirected connections of the pod.
+    pub outbound: Vec<SocketAddr>,
+    /// Redirected connections to the pod.
+    pub inbound: SocketAddr,
+    /// Health and metrics.
+    pub health: SocketAddr,
+}
+
+impl Listeners {
+    pub(super) fn bind(config: &Config, sockets: Sockets) -> anyhow::Result<Self> {
+        let run_dir = &config.run_dir;
+        let admin = socket::bind(run_dir).with_context(|| {
+            format!("open the admin socket in {} (choose another place by --run-dir)", run_dir.display())
+        })?;
+        Ok(Self {
+            outbound: loopback(sockets, config.ports.outbound)?,
+            inbound: wildcard(sockets, config.ports.inbound)?,
+            health: wildcard(sockets, config.ports.health)?,
+            admin,
+        })
+    }
+
+    pub(super) fn addresses(&self) -> io::Result<Addresses> {
+        Ok(Addresses {
+            outbound: self.outbound.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?,
+            inbound: self.inbound.local_addr()?,
+            health: self.health.local_addr()?,
+        })
+    }
+}
+
+fn loopback(sockets: Sockets, port: u16) -> anyhow::Result<Vec<TcpListener>> {
+    let v4 = listen(sockets, Ipv4Addr::LOCALHOST.into(), port)?;
+    match sockets.listen((Ipv6Addr::LOCALHOST, port).into()) {
+        Ok(v6) => Ok(vec![v4, v6]),
+        Err(error) if is_without_ipv6(&error) => Ok(vec![v4]),
+        Err(error) => Err(error).with_context(|| format!("listen on [::1]:{port}")),
+    }
+}
+
+fn wildcard(sockets: Sockets, port: u16) -> anyhow::Result<TcpListener> {
+    match sockets.listen((Ipv6Addr::UNSPECIFIED, port).into()) {
+        Err(error) if is_without_ipv6(&error) => listen(sockets, Ipv4Addr::UNSPECIFIED.into(), port),
+        bound => bound.with_context(|| format!("listen on [::]:{port}")),
+    }
+}
+
+fn listen(sockets: Sockets, address: IpAddr, port: u16) -> anyhow::Result<TcpListener> {
+    sockets.listen((address, port).into()).with_context(|| format!("listen on {address}:{port}"))
+}
+
+fn is_without_ipv6(error: &io::Error) -> bool {
+    // EAFNOSUPPORT: no IPv6 in the kernel; EADDRNOTAVAIL: disabled on this machine.
+    let without = [rustix::io::Errno::AFNOSUPPORT, rustix::io::Errno::ADDRNOTAVAIL];
+    without.map(|errno| Some(errno.raw_os_error())).contains(&error.raw_os_error())
+}

@@ -1,0 +1,252 @@
+//! The sidecar as a whole: binds, starts in order (certificate, law, traffic), watches over what must not die, and ends
+//! in order (not ready, inbound, outbound, telemetry). Wires the rooms; decides nothing of theirs.
+//!
+//! - `listeners`: what is bound; `voice`: logs, metrics and spans; `traffic`: the two sides of the data path
+//!
+//! Everything runs on one thread ([`runtime`]): nothing on the data path is locked.
+
+mod listeners;
+mod traffic;
+mod voice;
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    io,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    runtime::{Builder, LocalOptions, LocalRuntime},
+    sync::watch,
+    task::JoinSet,
+};
+
+pub use self::listeners::Addresses;
+use self::{listeners::Listeners, traffic::Shutdowns, voice::Voice};
+use crate::{
+    admin::{
+        health::{Health, Phase},
+        public::Public,
+        socket::{Admin, Live},
+    },
+    config::{Config, Drain},
+    discovery::{Mesh, follow::Follower},
+    identity::{
+        issuer::Issuer,
+        renew::{self, Outcome},
+    },
+    net::socket::Sockets,
+    shutdown::{Drained, Stop},
+    telemetry::metrics::Renewal,
+    tls::{
+        self, Mtls,
+        channel::{ControlPlane, Dialer},
+    },
+};
+
+/// Opening a socket to one address of the control plane.
+const DIAL_LIMIT: Duration = Duration::from_secs(3);
+
+/// A sidecar whose sockets are bound.
+#[derive(Debug)]
+pub struct App {
+    config: Rc<Config>,
+    sockets: Sockets,
+    listeners: Listeners,
+}
+
+/// Tasks without which the sidecar would be half alive; each ends with its name.
+type Critical = JoinSet<&'static str>;
+
+/// The runtime that a sidecar runs on: one thread, which sends what was gathered before it sleeps.
+///
+/// # Errors
+/// As the kernel says.
+pub fn runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(tls::park_flush)
+        .build_local(LocalOptions::default())
+}
+
+/// Keeps keys out of core dumps and of other processes' reach, and takes the descriptors that we may have.
+///
+/// # Errors
+/// As the kernel says.
+pub fn harden() -> anyhow::Result<()> {
+    use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit};
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("forbid core dumps")?;
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).context("raise the limit of open files")
+}
+
+impl App {
+    /// Binds all sockets; nothing is served yet. Must be called on the [`runtime`].
+    ///
+    /// # Errors
+    /// Which socket could not be bound, and why.
+    pub fn bind(config: Config) -> anyhow::Result<Self> {
+        let sockets = Sockets { mark: config.mark };
+        let listeners = Listeners::bind(&config, sockets)?;
+        Ok(Self { config: Rc::new(config), sockets, listeners })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn addresses(&self) -> io::Result<Addresses> {
+        self.listeners.addresses()
+    }
+
+    /// Runs until SIGTERM or SIGINT has drained it, or a second one ended it.
+    ///
+    /// # Errors
+    /// What it could not start with, or which critical task died.
+    pub async fn run_until_signalled(self) -> anyhow::Result<()> {
+        let stop = Stop::default();
+        tokio::select! {
+            done = self.run(stop.clone()) => done,
+            failed = stop.on_signals() => failed.context("catch signals"),
+        }
+    }
+
+    /// Runs until `stop` has drained it.
+    ///
+    /// # Errors
+    /// What it could not start with, or which critical task died.
+    pub async fn run(self, stop: Stop) -> anyhow::Result<()> {
+        let voice = Voice::new(&self.config, self.sockets)?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), config = ?self.config, "starting");
+        let ended = tokio::select! {
+            ended = self.serve(&voice, &stop) => ended,
+            () = stop.now.cancelled() => Ok(()),
+        };
+        if let Err(error) = &ended {
+            tracing::error!(error = format!("{error:#}"), "ending");
+        }
+        voice.flush().await;
+        ended
+    }
+
+    async fn serve(self, voice: &Voice, stop: &Stop) -> anyhow::Result<()> {
+        let Self { config, sockets, listeners } = self;
+        let Listeners { outbound, inbound, health, admin } = listeners;
+        let mut starting = Starting { config, sockets, critical: Critical::new(), live: Rc::default() };
+        let readiness = Health::default();
+        starting.answer_operators(voice, stop, &readiness, health, admin);
+        let (mtls, mesh) = tokio::select! {
+            footing = starting.gain_footing(voice, &readiness) => footing?,
+            () = stop.asked.cancelled() => return Ok(()),
+        };
+        let Starting { config, mut critical, .. } = starting;
+        let telemetry = Rc::clone(&voice.telemetry);
+        critical.spawn_local(named("telling of the live values", voice::tell(telemetry, mtls.clone(), mesh.clone())));
+        let sides = traffic::Sides::new(&mtls, &mesh, voice.ledger(config.telemetry.trace_ratio), sockets);
+        let shutdowns = sides.start(&mut critical, inbound, outbound);
+
+        readiness.set(Phase::Ready);
+        tracing::info!(id = %mtls.identity().svid.leaf.id, "ready");
+        tokio::select! {
+            () = stop.asked.cancelled() => {}
+            Some(ended) = critical.join_next() => bail!("{} ended", ended.unwrap_or("a critical task")),
+        }
+        readiness.set(Phase::Draining);
+        drain(config.drain, &shutdowns).await;
+        Ok(())
+    }
+}
+
+/// What exists before the first certificate.
+struct Starting {
+    config: Rc<Config>,
+    sockets: Sockets,
+    critical: Critical,
+    live: Rc<RefCell<Live>>,
+}
+
+impl Starting {
+    fn answer_operators(
+        &mut self,
+        voice: &Voice,
+        stop: &Stop,
+        health: &Health,
+        public: TcpListener,
+        socket: UnixListener,
+    ) {
+        let served = Public { health: health.clone(), telemetry: Rc::clone(&voice.telemetry) };
+        self.critical.spawn_local(named("the health port", served.run(public)));
+        let admin = Admin {
+            config: Rc::clone(&self.config),
+            level: voice.level.clone(),
+            stop: stop.clone(),
+            live: Rc::clone(&self.live),
+        };
+        self.critical.spawn_local(named("the admin socket", admin.run(socket)));
+    }
+
+    // The first certificate, then the first law. Both are tried until they come; both are kept fresh from then on.
+    async fn gain_footing(&mut self, voice: &Voice, health: &Health) -> anyhow::Result<(Mtls, Mesh)> {
+        let Config { namespace, pod, token_file, leaf_lifetime, .. } = &*self.config;
+        let control_plane = self.control_plane();
+        let mut issuer =
+            Issuer::new(control_plane.clone(), namespace.clone(), token_file.clone(), *leaf_lifetime);
+        let telemetry = Rc::clone(&voice.telemetry);
+        let told = move |outcome| {
+            telemetry.metrics.renewed(match outcome {
+                Outcome::Renewed => Renewal::Succeeded,
+                Outcome::Failed => Renewal::Failed,
+            });
+        };
+        let first = renew::first(&mut issuer, &told).await;
+        let (identity, identity_seen) = watch::channel(Arc::new(first));
+        let (bundles, bundles_seen) = watch::channel(None);
+        self.critical.spawn_local(named("renewal", renew::run(issuer, identity, bundles_seen, told)));
+        let mtls = Mtls::new(identity_seen.clone());
+        self.live.borrow_mut().mtls = Some(mtls.clone());
+        health.set(Phase::WithoutLaw);
+
+        let workload = format!("{namespace}/{pod}");
+        let (follower, mesh) = Follower::new(control_plane, workload, identity_seen, bundles);
+        self.critical.spawn_local(named("discovery", async { match follower.run().await {} }));
+        let mesh = mesh.await.context("discovery ended before it began")?;
+        self.live.borrow_mut().mesh = Some(mesh.clone());
+        Ok((mtls, mesh))
+    }
+
+    fn control_plane(&self) -> ControlPlane {
+        let sockets = self.sockets;
+        ControlPlane {
+            host: self.config.control_plane.host.clone(),
+            port: self.config.control_plane.port,
+            id: self.config.control_plane_id.clone(),
+            bundle_file: self.config.bundle_file.clone(),
+            dialer: Dialer::new(move |address| sockets.connect(address, DIAL_LIMIT)),
+        }
+    }
+}
+
+async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
+    task.await;
+    name
+}
+
+// Peers first: what they still send may need our outbound side to be answered.
+async fn drain(how: Drain, sides: &Shutdowns) {
+    tracing::info!(delay = ?how.delay, limit = ?how.limit, "draining");
+    tokio::time::sleep(how.delay).await;
+    let deadline = Instant::now() + how.limit;
+    for (side, shutdown) in [("inbound", &sides.inbound), ("outbound", &sides.outbound)] {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match shutdown.finish(left).await {
+            Drained::Whole => tracing::info!(side, "drained"),
+            Drained::Cut => tracing::warn!(side, "the time to drain is over, what still runs is dropped"),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The two sides of the data path, wired to the live values and to each other.
+
+use std::rc::Rc;
+
+use tokio::{net::TcpListener, sync::mpsc};
+
+use super::{Critical, named};
+use crate::{
+    discovery::Mesh,
+    exchange::ledger::Ledger,
+    inbound::Inbound,
+    net::{
+        hairpin::{self, Hairpin},
+        socket::Sockets,
+    },
+    outbound::Outbound,
+    shutdown::Shutdown,
+    tls::Mtls,
+};
+
+/// Both sides, not yet serving.
+#[derive(Debug)]
+pub(super) struct Sides {
+    inbound: Rc<Inbound>,
+    outbound: Rc<Outbound>,
+    hairpins: mpsc::Receiver<Hairpin>,
+    shutdowns: Shutdowns,
+}
+
+/// Each side drains on its own.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shutdowns {
+    pub(super) inbound: Shutdown,
+    pub(super) outbound: Shutdown,
+}
+
+impl Sides {
+    pub(super) fn new(mtls: &Mtls, mesh: &Mesh, ledger: Ledger, sockets: Sockets) -> Self {
+        let shutdowns = Shutdowns::default();
+        let (to_inbound, hairpins) = hairpin::channel();
+        let inbound =
+            Inbound::new(mesh.clone(), mtls.clone(), ledger.clone(), sockets, shutdowns.inbound.clone());
+        let shutdown = shutdowns.outbound.clone();
+        let outbound = Outbound::new(mesh.clone(), mtls.clone(), ledger, sockets, shutdown, to_inbound);
+        Self { inbound: Rc::new(inbound), outbound: Rc::new(outbound), hairpins, shutdowns }
+    }
+
+    /// Serves; the tasks end when their side has drained.
+    pub(super) fn start(
+        self,
+        critical: &mut Critical,
+        outbound: Vec<TcpListener>,
+        inbound: TcpListener,
+    ) -> Shutdowns {
+        critical.spawn_local(named("the inbound side", self.inbound.run(inbound, self.hairpins)));
+        critical.spawn_local(named("the outbound side", self.outbound.run(outbound)));
+        self.shutdowns
+    }
+}

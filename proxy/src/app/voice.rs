@@ -1,0 +1,104 @@
+//! What the sidecar tells: its log, the access log, metrics, and spans to a collector. Sets them up, keeps the figures
+//! of the live values, and sees that nothing is lost at the end.
+
+use std::{io, rc::Rc, time::Duration};
+
+use anyhow::Context as _;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    discovery::Mesh,
+    exchange::ledger::Ledger,
+    net::socket::Sockets,
+    telemetry::{
+        access::{Spans, Telemetry},
+        log::{self, Level, LogError},
+        metrics::Metrics,
+        otlp::{self, Collector},
+        resource::{self, Attributes},
+        trace::Sampler,
+        writer::{LineWriter, LostLines},
+    },
+    tls::Mtls,
+};
+
+/// The log's last lines, before the process ends.
+const FLUSH_LOG: Duration = Duration::from_secs(1);
+/// The last spans: the exporter gives itself two seconds.
+const FLUSH_SPANS: Duration = Duration::from_secs(3);
+
+/// Logs, metrics, spans.
+#[derive(Debug)]
+pub(super) struct Voice {
+    pub(super) telemetry: Rc<Telemetry>,
+    /// `None` when the log belongs to somebody else in this process.
+    pub(super) level: Option<Level>,
+    stop: CancellationToken,
+    exporter: Option<JoinHandle<()>>,
+}
+
+impl Voice {
+    pub(super) fn new(config: &Config, sockets: Sockets) -> anyhow::Result<Self> {
+        let told = &config.telemetry;
+        let attributes = Attributes::parse(&told.resource_attributes).context("resource attributes")?;
+        let origin = resource::origin(
+            told.service_name.as_deref(),
+            told.environment.as_deref(),
+            &config.namespace,
+            &config.pod,
+            &attributes,
+        );
+        let lost = LostLines::default();
+        let writer = LineWriter::new(io::stdout(), lost.clone()).context("start the log's thread")?;
+        let level = match log::install(&origin, &told.log, writer.clone()) {
+            Ok(level) => Some(level),
+            // Another sidecar of this process has it: in tests.
+            Err(LogError::Installed(_)) => None,
+            Err(error) => return Err(error).context("set the log up"),
+        };
+        let collector = told.otlp_endpoint.as_deref();
+        let collector = collector.map(|endpoint| Collector::new(endpoint, sockets, attributes)).transpose()?;
+        let spans = if collector.is_some() { Spans::Export } else { Spans::Discard };
+        let telemetry = Telemetry::new(origin, Some(writer), Metrics::new(&lost), spans);
+        let stop = CancellationToken::new();
+        let exporter = collector.map(|collector| {
+            tokio::task::spawn_local(otlp::run(Rc::clone(&telemetry), collector, stop.clone()))
+        });
+        Ok(Self { telemetry, level, stop, exporter })
+    }
+
+    pub(super) fn ledger(&self, root_ratio: f64) -> Ledger {
+        Ledger::new(Rc::clone(&self.telemetry), Sampler { root_ratio })
+    }
+
+    /// Sends what is left, within a bounded time.
+    pub(super) async fn flush(self) {
+        self.stop.cancel();
+        if let Some(exporter) = self.exporter {
+            let _ = tokio::time::timeout(FLUSH_SPANS, exporter).await;
+        }
+        self.telemetry.flush_log(FLUSH_LOG);
+    }
+}
+
+/// Keeps the figures of the live values, for ever.
+pub(super) async fn tell(telemetry: Rc<Telemetry>, mtls: Mtls, mesh: Mesh) {
+    let (mut identity, mut snapshot) = (mtls.watch(), mesh.watch());
+    loop {
+        telemetry.metrics.certificate_expires(identity.borrow_and_update().svid.leaf.not_after);
+        {
+            let snapshot = snapshot.borrow_and_update();
+            telemetry.metrics.snapshot(snapshot.epoch, snapshot.sequence);
+            telemetry.name_service(&snapshot.own.service_name);
+        }
+        let changed = tokio::select! {
+            changed = identity.changed() => changed,
+            changed = snapshot.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}

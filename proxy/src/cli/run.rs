@@ -1,0 +1,120 @@
+//! The flags of `run`, each with its environment variable, and what they mean.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use douane_proto::id::TrustDomain;
+
+use crate::{
+    app::{self, App},
+    config::{Config, ControlPlaneAddress, Drain, Ports, Telemetry},
+    redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
+};
+
+/// Where the admin socket lies, unless told otherwise.
+pub(super) const RUN_DIR: &str = "/run/douane";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Run {
+    /// The pod's namespace. The certificate that comes must be of it.
+    #[arg(long, env = "DOUANE_NAMESPACE")]
+    namespace: String,
+    /// The pod's name.
+    #[arg(long, env = "DOUANE_POD")]
+    pod: String,
+    /// An address of the pod; give each (repeated, or separated by commas).
+    #[arg(long, env = "DOUANE_POD_IP", required = true, value_delimiter = ',')]
+    pod_ip: Vec<IpAddr>,
+    /// The control plane, such as https://10.77.0.1:15012.
+    #[arg(long, env = "DOUANE_CONTROL_PLANE")]
+    control_plane: ControlPlaneAddress,
+    /// PEM file with the roots that vouch for the control plane on first contact. Later ones come from it.
+    #[arg(long, env = "DOUANE_BUNDLE_FILE")]
+    bundle_file: PathBuf,
+    /// File with the pod's service account token (or a join token). Read anew each time.
+    #[arg(long, env = "DOUANE_TOKEN_FILE")]
+    token_file: PathBuf,
+    /// The mesh's trust domain. The control plane must be spiffe://TRUST-DOMAIN/ns/douane-system/sa/douane-ca.
+    #[arg(long, env = "DOUANE_TRUST_DOMAIN", default_value = "cluster.local", value_parser = trust_domain)]
+    trust_domain: TrustDomain,
+    /// Mark our sockets, where `redirect install --mark` spares a mark instead of a uid.
+    #[arg(long, env = "DOUANE_MARK")]
+    mark: Option<u32>,
+    /// Ask for certificates of this lifetime, such as 10s or 1h. The authority has the last word.
+    #[arg(long, env = "DOUANE_LEAF_TTL", value_parser = humantime::parse_duration)]
+    leaf_ttl: Option<Duration>,
+    /// Share of traces that begin here and are exported, 0.0 to 1.0. Traces that arrive keep their caller's choice.
+    #[arg(long, env = "DOUANE_TRACE_RATIO", default_value_t = 0.01, value_parser = ratio)]
+    trace_ratio: f64,
+    /// OTLP/gRPC collector for spans, such as http://127.0.0.1:4317. None: no spans are sent.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    otlp: Option<String>,
+    /// What telemetry calls the workload. Without it: as the control plane says.
+    #[arg(long, env = "OTEL_SERVICE_NAME")]
+    service_name: Option<String>,
+    /// More attributes of spans: key=value,key=value.
+    #[arg(long, env = "OTEL_RESOURCE_ATTRIBUTES", default_value = "")]
+    resource_attributes: String,
+    /// The environment's name in logs and spans, such as production.
+    #[arg(long, env = "DOUANE_ENVIRONMENT")]
+    environment: Option<String>,
+    /// Log filter, such as info or info,douane_proxy::outbound=debug.
+    #[arg(long, env = "DOUANE_LOG", default_value = "info")]
+    log: String,
+    /// Directory of the admin socket; it is made.
+    #[arg(long, env = "DOUANE_RUN_DIR", default_value = RUN_DIR)]
+    run_dir: PathBuf,
+    /// On SIGTERM, go on serving for this long after readiness ended, so that peers learn of it first.
+    #[arg(long, env = "DOUANE_DRAIN_DELAY", default_value = "0s", value_parser = humantime::parse_duration)]
+    drain_delay: Duration,
+    /// On SIGTERM, drop what still runs after this.
+    #[arg(long, env = "DOUANE_DRAIN_LIMIT", default_value = "30s", value_parser = humantime::parse_duration)]
+    drain_limit: Duration,
+}
+
+impl Run {
+    pub(super) fn obey(self) -> anyhow::Result<()> {
+        let config = self.config()?;
+        app::harden()?;
+        let runtime = app::runtime().context("start the runtime")?;
+        runtime.block_on(async {
+            let app = App::bind(config)?;
+            app.run_until_signalled().await
+        })
+    }
+
+    fn config(self) -> anyhow::Result<Config> {
+        let control_plane_id = Config::control_plane_of(&self.trust_domain).context("name the control plane")?;
+        Ok(Config {
+            namespace: self.namespace,
+            pod: self.pod,
+            pod_ips: self.pod_ip,
+            control_plane: self.control_plane,
+            control_plane_id,
+            bundle_file: self.bundle_file,
+            token_file: self.token_file,
+            mark: self.mark,
+            leaf_lifetime: self.leaf_ttl,
+            run_dir: self.run_dir,
+            ports: Ports { outbound: OUTBOUND_PORT, inbound: INBOUND_PORT, health: HEALTH_PORT },
+            telemetry: Telemetry {
+                log: self.log,
+                trace_ratio: self.trace_ratio,
+                otlp_endpoint: self.otlp.filter(|endpoint| !endpoint.is_empty()),
+                service_name: self.service_name,
+                environment: self.environment,
+                resource_attributes: self.resource_attributes,
+            },
+            drain: Drain { delay: self.drain_delay, limit: self.drain_limit },
+        })
+    }
+}
+
+fn trust_domain(text: &str) -> Result<TrustDomain, String> {
+    TrustDomain::parse(text).map_err(|error| error.to_string())
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if (0.0..=1.0).contains(&ratio) { Ok(ratio) } else { Err(format!("{text} is not between 0.0 and 1.0")) }
+}
