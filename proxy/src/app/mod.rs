@@ -149,7 +149,7 @@ impl App {
         let telemetry = Rc::clone(&voice.telemetry);
         critical.spawn_local(named("telling of the live values", voice::tell(telemetry, mtls.clone(), mesh.clone())));
         let sides = traffic::Sides::new(&mtls, &mesh, voice.ledger(config.telemetry.trace_ratio), sockets);
-        let shutdowns = sides.start(&mut critical, inbound, outbound);
+        let shutdowns = sides.start(&mut critical, outbound, inbound);
 
         readiness.set(Phase::Ready);
         tracing::info!(id = %mtls.identity().svid.leaf.id, "ready");
