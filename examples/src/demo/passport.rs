@@ -25,7 +25,8 @@ pub fn issued(
     lifetime: Duration,
 ) -> anyhow::Result<Passport> {
     let authority = ControlPlane {
-        address,
+        host: address.ip().to_string(),
+        port: address.port(),
         id: AUTHORITY.parse()?,
         bundle_file,
         dialer: Dialer::new(TcpStream::connect),
