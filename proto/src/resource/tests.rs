@@ -4,34 +4,18 @@ use std::path::Path;
 
 use super::*;
 
-const LAW: &str = "\
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: shop
----
-apiVersion: security.istio.io/v1beta1
-kind: PeerAuthentication
-metadata: {name: default, namespace: istio-system}
-spec: {mtls: {mode: STRICT}}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: orders-callers, namespace: shop}
-spec:
-  selector: {matchLabels: {app: orders}}
-  action: ALLOW
-  rules:
-    - from:
-        - source:
-            principals: [\"cluster.local/ns/shop/sa/web\"]
-      to:
-        - operation:
-            ports: [\"8080\"]
-";
+mod broken;
+mod kinds;
+mod law;
 
 fn read(text: &str) -> Result<Vec<Resource>, Vec<ResourceError>> {
     parse_file(Path::new("law.yaml"), text)
+}
+
+fn only(text: &str) -> Resource {
+    let mut resources = read(text).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
+    assert_eq!(resources.len(), 1, "{resources:?}");
+    resources.remove(0)
 }
 
 fn only_error(text: &str) -> ResourceError {
@@ -40,31 +24,10 @@ fn only_error(text: &str) -> ResourceError {
     errors.remove(0)
 }
 
-#[test]
-fn a_file_of_several_documents_is_read_with_lines() {
-    let resources = read(LAW).unwrap();
-
-    let seen: Vec<_> = resources
-        .iter()
-        .map(|resource| (resource.location.line, resource.kind.name(), resource.metadata.key()))
-        .collect();
-    assert_eq!(
-        seen,
-        [
-            (1, "Namespace", "/shop".to_owned()),
-            (6, "PeerAuthentication", "istio-system/default".to_owned()),
-            (11, "AuthorizationPolicy", "shop/orders-callers".to_owned()),
-        ]
-    );
-}
-
-#[test]
-fn a_flaw_in_a_rule_is_told_with_its_line_and_whom_it_meant_to_govern() {
-    let error = only_error(&LAW.replace("8080", "99999"));
-
-    assert_eq!(error.location.to_string(), "law.yaml:23");
-    assert!(error.to_string().contains("AuthorizationPolicy shop/orders-callers"), "{error}");
-    let doubt = error.doubt.unwrap();
-    assert_eq!(doubt.namespace.as_deref(), Some("shop"));
-    assert_eq!(doubt.selector, Some([("app".to_owned(), "orders".to_owned())].into()));
+/// An `AuthorizationPolicy` of this spec, which begins on line 5.
+fn policy(spec: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+         metadata: {{name: orders-callers, namespace: shop}}\nspec:\n{spec}"
+    )
 }

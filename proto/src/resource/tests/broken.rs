@@ -1,0 +1,172 @@
+//! Files that are broken, empty, half written or hostile: each an error, and what they meant to govern is not forgotten.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const LAW: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata:
+  name: orders-callers
+  namespace: shop
+spec:
+  selector:
+    matchLabels: {app: orders}
+  action: ALLOW
+  rules:
+    - from:
+        - source:
+            principals: [\"cluster.local/ns/shop/sa/web\"]
+      to:
+        - operation:
+            ports: [\"8080\"]
+";
+
+fn orders() -> Option<std::collections::BTreeMap<String, String>> {
+    Some([("app".to_owned(), "orders".to_owned())].into())
+}
+
+#[test]
+fn documents_know_their_lines() {
+    let resources = read(LAW).unwrap();
+    let lines: Vec<_> = resources.iter().map(|resource| resource.location.line).collect();
+    assert_eq!(lines, [1, 6]);
+    assert_eq!(resources[0].metadata.namespace, "");
+
+    let many = format!("\u{feff}# law\n---\n{LAW}---\n\n--- # the end\n");
+    assert_eq!(read(&many).unwrap().len(), 2);
+    assert_eq!(read(&LAW.replace('\n', "\r\n")).unwrap().len(), 2);
+}
+
+#[test]
+fn a_file_without_a_document_is_empty() {
+    for text in ["", "\n \n", "# nothing\n", "---\n", "---\n# x\n---\n", "\u{feff}", "null\n"] {
+        let error = only_error(text);
+        assert_eq!(error.cause, Cause::Empty, "{text:?}: {error}");
+        assert!(error.doubt.is_none());
+    }
+}
+
+#[test]
+fn each_broken_document_is_reported_with_file_and_line() {
+    let text = LAW.replace("name: shop\n---", "nam: shop\n---").replace("8080", "http");
+    let errors = read(&text).unwrap_err();
+    let lines: Vec<_> = errors.iter().map(|error| error.location.to_string()).collect();
+    assert_eq!(lines, ["law.yaml:3", "law.yaml:21"], "{errors:?}");
+}
+
+#[test]
+fn a_document_that_is_no_yaml_is_told_with_its_line_and_whom_it_governs() {
+    for (from, to, line) in [
+        ("  action: ALLOW\n", "  action: ALLOW: DENY\n", 14),
+        ("[\"8080\"]", "[\"8080\"", 21),
+        ("  action: ALLOW\n", "  action: \"ALLOW\n", 18),
+        ("  action: ALLOW\n", "  action: ALLOW\n  action: DENY\n", 15),
+        ("    - from:\n", "   - from:\n  - x\n", 17),
+    ] {
+        let error = only_error(&LAW.replace(from, to));
+        assert_eq!(error.cause, Cause::Syntax, "{error}");
+        assert!(error.location.line.abs_diff(line) <= 1, "{to:?}: {error}");
+        let doubt = error.doubt.unwrap();
+        assert_eq!(doubt.namespace.as_deref(), Some("shop"), "{to:?}");
+        assert_eq!(doubt.selector, orders(), "{to:?}");
+    }
+}
+
+#[test]
+fn the_less_is_readable_the_more_is_doubted() {
+    let doubt = |text: &str| only_error(text).doubt;
+    let head = "kind: AuthorizationPolicy\nmetadata:\n  name: a\n  namespace: shop\n";
+
+    let no_selector = doubt(&format!("{head}spec: {{}}\nx: [\n")).unwrap();
+    assert_eq!((no_selector.namespace.as_deref(), no_selector.selector), (Some("shop"), None));
+    let whole = doubt(&format!("{head}spec: {{action: X}}\n")).unwrap();
+    assert_eq!(whole.selector, Some(std::collections::BTreeMap::new()), "no selector: its whole scope");
+    let odd = doubt(&format!("{head}spec: {{selector: 5}}\n")).unwrap();
+    assert_eq!((odd.namespace.as_deref(), odd.selector), (Some("shop"), None));
+
+    // Where the namespace could still have followed, it is unknown; where it could not, it is the default one.
+    let cut = doubt("kind: AuthorizationPolicy\nmetadata:\n  name: a\n  x: [\n").unwrap();
+    assert_eq!(cut.namespace, None);
+    let passed = doubt("kind: AuthorizationPolicy\nmetadata:\n  name: a\nspec:\n  x: [\n").unwrap();
+    assert_eq!(passed.namespace.as_deref(), Some("default"));
+
+    assert_eq!(doubt("kind: [\n"), Some(Doubt::default()));
+    assert_eq!(doubt("]\n"), Some(Doubt::default()));
+    assert!(doubt("metadata: {namespace: shop}\n").is_some(), "a document without a kind may be a law");
+    assert!(doubt("kind: Pod\nspec: [\n").is_none());
+    assert!(doubt("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicies\n").is_some());
+    assert!(doubt("apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n").is_some());
+    assert!(
+        doubt(
+            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec: {x: 1}\n"
+        )
+        .is_none(),
+        "STRICT holds without it"
+    );
+}
+
+#[test]
+fn bombs_and_floods_are_refused() {
+    let mut bomb = "kind: Pod\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let below = format!("*a{}", level - 1);
+        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", vec![below.as_str(); 10].join(", ")));
+    }
+    let deep = format!("kind: Pod\nx: {}\n", "[".repeat(10_000));
+    let long = format!("kind: Pod\nx: {}\n", "x".repeat(2 * 1024 * 1024));
+    let many = "---\nkind: Pod\n".repeat(3_000);
+    for (text, cause) in
+        [(bomb, Cause::Syntax), (deep, Cause::Syntax), (long, Cause::Bound), (many, Cause::Bound)]
+    {
+        let error = only_error(&text);
+        assert_eq!(error.cause, cause, "{error}");
+        assert!(error.to_string().len() < 1000);
+    }
+    let law = format!("kind: AuthorizationPolicy\nx: {}\n", "x".repeat(2 * 1024 * 1024));
+    assert_eq!(only_error(&law).doubt, Some(Doubt::default()), "a law too long to be read is in doubt");
+}
+
+#[test]
+fn a_file_cut_at_any_line_is_an_error_or_says_less_than_it_did() {
+    let start = LAW.find("---").unwrap();
+    let law = &LAW[start..];
+    let ends: Vec<usize> = law.match_indices('\n').map(|(at, _)| at + 1).collect();
+    for end in &ends[..ends.len() - 1] {
+        match read(&law[..*end]) {
+            Err(errors) => assert!(errors.iter().all(|error| error.location.line >= 1)),
+            // Only a rule whose end is missing cannot be told from a whole one.
+            Ok(resources) if resources.is_empty() => panic!("an empty file must be an error"),
+            Ok(resources) => assert!(matches!(resources[0].kind, Kind::AuthorizationPolicy(_))),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn no_text_panics(text in any::<String>()) {
+        let _ = read(&text);
+    }
+
+    #[test]
+    fn no_change_of_a_law_panics(at in 0..LAW.len(), len in 0..40_usize, put in "[\\[\\]{}:,\"'&*|>#\\-\n a-z0-9]{0,6}") {
+        if LAW.is_char_boundary(at) {
+            let end = (at + len).min(LAW.len());
+            let text = format!("{}{put}{}", &LAW[..at], &LAW[end..]);
+            if let Err(errors) = read(&text) {
+                for error in errors {
+                    prop_assert!(error.location.line >= 1);
+                    prop_assert!(!error.to_string().is_empty());
+                }
+            }
+        }
+    }
+}
