@@ -25,12 +25,13 @@ pub mod target;
 
 /// The wire, as generated from `douane/v1/*.proto` (checked in; `tests/generated.rs` keeps it fresh).
 pub mod wire {
-    #![expect(
+    #![allow(
         missing_docs,
         unused_qualifications,
         clippy::all,
         clippy::use_self,
         clippy::needless_pass_by_value,
+        clippy::allow_attributes_without_reason,
         reason = "generated code"
     )]
     include!("gen/douane.v1.rs");

@@ -12,6 +12,9 @@ use crate::{
     wire,
 };
 
+// A setting of the mesh that lives with the code that obeys it.
+pub use crate::target::PathNormalization;
+
 /// What one sidecar knows of the mesh.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -49,16 +52,6 @@ pub enum OutboundMode {
     RegistryOnly,
     /// They are passed on as they are.
     AllowAny,
-}
-
-/// How request paths are normalized (Istio's `pathNormalization`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PathNormalization {
-    /// RFC 3986 6.2.2: dot segments, unreserved escapes, backslash as slash. The default.
-    #[default]
-    Base,
-    /// The same, and repeated slashes are one.
-    MergeSlashes,
 }
 
 /// An exact look-up.

@@ -16,6 +16,7 @@ pub enum Decision {
 
 /// The proof that a decision allowed something. Only [`decide`] makes one.
 #[derive(Debug, Clone)]
+#[expect(clippy::manual_non_exhaustive, reason = "other modules of this crate must not make one either")]
 pub struct Permit {
     /// The policy and rule that allowed it, such as `shop/orders-callers rule 1`; `None` where no ALLOW policy selects
     /// the workload.

@@ -102,9 +102,7 @@ impl PolicySet {
             return Err(PolicyError::TooMany(set.policies.len()));
         }
         let mut compiled = Self::default();
-        for policy in &set.policies {
-            compiled.add(policy, local);
-        }
+        set.policies.into_iter().for_each(|policy| compiled.add(&policy, local));
         Ok(compiled)
     }
 

@@ -98,7 +98,7 @@ pub fn parse_file(path: &Path, text: &str) -> Result<Vec<Resource>, Vec<Resource
     for part in parts {
         match file.read(part) {
             Ok(found) => resources.extend(found),
-            Err(error) => errors.push(error),
+            Err(error) => errors.push(*error),
         }
     }
     if !errors.is_empty() {
@@ -116,28 +116,30 @@ struct File {
 
 impl File {
     // A document without content (before the first `---`, or after the last) is none.
-    fn read(&self, part: Part<'_>) -> Result<Option<Resource>, ResourceError> {
-        let node = tree::parse(part).map_err(|error| ResourceError {
-            location: self.line(error.line),
-            subject: None,
-            what: format!("this is no valid YAML: {}", error.what),
-            mend: "mend the line, or the one above it; the file may be half written".to_owned(),
-            cause: Cause::Syntax,
-            doubt: doubt::of_text(part.text, error.line.saturating_sub(part.before)),
+    fn read(&self, part: Part<'_>) -> Result<Option<Resource>, Box<ResourceError>> {
+        let node = tree::parse(part).map_err(|error| {
+            Box::new(ResourceError {
+                location: self.line(error.line),
+                subject: None,
+                what: format!("this is no valid YAML: {}", error.what),
+                mend: "mend the line, or the one above it; the file may be half written".to_owned(),
+                cause: Cause::Syntax,
+                doubt: doubt::of_text(part.text, error.line.saturating_sub(part.before)),
+            })
         })?;
         if matches!(node.value, Value::Null) {
             return Ok(None);
         }
         match read_document(&node) {
             Ok((metadata, kind)) => Ok(Some(Resource { location: self.line(node.line), metadata, kind })),
-            Err(flaw) => Err(ResourceError {
+            Err(flaw) => Err(Box::new(ResourceError {
                 location: self.line(flaw.line),
                 subject: doubt::subject(&node),
                 what: flaw.what,
                 mend: flaw.mend,
                 cause: flaw.cause,
                 doubt: doubt::of_node(&node),
-            }),
+            })),
         }
     }
 

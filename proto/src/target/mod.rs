@@ -4,9 +4,10 @@
 //! `authority`, those of a path in `path`.
 
 mod authority;
+mod normalization;
 mod path;
 
-use crate::snapshot::PathNormalization;
+pub use normalization::PathNormalization;
 
 /// Longer targets are refused; servers commonly stop at 8 KiB.
 const MAX_BYTES: usize = 64 * 1024;
@@ -40,7 +41,7 @@ impl Target {
     /// [`TargetError`] names the rule that it breaks.
     ///
     /// ```
-    /// use douane_proto::{snapshot::PathNormalization, target::Target};
+    /// use douane_proto::target::{PathNormalization, Target};
     ///
     /// let target = Target::parse("Orders.Shop:80", "/a/./b/../%63?q=1", PathNormalization::Base).unwrap();
     /// assert_eq!(target.authority, "orders.shop:80");

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use crate::snapshot::PathNormalization;
+use super::normalization::PathNormalization;
 
 /// Normalizes a path, or names the rule that it breaks.
 pub(super) fn normalize(path: &str, normalization: PathNormalization) -> Result<String, &'static str> {

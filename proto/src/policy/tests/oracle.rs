@@ -5,9 +5,9 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use super::*;
 
 /// What a field sees: of `None` (no such attribute) positives fail and negatives hold.
-fn oracle_field(value: Option<String>, values: &[String], not_values: &[String]) -> bool {
+fn oracle_field(value: Option<&str>, values: &[String], not_values: &[String]) -> bool {
     let matches = |pattern: &String| {
-        let Some(value) = &value else { return false };
+        let Some(value) = value else { return false };
         if pattern == "*" {
             !value.is_empty()
         } else if let Some(end) = pattern.strip_prefix('*') {
@@ -40,16 +40,16 @@ fn oracle_rule(rule: &wire::Rule, facts: &Facts, is_deny: bool) -> bool {
         return false;
     }
     let http_field = |value: &Option<String>, values: &[String], not_values: &[String]| {
-        http.is_none() || oracle_field(value.clone(), values, not_values)
+        http.is_none() || oracle_field(value.as_deref(), values, not_values)
     };
     let from = rule.from.is_empty()
         || rule.from.iter().any(|source| {
-            oracle_field(principal.clone(), &source.principals, &source.not_principals)
-                && oracle_field(namespace.clone(), &source.namespaces, &source.not_namespaces)
+            oracle_field(principal.as_deref(), &source.principals, &source.not_principals)
+                && oracle_field(namespace.as_deref(), &source.namespaces, &source.not_namespaces)
         });
     let to = rule.to.is_empty()
         || rule.to.iter().any(|operation| {
-            oracle_field(port.clone(), &operation.ports, &operation.not_ports)
+            oracle_field(port.as_deref(), &operation.ports, &operation.not_ports)
                 && http_field(&method, &operation.methods, &operation.not_methods)
                 && http_field(&path, &operation.paths, &operation.not_paths)
         });
@@ -57,7 +57,7 @@ fn oracle_rule(rule: &wire::Rule, facts: &Facts, is_deny: bool) -> bool {
         if is_header(condition) {
             http_field(&header, &condition.values, &condition.not_values)
         } else {
-            oracle_field(namespace.clone(), &condition.values, &condition.not_values)
+            oracle_field(namespace.as_deref(), &condition.values, &condition.not_values)
         }
     });
     from && to && when

@@ -117,7 +117,7 @@ fn bombs_and_floods_are_refused() {
     let mut bomb = "kind: Pod\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {
         let below = format!("*a{}", level - 1);
-        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", vec![below.as_str(); 10].join(", ")));
+        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", [below.as_str(); 10].join(", ")));
     }
     let deep = format!("kind: Pod\nx: {}\n", "[".repeat(10_000));
     let long = format!("kind: Pod\nx: {}\n", "x".repeat(2 * 1024 * 1024));

@@ -6,8 +6,7 @@ use super::*;
 use crate::{
     facts::{Facts, RequestFacts},
     id::{TrustDomain, WorkloadId},
-    snapshot::PathNormalization,
-    target::Target,
+    target::{PathNormalization, Target},
     wire,
 };
 
