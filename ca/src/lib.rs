@@ -3,5 +3,11 @@
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
 //! `main > cli > app > issue | tls > attest | authority | discovery > config | metrics | peer | state > douane-proto`.
 
+pub mod attest;
 pub mod authority;
+pub mod config;
+pub mod issue;
+pub mod metrics;
+pub mod peer;
 pub mod state;
+pub mod tls;

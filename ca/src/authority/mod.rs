@@ -118,6 +118,17 @@ impl Authority {
         self.bundle.subscribe()
     }
 
+    /// Refuses what is too long to be read, before anything costs time.
+    ///
+    /// # Errors
+    /// [`CsrError::TooLong`].
+    pub fn refuse_oversized(csr: &[u8]) -> Result<(), IssueError> {
+        if csr.len() > csr::MAX_CSR_BYTES {
+            return Err(CsrError::TooLong(csr.len()).into());
+        }
+        Ok(())
+    }
+
     /// Signs the public key of a request (PKCS#10 DER) as `id`. `wanted` is clamped to what leaves may live; a leaf never
     /// outlives its signer.
     ///

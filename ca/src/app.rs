@@ -1,0 +1,283 @@
+//! The control plane as a whole: binds what a configuration asks for, starts every task, and stops them in order.
+//!
+//! Knows each room by its door only. `bind` and `run` are apart, so that whoever starts it can learn its addresses first.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result, bail};
+use douane_proto::{
+    id::WorkloadId,
+    wire::{discovery_server::DiscoveryServer, identity_server::IdentityServer},
+};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc},
+    time,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::Server;
+
+use crate::{
+    attest::{Attestor, KeySource, LiveKeys, Origin, TokenRules},
+    authority::Authority,
+    config::{Config, ConfigError, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Tokens},
+    discovery::{self, Discovery, DiscoveryService},
+    issue::{self, IdentityService},
+    metrics::{self, Metrics},
+    state::StateFolder,
+    tls::{self, Connection, Tls},
+};
+
+/// Connections at once; a sidecar needs one.
+const MAX_CONNECTIONS: usize = 20_000;
+/// Secured connections that wait to be served.
+const ACCEPT_QUEUE: usize = 64;
+/// Dead peers are noticed within these two.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
+/// See [`KEEPALIVE_EVERY`].
+const KEEPALIVE_LIMIT: Duration = Duration::from_secs(20);
+/// A sidecar has one long stream and an issue call now and then.
+const MAX_STREAMS_EACH: u32 = 16;
+/// A request's headers are a few hundred bytes.
+const MAX_HEADERS: u32 = 8 * 1024;
+/// Certificates of the authority and forgotten join tokens are looked at so often.
+const CARE_EVERY: Duration = Duration::from_secs(30);
+/// After this, streams that did not end by themselves are dropped.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// A control plane that is bound and does not serve yet.
+pub struct App {
+    listeners: Vec<TcpListener>,
+    metrics_listener: Option<TcpListener>,
+    authority: Arc<Authority>,
+    attestor: Arc<Attestor>,
+    keys: Option<Arc<LiveKeys>>,
+    tls: Arc<Tls>,
+    discovery: Discovery,
+    metrics: Arc<Metrics>,
+}
+
+/// Where a control plane listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// gRPC.
+    pub grpc: Vec<SocketAddr>,
+    /// Metrics and status.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl App {
+    /// Opens the authority and the resources, and binds all listeners.
+    ///
+    /// # Errors
+    /// What stops a control plane from starting, with what to mend.
+    pub async fn bind(config: Config) -> Result<Self> {
+        let folder = StateFolder::new(config.dir.clone().ok_or(ConfigError::NoFolder)?);
+        let now = SystemTime::now();
+        let authority = Authority::open(&folder, &config.trust_domain, config.leaf_ttl, now)
+            .context("open the authority")?;
+        let authority = Arc::new(authority);
+        let own = WorkloadId::new(&config.trust_domain, OWN_NAMESPACE, OWN_ACCOUNT)?;
+        let tls = Tls::new(Arc::clone(&authority), own.clone(), config.own_names(), now)?;
+
+        let rules = config.tokens.as_ref().map(token_rules).transpose()?;
+        let keys = rules.as_ref().map(|rules| Arc::clone(&rules.keys));
+        if let Some(keys) = &keys
+            && let Err(error) = keys.refresh().await
+        {
+            // It may come later (the issuer may start after us); until then tokens are refused.
+            tracing::warn!(%error, "there are no keys to verify service account tokens with yet");
+        }
+        let attestor = Attestor::new(&folder, &config.trust_domain, own, rules);
+        let metrics = Arc::new(Metrics::new());
+        let discovery = Discovery::open(&folder, &config, Arc::clone(&metrics)).context("read the resources")?;
+
+        Ok(Self {
+            listeners: bind_all(&config.listen).await?,
+            metrics_listener: match config.metrics {
+                Some(address) => Some(bind(address).await?),
+                None => None,
+            },
+            authority,
+            attestor: Arc::new(attestor),
+            keys,
+            tls: Arc::new(tls),
+            discovery,
+            metrics,
+        })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn addresses(&self) -> Result<Addresses> {
+        let grpc = self.listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+        let metrics = self.metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        Ok(Addresses { grpc, metrics })
+    }
+
+    /// Serves until `stop`; then streams are ended, and what does not end is dropped after five seconds.
+    ///
+    /// # Errors
+    /// When a task that everything depends on has ended by itself.
+    pub async fn run(self, stop: CancellationToken) -> Result<()> {
+        let tasks = TaskTracker::new();
+        // Ends everything when one critical task ends.
+        let halt = stop.child_token();
+        let (secured, incoming) = mpsc::channel(ACCEPT_QUEUE);
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        for listener in self.listeners {
+            let (tls, metrics) = (Arc::clone(&self.tls), Arc::clone(&self.metrics));
+            let listening =
+                tls::listen(listener, tls, secured.clone(), Arc::clone(&places), metrics, halt.clone());
+            tasks.spawn(listening);
+        }
+        drop(secured);
+        let tls = Arc::clone(&self.tls);
+        tasks.spawn(critical("the renewal of our certificate", halt.clone(), async move |halt| tls.run(halt).await));
+        if let Some(keys) = self.keys {
+            tasks.spawn(critical("the reading of token keys", halt.clone(), async move |halt| keys.run(halt).await));
+        }
+        let (authority, attestor, metrics) =
+            (Arc::clone(&self.authority), Arc::clone(&self.attestor), Arc::clone(&self.metrics));
+        tasks.spawn(critical("the care for the authority", halt.clone(), async move |halt| {
+            care(&authority, &attestor, &metrics, halt).await;
+        }));
+        let service = DiscoveryService::new(
+            self.discovery.index(),
+            self.authority.bundle(),
+            Arc::clone(&self.metrics),
+            halt.clone(),
+        );
+        if let Some(listener) = self.metrics_listener {
+            let status = self.discovery.status();
+            let (metrics, halt) = (Arc::clone(&self.metrics), halt.clone());
+            tasks.spawn(async move { metrics::serve(listener, metrics, status, halt).await });
+        }
+        let discovery = self.discovery;
+        tasks.spawn(critical("the reading of resources", halt.clone(), async move |halt| discovery.run(halt).await));
+
+        let identity = IdentityService::new(self.attestor, self.authority, Arc::clone(&self.metrics));
+        let serving = serve(identity, service, incoming, halt.clone());
+        let mut serving = std::pin::pin!(serving);
+        let served = tokio::select! {
+            served = &mut serving => served,
+            () = halt.cancelled() => match time::timeout(STOP_LIMIT, serving).await {
+                Ok(served) => served,
+                Err(_) => Ok(()),
+            },
+        };
+        halt.cancel();
+        tasks.close();
+        let _ = time::timeout(STOP_LIMIT, tasks.wait()).await;
+        served.context("serve gRPC")?;
+        if !stop.is_cancelled() {
+            bail!("a critical task ended by itself; see the log");
+        }
+        Ok(())
+    }
+}
+
+async fn serve(
+    identity: IdentityService,
+    discovery: DiscoveryService,
+    incoming: mpsc::Receiver<Connection>,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    use tokio_stream::StreamExt;
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEPALIVE_LIMIT))
+        .max_concurrent_streams(MAX_STREAMS_EACH)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .add_service(IdentityServer::new(identity).max_decoding_message_size(issue::MAX_REQUEST_BYTES))
+        .add_service(
+            DiscoveryServer::new(discovery).max_decoding_message_size(discovery::MAX_REQUEST_BYTES),
+        )
+        .serve_with_incoming_shutdown(
+            ReceiverStream::new(incoming).map(Ok::<_, io::Error>),
+            stop.cancelled_owned(),
+        )
+        .await
+}
+
+// A critical task that ends, or panics, ends the process: never half alive.
+async fn critical<F>(name: &'static str, halt: CancellationToken, task: impl FnOnce(CancellationToken) -> F)
+where
+    F: Future<Output = ()>,
+{
+    let ended = halt.clone().drop_guard();
+    task(halt.clone()).await;
+    if !halt.is_cancelled() {
+        tracing::error!("{name} ended by itself");
+    }
+    drop(ended);
+}
+
+async fn care(authority: &Authority, attestor: &Attestor, metrics: &Metrics, stop: CancellationToken) {
+    let mut ticks = time::interval(CARE_EVERY);
+    ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let now = SystemTime::now();
+        if let Err(error) = authority.renew(now) {
+            tracing::error!(%error, "the intermediate could not be renewed; the old one stays");
+        }
+        attestor.sweep(now);
+        let expiry = authority.expiry();
+        metrics.authority_expires(expiry.root, expiry.intermediate);
+    }
+}
+
+fn token_rules(tokens: &Tokens) -> Result<TokenRules> {
+    let is_url = tokens.jwks.starts_with("http://") || tokens.jwks.starts_with("https://");
+    let source = if is_url {
+        let url = tokens.jwks.parse().with_context(|| format!("{:?} is no URL", tokens.jwks))?;
+        let trust = tokens.jwks_trust.as_deref();
+        if trust.is_none() && tokens.jwks.starts_with("https://") {
+            bail!("{} needs jwksTrust: a PEM file that vouches for it", tokens.jwks);
+        }
+        let tls = trust.map(|path| {
+            tls::https_connector(path).with_context(|| format!("read {}", path.display()))
+        });
+        KeySource::Url(Origin { url, tls: tls.transpose()? })
+    } else {
+        KeySource::File(tokens.jwks.clone().into())
+    };
+    Ok(TokenRules {
+        issuer: tokens.issuer.clone(),
+        audience: tokens.audience.clone(),
+        keys: Arc::new(LiveKeys::new(source)),
+    })
+}
+
+// Without a choice: all addresses, of both families where there are two.
+async fn bind_all(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>> {
+    if wanted.is_empty() {
+        let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, GRPC_PORT));
+        return match TcpListener::bind(all).await {
+            Ok(listener) => Ok(vec![listener]),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error).context(format!("listen on {all}")),
+            Err(_) => Ok(vec![bind((Ipv4Addr::UNSPECIFIED, GRPC_PORT).into()).await?]),
+        };
+    }
+    let mut listeners = Vec::new();
+    for address in wanted {
+        listeners.push(bind(*address).await?);
+    }
+    Ok(listeners)
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
+}

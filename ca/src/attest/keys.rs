@@ -1,0 +1,105 @@
+//! The keys that sign service account tokens, live: read from a file that may change, or fetched from a URL. What was
+//! good last stays in use when a later reading fails.
+//!
+//! Knows not what the keys verify (`service_account`), nor how a URL is fetched (`fetch`).
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use douane_proto::jwt::Keys;
+use tokio::{sync::Notify, time};
+use tokio_util::sync::CancellationToken;
+
+use crate::attest::fetch::{self, Origin};
+
+/// A file is small and local: looking often costs nothing.
+const FILE_EVERY: Duration = Duration::from_secs(1);
+/// Kubernetes announces signing keys long before it uses them.
+const URL_EVERY: Duration = Duration::from_secs(300);
+/// However many unknown keys are presented, the origin is asked so often only.
+const URL_AT_MOST_EVERY: Duration = Duration::from_secs(10);
+
+/// Where keys come from.
+#[derive(Clone)]
+pub enum KeySource {
+    /// A JSON Web Key Set in a file.
+    File(PathBuf),
+    /// A JSON Web Key Set behind a URL.
+    Url(Origin),
+}
+
+/// Keys that are kept up to date by [`LiveKeys::run`].
+pub struct LiveKeys {
+    source: KeySource,
+    current: RwLock<Option<Arc<Keys>>>,
+    asked: Notify,
+}
+
+impl LiveKeys {
+    /// Keys from `source`; none until the first reading.
+    #[must_use]
+    pub fn new(source: KeySource) -> Self {
+        Self { source, current: RwLock::new(None), asked: Notify::new() }
+    }
+
+    /// Reads once; an error leaves what was good last.
+    ///
+    /// # Errors
+    /// The text says what failed, for the log.
+    pub async fn refresh(&self) -> Result<(), String> {
+        let json = match &self.source {
+            KeySource::File(path) => fetch::file(path).await?,
+            KeySource::Url(origin) => fetch::url(origin).await?,
+        };
+        let keys = Keys::parse(&json).map_err(|error| error.to_string())?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
+        Ok(())
+    }
+
+    /// Keeps the keys up to date until `stop`.
+    pub async fn run(&self, stop: CancellationToken) {
+        let (every, at_most) = match &self.source {
+            KeySource::File(_) => (FILE_EVERY, FILE_EVERY),
+            KeySource::Url(_) => (URL_EVERY, URL_AT_MOST_EVERY),
+        };
+        let mut failing = None;
+        loop {
+            let outcome = self.refresh().await.err();
+            if outcome != failing {
+                match &outcome {
+                    Some(error) => {
+                        tracing::error!(%error, "the key set for service account tokens cannot be read; the last good one stays")
+                    }
+                    None => tracing::info!("the key set for service account tokens can be read again"),
+                }
+                failing = outcome;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.pause(at_most, every, failing.is_some()) => {}
+            }
+        }
+    }
+
+    // Long when all is well and nobody asks, short otherwise.
+    async fn pause(&self, at_most: Duration, every: Duration, failing: bool) {
+        time::sleep(at_most).await;
+        if failing || every <= at_most {
+            return;
+        }
+        let _ = time::timeout(every.saturating_sub(at_most), self.asked.notified()).await;
+    }
+
+    /// What was good last; `None` before the first reading.
+    pub(crate) fn current(&self) -> Option<Arc<Keys>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Somebody presented a key that is not known: it is worth looking earlier than planned.
+    pub(crate) fn ask_refresh(&self) {
+        self.asked.notify_one();
+    }
+}

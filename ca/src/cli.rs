@@ -1,0 +1,236 @@
+//! The command line of `douane`: `ca` runs the control plane, `ca token create` makes a join token, `version` says which
+//! this is.
+//!
+//! Knows flags, exit codes and how errors are printed; everything else is `app`'s.
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::Write,
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
+use douane_proto::id::{TrustDomain, WorkloadId};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    app::App,
+    attest,
+    config::{Config, Tokens, default_audience},
+    state::StateFolder,
+};
+
+/// A join token that nobody used for a day was forgotten.
+const MAX_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+#[derive(Parser)]
+#[command(name = "douane", about = "Douane's control plane and operator's command line", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the control plane: certificate authority and discovery.
+    Ca(Box<Ca>),
+    /// Say which version this is.
+    Version,
+}
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Ca {
+    #[command(subcommand)]
+    command: Option<CaCommand>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Subcommand)]
+enum CaCommand {
+    /// Join tokens, for machines without a cluster.
+    #[command(subcommand)]
+    Token(Token),
+}
+
+#[derive(Subcommand)]
+enum Token {
+    /// Make a token that can be used once; it is printed and never stored.
+    Create {
+        /// The state folder of the control plane.
+        #[arg(long, env = "DOUANE_DIR")]
+        dir: PathBuf,
+        /// Whose token: NAMESPACE/SERVICE-ACCOUNT.
+        #[arg(long)]
+        identity: String,
+        /// How long it may wait to be used.
+        #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
+        ttl: Duration,
+    },
+}
+
+#[derive(Args)]
+struct Run {
+    /// The state folder: it holds the root (0600) and the public bundle.
+    #[arg(long, env = "DOUANE_DIR")]
+    dir: Option<PathBuf>,
+    /// A YAML file with everything that flags say, and more; flags win.
+    #[arg(long, env = "DOUANE_CONFIG")]
+    config: Option<PathBuf>,
+    /// A folder of YAML files; repeatable, the last one wins.
+    #[arg(long)]
+    resources: Vec<PathBuf>,
+    /// Where gRPC is served; repeatable [default: all addresses, port 15012].
+    #[arg(long)]
+    listen: Vec<SocketAddr>,
+    /// JSON Web Key Set (file or URL) that verifies service account tokens.
+    #[arg(long, requires = "token_issuer")]
+    jwks: Option<String>,
+    /// PEM certificates that vouch for an https URL given as --jwks.
+    #[arg(long, requires = "jwks")]
+    jwks_trust: Option<PathBuf>,
+    /// The `iss` of service account tokens, exactly.
+    #[arg(long, requires = "jwks")]
+    token_issuer: Option<String>,
+    /// The `aud` of service account tokens [default: douane-ca].
+    #[arg(long, requires = "jwks")]
+    token_audience: Option<String>,
+    /// How long certificates live, 10s to 24h [default: 1h].
+    #[arg(long, value_parser = humantime::parse_duration)]
+    leaf_ttl: Option<Duration>,
+    /// The trust domain whose identities are signed [default: cluster.local].
+    #[arg(long)]
+    trust_domain: Option<String>,
+    /// Where /metrics, /status, /readyz and /livez are served [default: nowhere].
+    #[arg(long)]
+    metrics: Option<SocketAddr>,
+    /// What is logged, such as `info` or `douane_ca=debug,info`.
+    #[arg(long, env = "DOUANE_LOG", default_value = "info")]
+    log: String,
+}
+
+/// Runs `douane` with these arguments (the first is the program's name).
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors of clap's, too; it knows which stream and which code.
+            let _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(2) };
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A reader that closed our stderr cannot be told anything.
+            let _ = writeln!(std::io::stderr(), "douane: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Version => print(&format!("douane {}", env!("CARGO_PKG_VERSION"))),
+        Command::Ca(ca) => match ca.command {
+            None => serve(ca.run),
+            Some(CaCommand::Token(Token::Create { dir, identity, ttl })) => {
+                create_token(&StateFolder::new(dir), &identity, ttl)
+            }
+        },
+    }
+}
+
+fn serve(flags: Run) -> Result<()> {
+    let filter = EnvFilter::try_new(&flags.log).with_context(|| format!("--log {:?}", flags.log))?;
+    // A second control plane in one process (tests) keeps the first one's log.
+    let _ = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
+    let config = configure(flags)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signal(stop.clone())?;
+        let app = App::bind(config).await?;
+        let addresses = app.addresses()?;
+        tracing::info!(grpc = ?addresses.grpc, metrics = ?addresses.metrics, "the control plane is up");
+        app.run(stop).await?;
+        tracing::info!("the control plane has stopped");
+        Ok(())
+    })
+}
+
+fn configure(flags: Run) -> Result<Config> {
+    let mut config = match &flags.config {
+        Some(path) => {
+            let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+            Config::parse(&text).with_context(|| path.display().to_string())?
+        }
+        None => Config::default(),
+    };
+    config.dir = flags.dir.or(config.dir);
+    if !flags.resources.is_empty() {
+        config.resources = flags.resources;
+    }
+    if !flags.listen.is_empty() {
+        config.listen = flags.listen;
+    }
+    if let (Some(jwks), Some(issuer)) = (flags.jwks, flags.token_issuer) {
+        let audience = flags.token_audience.unwrap_or_else(default_audience);
+        config.tokens = Some(Tokens { jwks, jwks_trust: flags.jwks_trust, issuer, audience });
+    }
+    if let Some(life) = flags.leaf_ttl {
+        config.leaf_ttl = life;
+    }
+    if let Some(domain) = flags.trust_domain {
+        config.trust_domain = TrustDomain::parse(&domain).context("--trust-domain")?;
+    }
+    config.metrics = flags.metrics.or(config.metrics);
+    Ok(config)
+}
+
+fn stop_on_signal(stop: CancellationToken) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        stop.cancel();
+    });
+    Ok(())
+}
+
+fn create_token(state: &StateFolder, identity: &str, life: Duration) -> Result<()> {
+    if life.is_zero() || life > MAX_TOKEN_LIFE {
+        bail!("--ttl must be more than nothing and at most {}", humantime::format_duration(MAX_TOKEN_LIFE));
+    }
+    let (namespace, account) = identity
+        .split_once('/')
+        .ok_or_else(|| anyhow!("--identity must be NAMESPACE/SERVICE-ACCOUNT, such as shop/web"))?;
+    // The control plane adds its own trust domain; any valid one does to check the two names.
+    let domain = Config::default().trust_domain;
+    let id = WorkloadId::new(&domain, namespace, account).context("--identity")?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    let token = attest::create_join_token(state, &id, life, now.as_secs())?;
+    print(&token)
+}
+
+fn print(line: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{line}").context("write to stdout")
+}

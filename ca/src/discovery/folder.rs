@@ -1,0 +1,253 @@
+//! Folders of resource files: finds them, reads those that changed, and says what is in force of all of them.
+//!
+//! Knows what one file goes through (`file`) and what is kept of it (`kept`), not what the resources mean (`assemble`).
+//! Files are `*.yaml` and `*.yml` right in a folder; hidden ones are passed by, as editors and Kubernetes' volumes use them.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, Metadata},
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime},
+};
+
+use douane_proto::resource::{Doubt, Resource};
+
+use crate::discovery::{
+    file::{Outcome, ResourceFile, Seen},
+    kept::Kept,
+};
+
+/// `parse_file` refuses larger texts; one byte more is enough to let it say so.
+const MAX_READ_BYTES: u64 = 1024 * 1024 + 1;
+/// More files than this in one folder are an error, not a mesh.
+const MAX_FILES: usize = 10_000;
+/// A file that changed within this may change again without another time stamp.
+const STAMP_DOUBT: Duration = Duration::from_millis(100);
+
+/// All folders, the last one wins.
+#[derive(Debug)]
+pub(crate) struct Folders {
+    folders: Vec<Folder>,
+    kept: Kept,
+}
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    files: BTreeMap<PathBuf, Tracked>,
+    /// Why the folder itself cannot be read.
+    error: Option<String>,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    file: ResourceFile,
+    /// `None`: read it again.
+    stamp: Option<Stamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// Everything that is in force.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// By folder, in the order of the folders; within one by file name.
+    pub(crate) resources: Vec<Vec<Resource>>,
+    /// What is wrong, one line each.
+    pub(crate) errors: Vec<String>,
+    /// What must be denied because it cannot be read.
+    pub(crate) doubts: Vec<Doubt>,
+}
+
+/// Did a scan find anything that matters?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scan {
+    /// No.
+    Same,
+    /// Objects or errors are other ones now.
+    Changed,
+}
+
+impl Folders {
+    /// Folders that were not read yet. What an earlier control plane kept of their files is in force until then.
+    pub(crate) fn new(paths: &[PathBuf], kept: Kept) -> io::Result<Self> {
+        let mut folders = Vec::new();
+        for path in paths {
+            folders.push(Folder { path: std::path::absolute(path)?, files: BTreeMap::new(), error: None });
+        }
+        for (path, text) in kept.load() {
+            let home = folders.iter_mut().find(|folder| path.parent() == Some(&folder.path));
+            if let Some(folder) = home {
+                let file = ResourceFile::new(path.as_path().into(), Some(text));
+                folder.files.insert(path, Tracked { file, stamp: None });
+            }
+        }
+        Ok(Self { folders, kept })
+    }
+
+    /// The folders, for whoever watches them.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.folders.iter().map(|folder| folder.path.as_path())
+    }
+
+    /// Looks at every file and reads those that changed.
+    pub(crate) fn scan(&mut self, now: Instant) -> Scan {
+        let mut scan = Scan::Same;
+        for folder in &mut self.folders {
+            if folder.scan(now, &self.kept) == Scan::Changed {
+                scan = Scan::Changed;
+            }
+        }
+        scan
+    }
+
+    /// When something that waits for its time should be looked at again.
+    pub(crate) fn ripe_at(&self) -> Option<Instant> {
+        self.files().filter_map(|tracked| tracked.file.ripe_at()).min()
+    }
+
+    /// Everything that is in force.
+    pub(crate) fn loaded(&self) -> Loaded {
+        let mut loaded = Loaded::default();
+        for folder in &self.folders {
+            let files = || folder.files.values().map(|tracked| &tracked.file);
+            loaded.resources.push(files().flat_map(|file| file.resources().iter().cloned()).collect());
+            loaded.errors.extend(folder.error.clone());
+            loaded.errors.extend(files().flat_map(|file| file.errors().iter().cloned()));
+            loaded.doubts.extend(files().flat_map(|file| file.doubts().iter().cloned()));
+            if folder.error.is_some() && folder.files.is_empty() {
+                loaded.doubts.push(Doubt::default());
+            }
+        }
+        loaded
+    }
+
+    fn files(&self) -> impl Iterator<Item = &Tracked> {
+        self.folders.iter().flat_map(|folder| folder.files.values())
+    }
+}
+
+impl Folder {
+    fn scan(&mut self, now: Instant, kept: &Kept) -> Scan {
+        let found = match list(&self.path) {
+            Ok(found) => found,
+            Err(error) => {
+                // A folder that is gone (a volume not mounted) removes nothing.
+                let error = Some(format!("{}: {error}", self.path.display()));
+                let changed = self.error != error;
+                self.error = error;
+                return if changed { Scan::Changed } else { Scan::Same };
+            }
+        };
+        let mut scan = if self.error.take().is_some() { Scan::Changed } else { Scan::Same };
+        for path in &found {
+            self.files.entry(path.clone()).or_insert_with(|| Tracked {
+                file: ResourceFile::new(path.as_path().into(), None),
+                stamp: None,
+            });
+        }
+        let mut gone = Vec::new();
+        for (path, tracked) in &mut self.files {
+            match tracked.look(path, now) {
+                Outcome::Same => continue,
+                Outcome::Changed => remember(kept, path, &tracked.file),
+                Outcome::Gone => gone.push(path.clone()),
+            }
+            scan = Scan::Changed;
+        }
+        for path in gone {
+            self.files.remove(&path);
+            if let Err(error) = kept.forget(&path) {
+                tracing::error!(%error, file = %path.display(), "a removed file's last good text cannot be forgotten");
+            }
+        }
+        scan
+    }
+}
+
+impl Tracked {
+    fn look(&mut self, path: &Path, now: Instant) -> Outcome {
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                self.stamp = None;
+                return self.file.see(unreadable(&error), now);
+            }
+        };
+        let stamp = Stamp::of(&metadata);
+        if self.stamp.as_ref() == Some(&stamp) {
+            return self.file.ripen(now);
+        }
+        let seen = read(path, &metadata).unwrap_or_else(|error| unreadable(&error));
+        self.stamp = stamp.is_settled(&metadata).then_some(stamp);
+        self.file.see(seen, now)
+    }
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    fn is_settled(&self, metadata: &Metadata) -> bool {
+        let age = metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+        age.is_some_and(|age| age > STAMP_DOUBT)
+    }
+}
+
+fn remember(kept: &Kept, path: &Path, file: &ResourceFile) {
+    let Some(text) = file.good_text() else { return };
+    if let Err(error) = kept.keep(path, text) {
+        tracing::error!(%error, file = %path.display(), "the last good text of a file cannot be kept");
+    }
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| error.to_string())? {
+        let path = entry.map_err(|error| error.to_string())?.path();
+        let is_hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        let is_yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        if is_yaml && !is_hidden && !path.is_dir() {
+            found.push(path);
+        }
+        if found.len() > MAX_FILES {
+            return Err(format!("it holds more than {MAX_FILES} files"));
+        }
+    }
+    Ok(found)
+}
+
+fn read(path: &Path, metadata: &Metadata) -> io::Result<Seen> {
+    if !metadata.is_file() {
+        return Ok(Seen::Unreadable("it is not a file".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(MAX_READ_BYTES).read_to_end(&mut bytes)?;
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => Seen::Text(text),
+        Err(_) => Seen::Unreadable("it is not UTF-8 text".to_owned()),
+    })
+}
+
+fn unreadable(error: &io::Error) -> Seen {
+    if error.kind() == io::ErrorKind::NotFound {
+        return Seen::Missing;
+    }
+    Seen::Unreadable(error.to_string())
+}

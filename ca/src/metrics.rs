@@ -1,0 +1,288 @@
+//! All figures of the control plane, in one registry, and the small listener that shows them.
+//!
+//! Knows no room: rooms hand values in. What `/status` says is handed in as well.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header,
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// A scraper or two, and an operator.
+const MAX_CONNECTIONS: usize = 64;
+/// A scraper that sends no request within this is cut off.
+const HEADER_LIMIT: Duration = Duration::from_secs(5);
+
+/// The figures of one control plane.
+pub struct Metrics {
+    registry: Registry,
+    issued: Family<Evidence, Counter>,
+    refused: Family<Reason, Counter>,
+    streams: Gauge,
+    deltas: Counter,
+    lookups: Counter,
+    authority_expires: Family<Which, Gauge>,
+    resource_errors: Gauge,
+    resource_objects: Gauge,
+    reloads: Counter,
+    policies_served: Gauge,
+    handshakes_failed: Counter,
+    complaints: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Evidence {
+    evidence: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Which {
+    authority: &'static str,
+}
+
+/// What was read from the resource folders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ResourceFigures {
+    /// Files and objects in error now.
+    pub errors: usize,
+    /// Objects in force.
+    pub objects: usize,
+    /// Are policies served at all?
+    pub served: Served,
+}
+
+/// Are policies served at all?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Served {
+    /// Yes.
+    #[default]
+    Yes,
+    /// No: of a law that cannot be read it is not even known whom it governs.
+    No,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All figures, at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("douane_ca"),
+            issued: Family::default(),
+            refused: Family::default(),
+            streams: Gauge::default(),
+            deltas: Counter::default(),
+            lookups: Counter::default(),
+            authority_expires: Family::default(),
+            resource_errors: Gauge::default(),
+            resource_objects: Gauge::default(),
+            reloads: Counter::default(),
+            policies_served: Gauge::default(),
+            handshakes_failed: Counter::default(),
+            complaints: Counter::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("issued", "Certificates issued", self.issued.clone());
+        registry.register("refused", "Certificates refused, by reason", self.refused.clone());
+        registry.register("discovery_streams", "Open discovery streams", self.streams.clone());
+        registry.register("discovery_deltas", "Deltas sent to sidecars", self.deltas.clone());
+        registry.register("discovery_lookups", "Look-ups answered", self.lookups.clone());
+        registry.register(
+            "discovery_complaints",
+            "Complaints of sidecars about what they were sent",
+            self.complaints.clone(),
+        );
+        registry.register_with_unit(
+            "authority_expires_timestamp",
+            "When a certificate of the authority ends, in time since 1970",
+            Unit::Seconds,
+            self.authority_expires.clone(),
+        );
+        registry.register(
+            "resource_errors",
+            "Resource files and objects in error now",
+            self.resource_errors.clone(),
+        );
+        registry.register("resource_objects", "Resource objects in force", self.resource_objects.clone());
+        registry.register("resource_reloads", "Changes of resources taken over", self.reloads.clone());
+        registry.register(
+            "policies_served",
+            "1 when policies are served, 0 when a law is unreadable as a whole",
+            self.policies_served.clone(),
+        );
+        registry.register(
+            "handshakes_failed",
+            "TLS handshakes that failed at our listener",
+            self.handshakes_failed.clone(),
+        );
+    }
+
+    /// A certificate was issued.
+    pub fn issued(&self, evidence: &'static str) {
+        self.issued.get_or_create(&Evidence { evidence }).inc();
+    }
+
+    /// A certificate was refused.
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A handshake failed.
+    pub fn handshake_failed(&self) {
+        self.handshakes_failed.inc();
+    }
+
+    /// A discovery stream opened; it counts until the value is dropped.
+    #[must_use]
+    pub fn stream(&self) -> OpenStream {
+        self.streams.inc();
+        OpenStream(self.streams.clone())
+    }
+
+    /// A delta was sent.
+    pub fn delta(&self) {
+        self.deltas.inc();
+    }
+
+    /// A look-up was answered.
+    pub fn lookup(&self) {
+        self.lookups.inc();
+    }
+
+    /// A sidecar complained.
+    pub fn complaint(&self) {
+        self.complaints.inc();
+    }
+
+    /// When the authority's certificates end, seconds since 1970.
+    pub fn authority_expires(&self, root: i64, intermediate: i64) {
+        self.authority_expires.get_or_create(&Which { authority: "root" }).set(root);
+        self.authority_expires.get_or_create(&Which { authority: "intermediate" }).set(intermediate);
+    }
+
+    /// Resources were read anew.
+    pub fn resources(&self, figures: ResourceFigures) {
+        self.reloads.inc();
+        self.resource_errors.set(i64::try_from(figures.errors).unwrap_or(i64::MAX));
+        self.resource_objects.set(i64::try_from(figures.objects).unwrap_or(i64::MAX));
+        self.policies_served.set((figures.served == Served::Yes).into());
+    }
+
+    /// All figures in Prometheus' text form.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail; a partial page would still be a page.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// Counts an open stream while it lives.
+#[derive(Debug)]
+pub struct OpenStream(Gauge);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Serves `/metrics`, `/status` (JSON), `/livez` and `/readyz` until `stop`.
+pub async fn serve(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    status: impl Fn() -> Status + Clone + Send + 'static,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of descriptors: the next accept would fail at once as well.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let (metrics, status, stop) = (Arc::clone(&metrics), status.clone(), stop.clone());
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let response = answer(&request, &metrics, &status);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let mut server = http1::Builder::new();
+            server.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT);
+            tokio::select! {
+                () = stop.cancelled() => {}
+                // A scraper that went away is its own business.
+                _ = server.serve_connection(TokioIo::new(stream), service) => {}
+            }
+            drop(place);
+        });
+    }
+}
+
+/// What `/status` and `/readyz` say.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Are policies served?
+    pub served: Served,
+    /// A JSON object.
+    pub json: String,
+}
+
+fn answer(
+    request: &Request<Incoming>,
+    metrics: &Metrics,
+    status: &impl Fn() -> Status,
+) -> Response<Full<Bytes>> {
+    const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    const TEXT: &str = "text/plain; charset=utf-8";
+    let (code, kind, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/metrics") => (StatusCode::OK, OPENMETRICS, metrics.text()),
+        (&Method::GET, "/status") => (StatusCode::OK, "application/json", status().json),
+        (&Method::GET, "/livez") => (StatusCode::OK, TEXT, "alive\n".to_owned()),
+        (&Method::GET, "/readyz") => match status().served {
+            Served::Yes => (StatusCode::OK, TEXT, "ready\n".to_owned()),
+            Served::No => {
+                (StatusCode::SERVICE_UNAVAILABLE, TEXT, "a law is unreadable; see /status\n".to_owned())
+            }
+        },
+        _ => (StatusCode::NOT_FOUND, TEXT, "not found\n".to_owned()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+}
