@@ -19,7 +19,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time,
 };
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
 
@@ -30,6 +30,7 @@ use crate::{
     discovery::{self, Discovery, DiscoveryService},
     issue::{self, IdentityService},
     metrics::{self, Metrics},
+    rpc::Both,
     state::StateFolder,
     tls::{self, Connection, Tls},
 };
@@ -96,7 +97,8 @@ impl App {
         }
         let attestor = Attestor::new(&folder, &config.trust_domain, own, rules);
         let metrics = Arc::new(Metrics::new());
-        let discovery = Discovery::open(&folder, &config, Arc::clone(&metrics)).context("read the resources")?;
+        let discovery =
+            Discovery::open(&folder, &config, Arc::clone(&metrics)).context("read the resources")?;
 
         Ok(Self {
             listeners: bind_all(&config.listen).await?,
@@ -141,9 +143,13 @@ impl App {
         }
         drop(secured);
         let tls = Arc::clone(&self.tls);
-        tasks.spawn(critical("the renewal of our certificate", halt.clone(), async move |halt| tls.run(halt).await));
+        tasks.spawn(critical("the renewal of our certificate", halt.clone(), async move |halt| {
+            tls.run(halt).await
+        }));
         if let Some(keys) = self.keys {
-            tasks.spawn(critical("the reading of token keys", halt.clone(), async move |halt| keys.run(halt).await));
+            tasks.spawn(critical("the reading of token keys", halt.clone(), async move |halt| {
+                keys.run(halt).await
+            }));
         }
         let (authority, attestor, metrics) =
             (Arc::clone(&self.authority), Arc::clone(&self.attestor), Arc::clone(&self.metrics));
@@ -162,7 +168,9 @@ impl App {
             tasks.spawn(async move { metrics::serve(listener, metrics, status, halt).await });
         }
         let discovery = self.discovery;
-        tasks.spawn(critical("the reading of resources", halt.clone(), async move |halt| discovery.run(halt).await));
+        tasks.spawn(critical("the reading of resources", halt.clone(), async move |halt| {
+            discovery.run(halt).await
+        }));
 
         let identity = IdentityService::new(self.attestor, self.authority, Arc::clone(&self.metrics));
         let serving = serve(identity, service, incoming, halt.clone());
@@ -191,17 +199,17 @@ async fn serve(
     incoming: mpsc::Receiver<Connection>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    use tokio_stream::StreamExt;
+    let services = Both::new(
+        IdentityServer::new(identity).max_decoding_message_size(issue::MAX_REQUEST_BYTES),
+        DiscoveryServer::new(discovery).max_decoding_message_size(discovery::MAX_REQUEST_BYTES),
+    );
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_LIMIT))
         .max_concurrent_streams(MAX_STREAMS_EACH)
         .http2_max_header_list_size(MAX_HEADERS)
-        .add_service(IdentityServer::new(identity).max_decoding_message_size(issue::MAX_REQUEST_BYTES))
-        .add_service(
-            DiscoveryServer::new(discovery).max_decoding_message_size(discovery::MAX_REQUEST_BYTES),
-        )
         .serve_with_incoming_shutdown(
+            services,
             ReceiverStream::new(incoming).map(Ok::<_, io::Error>),
             stop.cancelled_owned(),
         )
@@ -247,9 +255,8 @@ fn token_rules(tokens: &Tokens) -> Result<TokenRules> {
         if trust.is_none() && tokens.jwks.starts_with("https://") {
             bail!("{} needs jwksTrust: a PEM file that vouches for it", tokens.jwks);
         }
-        let tls = trust.map(|path| {
-            tls::https_connector(path).with_context(|| format!("read {}", path.display()))
-        });
+        let tls =
+            trust.map(|path| tls::https_connector(path).with_context(|| format!("read {}", path.display())));
         KeySource::Url(Origin { url, tls: tls.transpose()? })
     } else {
         KeySource::File(tokens.jwks.clone().into())
@@ -267,7 +274,9 @@ async fn bind_all(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>> {
         let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, GRPC_PORT));
         return match TcpListener::bind(all).await {
             Ok(listener) => Ok(vec![listener]),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error).context(format!("listen on {all}")),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                Err(error).context(format!("listen on {all}"))
+            }
             Err(_) => Ok(vec![bind((Ipv4Addr::UNSPECIFIED, GRPC_PORT).into()).await?]),
         };
     }

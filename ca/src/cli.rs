@@ -160,7 +160,8 @@ fn serve(flags: Run) -> Result<()> {
         .with_writer(std::io::stderr)
         .try_init();
     let config = configure(flags)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signal(stop.clone())?;

@@ -1,13 +1,17 @@
 //! Douane's control plane: it attests, signs, rotates, and streams the mesh to its sidecars.
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
-//! `main > cli > app > issue | tls > attest | authority | discovery > config | metrics | peer | state > douane-proto`.
+//! `main > cli > app > issue | rpc | tls > attest | authority | discovery > config | metrics | peer | state > douane-proto`.
 
+pub mod app;
 pub mod attest;
 pub mod authority;
+pub mod cli;
 pub mod config;
+pub mod discovery;
 pub mod issue;
 pub mod metrics;
 pub mod peer;
+pub mod rpc;
 pub mod state;
 pub mod tls;

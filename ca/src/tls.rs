@@ -8,8 +8,8 @@ use std::{
     io,
     path::Path,
     pin::Pin,
-    task::{Context, Poll},
     sync::{Arc, PoisonError, RwLock},
+    task::{Context, Poll},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 

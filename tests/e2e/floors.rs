@@ -32,7 +32,7 @@ const HOUSES: &[House] = &[
             &["main"],
             &["cli"],
             &["app"],
-            &["issue", "inject", "tls"],
+            &["issue", "inject", "rpc", "tls"],
             &["attest", "authority", "discovery"],
             &["config", "metrics", "peer", "state"],
         ],

@@ -56,8 +56,10 @@ struct Pending {
 pub(crate) enum Outcome {
     /// Nothing that matters to others.
     Same,
-    /// Its objects or errors are other ones now.
-    Changed,
+    /// Its errors are other ones now, its objects are not.
+    Errors,
+    /// Its objects may be other ones now.
+    Objects,
     /// It is gone for good.
     Gone,
 }
@@ -158,7 +160,7 @@ impl ResourceFile {
         self.pending = None;
         self.errors.clear();
         self.doubts.clear();
-        Outcome::Changed
+        Outcome::Objects
     }
 
     fn fail(&mut self, errors: Vec<String>, doubts: Vec<Doubt>) -> Outcome {
@@ -166,7 +168,7 @@ impl ResourceFile {
             return Outcome::Same;
         }
         (self.errors, self.doubts) = (errors, doubts);
-        Outcome::Changed
+        Outcome::Errors
     }
 
     fn clear_errors(&mut self) -> Outcome {
@@ -175,7 +177,7 @@ impl ResourceFile {
         }
         self.errors.clear();
         self.doubts.clear();
-        Outcome::Changed
+        Outcome::Errors
     }
 
     // A cut file may still be valid: it ends too early, or within its last line.
@@ -225,7 +227,9 @@ fn scope_of_law(resource: &Resource) -> Option<Doubt> {
 fn documents(text: &str) -> Vec<String> {
     let mut documents = vec![String::new()];
     for line in text.split_inclusive('\n') {
-        let is_marker = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        let is_marker = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
         if is_marker {
             documents.push(String::new());
         }

@@ -39,6 +39,8 @@ struct Folder {
     files: BTreeMap<PathBuf, Tracked>,
     /// Why the folder itself cannot be read.
     error: Option<String>,
+    /// Files whose last good text is not kept yet.
+    unkept: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -82,7 +84,12 @@ impl Folders {
     pub(crate) fn new(paths: &[PathBuf], kept: Kept) -> io::Result<Self> {
         let mut folders = Vec::new();
         for path in paths {
-            folders.push(Folder { path: std::path::absolute(path)?, files: BTreeMap::new(), error: None });
+            folders.push(Folder {
+                path: std::path::absolute(path)?,
+                files: BTreeMap::new(),
+                error: None,
+                unkept: Vec::new(),
+            });
         }
         for (path, text) in kept.load() {
             let home = folders.iter_mut().find(|folder| path.parent() == Some(&folder.path));
@@ -103,11 +110,18 @@ impl Folders {
     pub(crate) fn scan(&mut self, now: Instant) -> Scan {
         let mut scan = Scan::Same;
         for folder in &mut self.folders {
-            if folder.scan(now, &self.kept) == Scan::Changed {
+            if folder.scan(now) == Scan::Changed {
                 scan = Scan::Changed;
             }
         }
         scan
+    }
+
+    /// Keeps on the disk what came into force. Slow, and so apart from [`Self::scan`].
+    pub(crate) fn keep(&mut self) {
+        for folder in &mut self.folders {
+            folder.keep(&self.kept);
+        }
     }
 
     /// When something that waits for its time should be looked at again.
@@ -137,7 +151,7 @@ impl Folders {
 }
 
 impl Folder {
-    fn scan(&mut self, now: Instant, kept: &Kept) -> Scan {
+    fn scan(&mut self, now: Instant) -> Scan {
         let found = match list(&self.path) {
             Ok(found) => found,
             Err(error) => {
@@ -159,18 +173,30 @@ impl Folder {
         for (path, tracked) in &mut self.files {
             match tracked.look(path, now) {
                 Outcome::Same => continue,
-                Outcome::Changed => remember(kept, path, &tracked.file),
+                Outcome::Errors => {}
+                Outcome::Objects => self.unkept.push(path.clone()),
                 Outcome::Gone => gone.push(path.clone()),
             }
             scan = Scan::Changed;
         }
         for path in gone {
             self.files.remove(&path);
-            if let Err(error) = kept.forget(&path) {
-                tracing::error!(%error, file = %path.display(), "a removed file's last good text cannot be forgotten");
-            }
+            self.unkept.push(path);
         }
         scan
+    }
+
+    fn keep(&mut self, kept: &Kept) {
+        for path in self.unkept.drain(..) {
+            let text = self.files.get(&path).and_then(|tracked| tracked.file.good_text());
+            let done = match text {
+                Some(text) => kept.keep(&path, text),
+                None => kept.forget(&path),
+            };
+            if let Err(error) = done {
+                tracing::error!(%error, file = %path.display(), "the last good text of a file cannot be kept");
+            }
+        }
     }
 }
 
@@ -205,15 +231,9 @@ impl Stamp {
     }
 
     fn is_settled(&self, metadata: &Metadata) -> bool {
-        let age = metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+        let age =
+            metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
         age.is_some_and(|age| age > STAMP_DOUBT)
-    }
-}
-
-fn remember(kept: &Kept, path: &Path, file: &ResourceFile) {
-    let Some(text) = file.good_text() else { return };
-    if let Err(error) = kept.keep(path, text) {
-        tracing::error!(%error, file = %path.display(), "the last good text of a file cannot be kept");
     }
 }
 

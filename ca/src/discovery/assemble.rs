@@ -1,0 +1,406 @@
+//! Resources become the mesh: pods with addresses, services in front of them, hosts outside, and the law for each pod.
+//!
+//! Pure. What contradicts something else is left out and named with both places; what is in doubt is denied. Knows not
+//! where resources come from (`folder`), nor who asks (`publish`).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use douane_proto::{
+    id::WorkloadId,
+    mesh::{Dialect, Endpoint, External, Port, Protocol, Service, Workload},
+    policy::{Policy, Scope},
+    resource::{
+        self, ClusterIp, Doubt, Kind, Location, Metadata, Phase, Pod, Resource, TargetPort, Transport,
+    },
+    snapshot::MeshSettings,
+    wire,
+};
+
+use crate::discovery::{
+    index::{Governed, Index, Law, Resident, qualified},
+    protocols,
+};
+
+/// Asks for a sidecar, as label or annotation.
+const INJECT: &str = "douane.io/inject";
+/// Kubernetes puts a Deployment's pods under a ReplicaSet whose name ends in this label's value.
+const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// What an assembly is made with besides the resources.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) mesh: MeshSettings,
+    /// What the names of services end in, after `.svc.`.
+    pub(crate) cluster_domain: String,
+}
+
+/// A mesh, and what of the resources is not in it.
+#[derive(Debug)]
+pub(crate) struct Assembled {
+    pub(crate) index: Index,
+    /// What was left out, one line each, with its place.
+    pub(crate) errors: Vec<String>,
+    /// What works otherwise than its author may expect.
+    pub(crate) warnings: Vec<String>,
+    /// How many objects are in force.
+    pub(crate) objects: usize,
+}
+
+/// Makes the mesh of resources (by folder, the last one wins) and of what is in doubt.
+pub(crate) fn assemble(resources: &[Vec<Resource>], doubts: &[Doubt], settings: &Settings) -> Assembled {
+    let mut assembly =
+        Assembly { settings, errors: Vec::new(), warnings: Vec::new(), places: HashMap::new() };
+    let objects = assembly.merge(resources);
+    let services: Vec<(&Resource, &resource::Service)> = of_kind(&objects, |kind| match kind {
+        Kind::Service(service) => Some(service),
+        _ => None,
+    });
+    let pods = of_kind(&objects, |kind| match kind {
+        Kind::Pod(pod) => Some(&**pod),
+        _ => None,
+    });
+
+    let workloads = assembly.workloads(&pods, &services);
+    let mut addresses = HashMap::new();
+    for built in &workloads {
+        for address in &built.workload.addresses {
+            let resident = Resident::Workload(Arc::clone(&built.workload));
+            assembly.settle(&mut addresses, *address, resident, &built.resource.location);
+        }
+    }
+    let mut by_name = HashMap::new();
+    for (resource, service) in &services {
+        let service = Arc::new(assembly.service(resource, service, &workloads));
+        for address in &service.addresses {
+            let resident = Resident::Service(Arc::clone(&service));
+            assembly.settle(&mut addresses, *address, resident, &resource.location);
+        }
+        if let Some(host) = service.hosts.first() {
+            assembly.places.insert(Place::Host(host.clone()), resource.location.clone());
+            by_name.insert(host.clone(), service);
+        }
+    }
+    let externals = assembly.externals(&objects);
+    let laws = assembly.laws(&objects, doubts);
+    let is_known = doubts.iter().all(|doubt| doubt.namespace.is_some());
+    let index = Index {
+        mesh: settings.mesh.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
+        law: if is_known { Law::Known } else { Law::Unknown },
+        workloads: govern(&workloads, &laws, &settings.mesh.root_namespace),
+        addresses,
+        services: by_name,
+        externals_by_address: by(&externals, |external| external.addresses.clone()),
+        externals_by_host: by(&externals, |external| external.hosts.clone()),
+        externals,
+    };
+    Assembled { index, errors: assembly.errors, warnings: assembly.warnings, objects: objects.len() }
+}
+
+struct Assembly<'a> {
+    settings: &'a Settings,
+    errors: Vec<String>,
+    warnings: Vec<String>,
+    /// Who was here first, to name both places of a contradiction.
+    places: HashMap<Place, Location>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum Place {
+    Address(IpAddr),
+    /// A fully qualified name of a service.
+    Host(String),
+}
+
+type Key<'a> = (&'static str, &'a str, &'a str);
+
+// A pod that is part of the mesh, and where it was written.
+struct Built<'a> {
+    resource: &'a Resource,
+    pod: &'a Pod,
+    workload: Arc<Workload>,
+}
+
+impl Assembly<'_> {
+    // Within one folder a name stands for one object; a later folder replaces what an earlier one says.
+    fn merge<'r>(&mut self, folders: &'r [Vec<Resource>]) -> Vec<&'r Resource> {
+        let mut merged: BTreeMap<Key<'r>, &'r Resource> = BTreeMap::new();
+        for folder in folders {
+            let mut own: BTreeMap<Key<'r>, &'r Resource> = BTreeMap::new();
+            for resource in folder {
+                let metadata = &resource.metadata;
+                let key = (resource.kind.name(), &*metadata.namespace, &*metadata.name);
+                if let Some(first) = own.get(&key) {
+                    self.errors.push(format!(
+                        "{}: {} {} is already at {}; this one is left out",
+                        resource.location,
+                        key.0,
+                        metadata.key(),
+                        first.location
+                    ));
+                    continue;
+                }
+                own.insert(key, resource);
+            }
+            merged.extend(own);
+        }
+        merged.into_values().collect()
+    }
+
+    fn workloads<'r>(
+        &mut self,
+        pods: &[(&'r Resource, &'r Pod)],
+        services: &[(&Resource, &resource::Service)],
+    ) -> Vec<Built<'r>> {
+        let mut built = Vec::new();
+        for (resource, pod) in pods {
+            let is_over = matches!(pod.status.phase, Some(Phase::Succeeded | Phase::Failed));
+            if is_over || pod.status.addresses.is_empty() {
+                continue;
+            }
+            match self.workload(&resource.metadata, pod, services) {
+                Ok(workload) => built.push(Built { resource, pod, workload: Arc::new(workload) }),
+                Err(error) => self.errors.push(format!(
+                    "{}: Pod {}: {error}; it is left out",
+                    resource.location,
+                    resource.metadata.key()
+                )),
+            }
+        }
+        built
+    }
+
+    fn workload(
+        &self,
+        metadata: &Metadata,
+        pod: &Pod,
+        services: &[(&Resource, &resource::Service)],
+    ) -> Result<Workload, douane_proto::id::IdError> {
+        let id = WorkloadId::new(
+            &self.settings.mesh.trust_domain,
+            &metadata.namespace,
+            &pod.spec.service_account,
+        )?;
+        let is_meshed = metadata.label_or_annotation(INJECT) == Some("enabled");
+        Ok(Workload {
+            id,
+            name: metadata.name.clone(),
+            addresses: pod.status.addresses.iter().map(|address| address.value.to_canonical()).collect(),
+            dialect: if is_meshed { Dialect::Douane1 } else { Dialect::Plain },
+            ports: pod_ports(metadata, pod, services),
+            service_name: service_name(metadata),
+            ready: pod.status.ready() != Some(false),
+            labels: metadata.labels.clone(),
+        })
+    }
+
+    fn service(&self, resource: &Resource, service: &resource::Service, workloads: &[Built<'_>]) -> Service {
+        let Metadata { namespace, name, .. } = &resource.metadata;
+        let tcp = || service.ports.iter().filter(|port| port.transport == Transport::Tcp);
+        let behind = workloads.iter().filter(|built| selects(service, namespace, &built.resource.metadata));
+        let endpoint = |built: &Built<'_>| {
+            let target = |port: &resource::ServicePort| Some((port.number.value, target(port, built.pod)?));
+            Endpoint { workload: Arc::clone(&built.workload), targets: tcp().filter_map(target).collect() }
+        };
+        Service {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            hosts: vec![
+                format!("{name}.{namespace}.svc.{}", self.settings.cluster_domain),
+                format!("{name}.{namespace}.svc"),
+                format!("{name}.{namespace}"),
+                name.clone(),
+            ],
+            addresses: match &service.cluster_ip {
+                ClusterIp::Given(addresses) => addresses.iter().map(|one| one.value.to_canonical()).collect(),
+                ClusterIp::Unallocated | ClusterIp::Headless => Vec::new(),
+            },
+            ports: tcp()
+                .map(|port| Port {
+                    number: port.number.value,
+                    protocol: protocols::declared(port.app_protocol.as_deref(), &port.name),
+                    name: port.name.clone(),
+                })
+                .collect(),
+            endpoints: behind.map(endpoint).collect(),
+        }
+    }
+
+    // The first one who has an address keeps it.
+    fn settle(
+        &mut self,
+        addresses: &mut HashMap<IpAddr, Resident>,
+        address: IpAddr,
+        resident: Resident,
+        location: &Location,
+    ) {
+        if let Some(first) = self.places.get(&Place::Address(address)) {
+            self.errors.push(format!(
+                "{location}: the address {address} is already given at {first}; it leads there"
+            ));
+            return;
+        }
+        self.places.insert(Place::Address(address), location.clone());
+        addresses.insert(address, resident);
+    }
+
+    fn externals(&mut self, objects: &[&Resource]) -> Vec<Arc<External>> {
+        let mut externals = Vec::new();
+        for resource in objects {
+            let Kind::ServiceEntry(entry) = &resource.kind else { continue };
+            if let Some(clash) = self.clash(resource, entry) {
+                self.errors.push(clash);
+                continue;
+            }
+            let port = |port: &resource::EntryPort| Port {
+                number: port.number.value,
+                protocol: protocols::declared(port.protocol.as_deref(), &port.name),
+                name: port.name.clone(),
+            };
+            externals.push(Arc::new(External {
+                namespace: resource.metadata.namespace.clone(),
+                name: resource.metadata.name.clone(),
+                hosts: entry.hosts.iter().map(|host| host.value.clone()).collect(),
+                addresses: entry.addresses.iter().map(|one| one.value.to_canonical()).collect(),
+                ports: entry.ports.iter().map(port).collect(),
+            }));
+        }
+        externals
+    }
+
+    // An entry must not take over what a pod or a service has (precedence: Pod > Service > ServiceEntry).
+    fn clash(&self, resource: &Resource, entry: &resource::ServiceEntry) -> Option<String> {
+        let metadata = &resource.metadata;
+        let domain = &self.settings.cluster_domain;
+        let hosts = entry.hosts.iter().map(|host| {
+            let place = Place::Host(qualified(&host.value, &metadata.namespace, domain));
+            (host.line, format!("host {}", host.value), place)
+        });
+        let addresses = entry.addresses.iter().map(|address| {
+            let place = Place::Address(address.value.to_canonical());
+            (address.line, format!("address {}", address.value), place)
+        });
+        let (line, what, other) = hosts
+            .chain(addresses)
+            .find_map(|(line, what, place)| Some((line, what, self.places.get(&place)?)))?;
+        let location = Location { line, ..resource.location.clone() };
+        Some(format!(
+            "{location}: ServiceEntry {}: its {what} belongs to the mesh already, see {other}; the entry is left out",
+            metadata.key()
+        ))
+    }
+
+    fn laws(&mut self, objects: &[&Resource], doubts: &[Doubt]) -> Vec<(Scope, wire::Policy)> {
+        let mut laws = Vec::new();
+        for resource in objects {
+            let Kind::AuthorizationPolicy(law) = &resource.kind else { continue };
+            for warning in law.policy.warnings(&self.settings.mesh.trust_domain) {
+                self.warnings.push(format!("{}: {}: {warning}", resource.location, resource.metadata.key()));
+            }
+            laws.push((law.scope.clone(), law.policy.to_wire()));
+        }
+        for doubt in doubts {
+            // Without a namespace nothing is served at all.
+            let Some(namespace) = &doubt.namespace else { continue };
+            let name = doubt.name.as_deref().unwrap_or("unreadable");
+            let scope =
+                Scope { namespace: namespace.clone(), selector: doubt.selector.clone().unwrap_or_default() };
+            laws.push((scope, Policy::deny_everything(namespace, name).to_wire()));
+        }
+        laws
+    }
+}
+
+fn of_kind<'r, T>(objects: &[&'r Resource], pick: impl Fn(&'r Kind) -> Option<T>) -> Vec<(&'r Resource, T)> {
+    objects.iter().filter_map(|resource| Some((*resource, pick(&resource.kind)?))).collect()
+}
+
+fn by<K: std::hash::Hash + Eq>(
+    externals: &[Arc<External>],
+    keys: impl Fn(&External) -> Vec<K>,
+) -> HashMap<K, Vec<usize>> {
+    let mut map: HashMap<K, Vec<usize>> = HashMap::new();
+    for (index, external) in externals.iter().enumerate() {
+        for key in keys(external) {
+            map.entry(key).or_default().push(index);
+        }
+    }
+    map
+}
+
+fn govern(
+    workloads: &[Built<'_>],
+    laws: &[(Scope, wire::Policy)],
+    root_namespace: &str,
+) -> HashMap<String, Governed> {
+    let governed = |workload: &Arc<Workload>| {
+        let selecting = laws
+            .iter()
+            .filter(|(scope, _)| scope.selects(workload.id.namespace(), &workload.labels, root_namespace));
+        let policies = selecting.map(|(_, policy)| policy.clone()).collect();
+        Governed { workload: Arc::clone(workload), policies: Arc::new(wire::PolicySet { policies }) }
+    };
+    workloads.iter().map(|built| (built.workload.key(), governed(&built.workload))).collect()
+}
+
+fn selects(service: &resource::Service, namespace: &str, pod: &Metadata) -> bool {
+    !service.selector.is_empty()
+        && pod.namespace == namespace
+        && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+}
+
+// What the containers declare, and what the services that lead here say of the same ports.
+fn pod_ports(metadata: &Metadata, pod: &Pod, services: &[(&Resource, &resource::Service)]) -> Vec<Port> {
+    let mut ports: BTreeMap<u16, (String, Vec<Protocol>)> = BTreeMap::new();
+    let mut declare = |number: u16, protocol: Protocol, name: &str| {
+        ports.entry(number).or_insert_with(|| (name.to_owned(), Vec::new())).1.push(protocol);
+    };
+    for port in pod.spec.containers.iter().flat_map(|container| &container.ports) {
+        if port.transport == Transport::Tcp {
+            declare(port.number.value, protocols::declared(None, &port.name), &port.name);
+        }
+    }
+    for (resource, service) in services {
+        if !selects(service, &resource.metadata.namespace, metadata) {
+            continue;
+        }
+        for port in service.ports.iter().filter(|port| port.transport == Transport::Tcp) {
+            if let Some(number) = target(port, pod) {
+                let protocol = protocols::declared(port.app_protocol.as_deref(), &port.name);
+                declare(number, protocol, &port.name);
+            }
+        }
+    }
+    let port = |(number, (name, said)): (u16, (String, Vec<Protocol>))| Port {
+        number,
+        protocol: protocols::agreed(&said),
+        name,
+    };
+    ports.into_iter().map(port).collect()
+}
+
+fn target(port: &resource::ServicePort, pod: &Pod) -> Option<u16> {
+    match &port.target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Name(name) => {
+            let mut ports = pod.spec.containers.iter().flat_map(|container| &container.ports);
+            let found = ports.find(|port| port.name == *name && port.transport == Transport::Tcp)?;
+            Some(found.number.value)
+        }
+    }
+}
+
+fn service_name(metadata: &Metadata) -> String {
+    let owner = |kind: &str| metadata.owners.iter().find(|owner| owner.kind == kind);
+    if let Some(deployment) = owner("Deployment") {
+        return deployment.name.clone();
+    }
+    let hash = metadata.labels.get(TEMPLATE_HASH);
+    let by_set =
+        owner("ReplicaSet").zip(hash).and_then(|(set, hash)| set.name.strip_suffix(hash)?.strip_suffix('-'));
+    by_set.unwrap_or(&metadata.name).to_owned()
+}

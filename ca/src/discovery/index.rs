@@ -1,0 +1,132 @@
+//! The mesh as it is now, for exact look-ups. One value for all streams; a change makes a new one.
+//!
+//! Knows not how it came about (`assemble`), nor who may ask how often (`publish`).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use douane_proto::{
+    mesh::{External, Service, Workload},
+    snapshot::{Found, MeshSettings, Question},
+    wire,
+};
+
+/// The mesh as it is now.
+#[derive(Debug)]
+pub struct Index {
+    pub(crate) mesh: MeshSettings,
+    pub(crate) cluster_domain: String,
+    pub(crate) law: Law,
+    /// By `namespace/pod`.
+    pub(crate) workloads: HashMap<String, Governed>,
+    pub(crate) addresses: HashMap<IpAddr, Resident>,
+    /// By fully qualified name.
+    pub(crate) services: HashMap<String, Arc<Service>>,
+    /// Sorted by namespace and name.
+    pub(crate) externals: Vec<Arc<External>>,
+    pub(crate) externals_by_address: HashMap<IpAddr, Vec<usize>>,
+    pub(crate) externals_by_host: HashMap<String, Vec<usize>>,
+}
+
+/// Can policies be served?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Law {
+    /// All of them are known, or denied where they are in doubt.
+    Known,
+    /// Of a law that cannot be read it is not even known whom it governs: nothing becomes ready.
+    Unknown,
+}
+
+/// A workload with the policies that select it.
+#[derive(Debug, Clone)]
+pub(crate) struct Governed {
+    pub(crate) workload: Arc<Workload>,
+    pub(crate) policies: Arc<wire::PolicySet>,
+}
+
+/// Who has an address.
+#[derive(Debug, Clone)]
+pub(crate) enum Resident {
+    Workload(Arc<Workload>),
+    Service(Arc<Service>),
+}
+
+impl Index {
+    /// What `question` finds for somebody of `namespace`. Pods and services go before entries.
+    pub(crate) fn answer(&self, question: &Question, namespace: &str) -> Found {
+        match question {
+            Question::Address(address) => self.at(address.to_canonical(), namespace),
+            Question::Host(host) => self.named(host, namespace),
+        }
+    }
+
+    fn at(&self, address: IpAddr, namespace: &str) -> Found {
+        match self.addresses.get(&address) {
+            Some(Resident::Workload(workload)) => Found::Workload(Arc::clone(workload)),
+            Some(Resident::Service(service)) => Found::Service(seen_from(service, namespace)),
+            None => self.outside(self.externals_by_address.get(&address), namespace),
+        }
+    }
+
+    fn named(&self, host: &str, namespace: &str) -> Found {
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        match self.services.get(&qualified(&host, namespace, &self.cluster_domain)) {
+            Some(service) => Found::Service(seen_from(service, namespace)),
+            None => self.outside(self.externals_by_host.get(&host), namespace),
+        }
+    }
+
+    // An entry counts in its own namespace, one of the root namespace everywhere; several are seen as one.
+    fn outside(&self, found: Option<&Vec<usize>>, namespace: &str) -> Found {
+        let indices = found.into_iter().flatten();
+        let mut visible = indices.filter_map(|index| self.externals.get(*index)).filter(|external| {
+            external.namespace == namespace || external.namespace == self.mesh.root_namespace
+        });
+        let Some(first) = visible.next() else { return Found::Unknown };
+        let mut rest = visible.peekable();
+        if rest.peek().is_none() {
+            return Found::External(Arc::clone(first));
+        }
+        Found::External(Arc::new(rest.fold(External::clone(first), |all, one| joined(all, one))))
+    }
+}
+
+/// The fully qualified name of a service called `host` by somebody of `namespace`.
+pub(crate) fn qualified(host: &str, namespace: &str, cluster_domain: &str) -> String {
+    let parts: Vec<&str> = host.splitn(4, '.').collect();
+    match parts.as_slice() {
+        [name] => format!("{name}.{namespace}.svc.{cluster_domain}"),
+        [name, of] => format!("{name}.{of}.svc.{cluster_domain}"),
+        [name, of, "svc"] => format!("{name}.{of}.svc.{cluster_domain}"),
+        _ => host.to_owned(),
+    }
+}
+
+// The bare name means this service to its own namespace only.
+fn seen_from(service: &Arc<Service>, namespace: &str) -> Arc<Service> {
+    if service.namespace == namespace {
+        return Arc::clone(service);
+    }
+    let mut other = Service::clone(service);
+    other.hosts.retain(|host| host.contains('.'));
+    Arc::new(other)
+}
+
+fn joined(mut all: External, one: &External) -> External {
+    for host in &one.hosts {
+        if !all.hosts.contains(host) {
+            all.hosts.push(host.clone());
+        }
+    }
+    for address in &one.addresses {
+        if !all.addresses.contains(address) {
+            all.addresses.push(*address);
+        }
+    }
+    let known: BTreeMap<u16, ()> = all.ports.iter().map(|port| (port.number, ())).collect();
+    all.ports.extend(one.ports.iter().filter(|port| !known.contains_key(&port.number)).cloned());
+    all
+}
