@@ -59,6 +59,8 @@ pub fn play_program(arguments: &[OsString]) -> ExitCode {
     let name = program(arguments);
     let arguments = arguments.iter().cloned();
     match name {
+        Some("douane") => douane_ca::cli::main(arguments),
+        Some("douane-proxy") => douane_proxy::cli::main(arguments),
         Some("shop") => crate::apps::main(arguments),
         _ => ExitCode::FAILURE,
     }
