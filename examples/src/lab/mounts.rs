@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File, Permissions},
-    io,
+    io::{self, Write},
     os::unix::fs::{PermissionsExt, chown, symlink},
     path::{Component, Path, PathBuf},
 };
@@ -52,12 +52,20 @@ impl PodFiles {
         self.folder.join("secrets")
     }
 
-    /// Rewrites the pod's hosts file in place: the pod has mounted this very file.
+    /// Rewrites the pod's hosts file in place, since the pod has mounted this very file: by one write, and never
+    /// shorter than it was, so that whoever looks a name up meanwhile reads no empty or half file.
     ///
     /// # Errors
     /// As the file system says.
     pub fn write_hosts(&self, hosts: &str) -> Result<()> {
-        fs::write(self.folder.join("hosts"), hosts).context("write the pod's hosts file")
+        let path = self.folder.join("hosts");
+        let before = fs::read_to_string(&path).context("read the pod's hosts file")?;
+        if before.trim_end() == hosts.trim_end() {
+            return Ok(());
+        }
+        let padding = "\n".repeat(before.len().saturating_sub(hosts.len()));
+        let mut file = File::options().write(true).open(&path).context("open the pod's hosts file")?;
+        file.write_all(format!("{hosts}{padding}").as_bytes()).context("write the pod's hosts file")
     }
 
     fn run(&self) -> PathBuf {
