@@ -11,6 +11,8 @@ use serde_json::{Map, Value};
 
 /// Tokens have one or two KiB; longer ones are refused unread.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// Key sets have a few KiB; longer ones are refused unread.
+const MAX_KEY_SET_BYTES: usize = 256 * 1024;
 /// A key set has a handful of keys; each one may cost a signature check.
 const MAX_KEYS: usize = 64;
 /// Clocks of issuer and verifier may differ by so many seconds.
@@ -89,6 +91,9 @@ impl Keys {
     /// # Errors
     /// [`KeysError`] when no usable key is left.
     pub fn parse(json: &[u8]) -> Result<Self, KeysError> {
+        if json.len() > MAX_KEY_SET_BYTES {
+            return Err(KeysError::Malformed(format!("{} bytes are too many", json.len())));
+        }
         let malformed = |error: serde_json::Error| KeysError::Malformed(error.to_string());
         let set: Map<String, Value> = serde_json::from_slice(json).map_err(malformed)?;
         let Some(Value::Array(entries)) = set.get("keys") else {
@@ -263,6 +268,7 @@ fn declared_as(algorithm: Algorithm) -> KeyAlgorithm {
 mod tests {
     use super::*;
     use jsonwebtoken::{EncodingKey, Header, encode, jwk::JwkSet};
+    use proptest::prelude::*;
     use serde_json::json;
 
     const NOW: u64 = 1_800_000_000;
@@ -354,6 +360,46 @@ mod tests {
         assert_eq!(Keys::parse(symmetric).unwrap_err(), KeysError::Empty);
         for malformed in [&b""[..], b"[]", b"{}", br#"{"keys":1}"#] {
             assert!(matches!(Keys::parse(malformed), Err(KeysError::Malformed(_))));
+        }
+    }
+
+    #[test]
+    fn a_key_set_is_bounded_in_bytes_and_keys() {
+        let long = format!(r#"{{"keys":[],"x":"{}"}}"#, "x".repeat(MAX_KEY_SET_BYTES));
+        assert!(matches!(Keys::parse(long.as_bytes()), Err(KeysError::Malformed(_))));
+        let many = json!({"keys": vec![json!({}); MAX_KEYS + 1]}).to_string();
+        assert_eq!(Keys::parse(many.as_bytes()).unwrap_err(), KeysError::TooMany(MAX_KEYS + 1));
+    }
+
+    #[test]
+    fn a_key_verifies_only_the_algorithms_of_its_kind() {
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let key = EncodingKey::from_ec_der(&pair.serialize_der());
+        let jwk = serde_json::to_value(Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap()).unwrap();
+        for declared in ["HS256", "RS256", "ES384", "none"] {
+            let mut jwk = jwk.clone();
+            jwk["alg"] = json!(declared);
+            let set = json!({"keys": [jwk]}).to_string();
+            assert_eq!(Keys::parse(set.as_bytes()).unwrap_err(), KeysError::Empty, "{declared}");
+        }
+        let mut for_encryption = jwk;
+        for_encryption["use"] = json!("enc");
+        let set = json!({"keys": [for_encryption]}).to_string();
+        assert_eq!(Keys::parse(set.as_bytes()).unwrap_err(), KeysError::Empty);
+    }
+
+    proptest! {
+        #[test]
+        fn no_token_and_no_key_set_panics(
+            text in any::<String>(), bytes in any::<Vec<u8>>(), parts in "[A-Za-z0-9_-]{0,40}\\.[A-Za-z0-9_-]{0,40}\\.[A-Za-z0-9_-]{0,8}",
+        ) {
+            thread_local!(static LAB: Issuer = issuer("a"));
+            let _ = Keys::parse(&bytes);
+            let _ = Keys::parse(text.as_bytes());
+            LAB.with(|lab| {
+                assert!(check(lab, &text).is_err());
+                assert!(check(lab, &parts).is_err());
+            });
         }
     }
 }

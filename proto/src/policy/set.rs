@@ -176,15 +176,22 @@ fn effect(action: wire::Action) -> Effect {
 }
 
 fn warnings(policy: &wire::Policy, local: &TrustDomain) -> Vec<String> {
+    let key = format!("{}/{}", policy.namespace, policy.name);
     let sources = policy.rules.iter().flat_map(|rule| &rule.from);
     let unexpanded = sources
         .flat_map(|source| source.principals.iter().chain(&source.not_principals))
-        .filter(|text| value::is_unexpanded(text, local));
-    let (namespace, name) = (&policy.namespace, &policy.name);
-    unexpanded
+        .filter(|text| value::is_unexpanded(text, local))
         .map(|text| {
             let text = value::bounded(text);
-            format!("policy {namespace}/{name}: {text:?} is matched as written, the trust domain is {local}")
-        })
-        .collect()
+            format!("policy {key}: {text:?} is matched as written, the trust domain is {local}")
+        });
+    let operations = policy.rules.iter().flat_map(|rule| &rule.to);
+    let unreachable = operations
+        .flat_map(|operation| operation.paths.iter().chain(&operation.not_paths))
+        .filter(|path| value::is_unreachable_path(path))
+        .map(|path| {
+            let path = value::bounded(path);
+            format!("policy {key}: the path {path:?} never matches: paths are compared in normal form, without query")
+        });
+    unexpanded.chain(unreachable).collect()
 }

@@ -120,6 +120,11 @@ pub(super) fn is_unexpanded(text: &str, local: &TrustDomain) -> bool {
     local.as_str() != ANY_LOCAL && !whole && text.split('/').next() == Some(ANY_LOCAL)
 }
 
+/// Can no normalized path look like this? It has a query, a fragment, or bytes that are always escaped.
+pub(super) fn is_unreachable_path(text: &str) -> bool {
+    !text.is_ascii() || text.bytes().any(|byte| b"?#\\ ".contains(&byte) || byte.is_ascii_control())
+}
+
 fn account(text: &str, own_namespace: &str) -> Result<Matcher, Wrong> {
     let mend = "write namespace/name, or name for the policy's own namespace";
     if text.chars().count() > MAX_ACCOUNT_CHARS || text.contains('*') {

@@ -147,7 +147,10 @@ impl App {
         };
         let Starting { config, mut critical, .. } = starting;
         let telemetry = Rc::clone(&voice.telemetry);
-        critical.spawn_local(named("telling of the live values", voice::tell(telemetry, mtls.clone(), mesh.clone())));
+        critical.spawn_local(named(
+            "telling of the live values",
+            voice::tell(telemetry, mtls.clone(), mesh.clone()),
+        ));
         let sides = traffic::Sides::new(&mtls, &mesh, voice.ledger(config.telemetry.trace_ratio), sockets);
         let shutdowns = sides.start(&mut critical, outbound, inbound);
 

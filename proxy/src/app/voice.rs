@@ -59,7 +59,8 @@ impl Voice {
             Err(error) => return Err(error).context("set the log up"),
         };
         let collector = told.otlp_endpoint.as_deref();
-        let collector = collector.map(|endpoint| Collector::new(endpoint, sockets, attributes)).transpose()?;
+        let collector =
+            collector.map(|endpoint| Collector::new(endpoint, sockets, attributes)).transpose()?;
         let spans = if collector.is_some() { Spans::Export } else { Spans::Discard };
         let telemetry = Telemetry::new(origin, Some(writer), Metrics::new(&lost), spans);
         let stop = CancellationToken::new();

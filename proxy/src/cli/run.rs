@@ -84,7 +84,8 @@ impl Run {
     }
 
     fn config(self) -> anyhow::Result<Config> {
-        let control_plane_id = Config::control_plane_of(&self.trust_domain).context("name the control plane")?;
+        let control_plane_id =
+            Config::control_plane_of(&self.trust_domain).context("name the control plane")?;
         Ok(Config {
             namespace: self.namespace,
             pod: self.pod,

@@ -134,3 +134,20 @@ fn too_many_policies_are_refused() {
     let set = wire::PolicySet { policies: vec![allow(vec![]); 5000] };
     assert_eq!(PolicySet::from_wire(set, &local()).unwrap_err(), PolicyError::TooMany(5000));
 }
+
+#[test]
+fn an_author_is_warned_of_values_that_match_less_than_they_seem_to() {
+    let prod = TrustDomain::parse("prod.example").unwrap();
+    let mut rule =
+        from(wire::Source { principals: list(&["cluster.local/ns/shop/*"]), ..Default::default() });
+    rule.to = to(wire::Operation { paths: list(&["/a?b", "/ü", "/fine"]), ..Default::default() }).to;
+    let policy = Policy::from_wire(allow(vec![rule])).unwrap();
+
+    let warnings = policy.warnings(&prod);
+
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    assert!(warnings[0].contains("cluster.local/ns/shop/*"));
+    assert!(warnings.iter().all(|warning| warning.starts_with("policy shop/allow: ")));
+    assert_eq!(policy.warnings(&local()).len(), 2);
+    assert_eq!(PolicySet::compile(&[policy], &prod).complaints().len(), 3);
+}
