@@ -21,6 +21,7 @@ const RENEW_UNTIL: f64 = 0.60;
 const URGENT: f64 = 0.20;
 const RETRY_FROM: Duration = Duration::from_millis(200);
 const RETRY_CAP: Duration = Duration::from_secs(30);
+const URGENT_CAP: Duration = Duration::from_secs(5);
 /// The wall clock may be set while we wait, so it is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// An authority that hands out certificates that are due at once must not be asked without pause.
@@ -81,8 +82,9 @@ pub fn renewal_wait(now: Duration, not_before: i64, not_after: i64, random: f64)
 pub fn retry_wait(now: Duration, not_before: i64, not_after: i64, failures: u32, random: f64) -> Duration {
     let life = life(not_before, not_after);
     let left = seconds(not_after).saturating_sub(now);
-    let share = if left < life.mul_f64(URGENT) { 50 } else { 10 };
-    Backoff { base: RETRY_FROM, cap: (life / share).clamp(RETRY_FROM, RETRY_CAP) }.wait(failures, random)
+    let cap =
+        if left < life.mul_f64(URGENT) { (life / 50).min(URGENT_CAP) } else { (life / 10).min(RETRY_CAP) };
+    Backoff { base: RETRY_FROM, cap: cap.max(RETRY_FROM) }.wait(failures, random)
 }
 
 /// The wall clock, since 1970.
@@ -148,7 +150,7 @@ async fn keep_bundle(
         match tls::check_bundle(Arc::clone(&offered)) {
             Ok(()) => take_bundle(identity, &offered),
             Err(error) => {
-                tracing::error!(%error, "a pushed trust bundle is unusable, the last good one stays")
+                tracing::error!(%error, "a pushed trust bundle is unusable, the last good one stays");
             }
         }
     }

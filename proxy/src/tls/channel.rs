@@ -147,20 +147,20 @@ impl ControlPlane {
 
     async fn open(&self, config: Arc<ClientConfig>) -> Result<Channel, ChannelError> {
         let connect = tokio::time::timeout(CONNECT_LIMIT, self.secure(config));
-        let stream = connect.await.map_err(|_| self.fail("no answer in time"))??;
+        let stream = connect.await.map_err(|_| self.fail(&"no answer in time"))??;
         // The scheme and the name only satisfy tonic: the stream below is ours.
         let endpoint = Endpoint::from_static("http://control-plane")
             .connect_timeout(CONNECT_LIMIT)
             .http2_keep_alive_interval(KEEPALIVE_EVERY)
             .keep_alive_timeout(KEEPALIVE_LIMIT)
             .keep_alive_while_idle(true);
-        endpoint.connect_with_connector(Once(Some(stream))).await.map_err(|error| self.fail(error))
+        endpoint.connect_with_connector(Once(Some(stream))).await.map_err(|error| self.fail(&error))
     }
 
     async fn secure(&self, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, ChannelError> {
         let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
-        let mut failure = self.fail("the name has no address");
-        for address in found.map_err(|error| self.fail(error))? {
+        let mut failure = self.fail(&"the name has no address");
+        for address in found.map_err(|error| self.fail(&error))? {
             match (self.dialer.0)(address).await {
                 Ok(socket) => {
                     let name = ServerName::from(address.ip());
@@ -169,13 +169,13 @@ impl ControlPlane {
                         .await
                         .map_err(fault::from_io)?);
                 }
-                Err(error) => failure = self.fail(error),
+                Err(error) => failure = self.fail(&error),
             }
         }
         Err(failure)
     }
 
-    fn fail(&self, reason: impl ToString) -> ChannelError {
+    fn fail(&self, reason: &dyn std::fmt::Display) -> ChannelError {
         ChannelError::Connect { host: format!("{}:{}", self.host, self.port), reason: reason.to_string() }
     }
 }

@@ -115,7 +115,7 @@ fn leaf_params(spec: &LeafSpec) -> CertificateParams {
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    params.is_ca = spec.is_ca.clone();
+    params.is_ca = spec.is_ca;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let at = |seconds| {
         rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(now.as_secs().strict_add_signed(seconds))
