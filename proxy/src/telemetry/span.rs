@@ -55,9 +55,8 @@ pub(crate) fn span(
 /// The status and `error.type`. A refusal by law is no fault of the server; a client that went away is nobody's.
 fn outcome(record: &Record) -> (Status, Option<Cow<'static, str>>) {
     let client = record.direction == Direction::Outbound;
-    let refused_by_law = !client && record.status.is_some_and(|status| (400..500).contains(&status));
     if let Some(refusal) = record.refusal
-        && !refused_by_law
+        && (client || !is_clients_fault(record))
     {
         let reason = record.reason.as_deref().map(cut).unwrap_or_default().to_owned();
         return (Status::error(reason), Some(refusal.into()));
@@ -69,6 +68,14 @@ fn outcome(record: &Record) -> (Status, Option<Cow<'static, str>>) {
     match record.status {
         Some(status) if status >= 500 || (client && status >= 400) => failure(status.to_string().into()),
         _ => (Status::Unset, None),
+    }
+}
+
+fn is_clients_fault(record: &Record) -> bool {
+    match (record.status, record.grpc_status) {
+        (_, Some(code)) => code != 0 && !SERVER_FAULTS.contains(&code),
+        (Some(status), None) => (400..500).contains(&status),
+        (None, None) => false,
     }
 }
 
@@ -306,12 +313,15 @@ mod tests {
             (Outbound, Some(500), None, None, Some("500")),
             // Denied by law: the server did its work, the client has an error.
             (Inbound, Some(403), None, Some("denied"), None),
+            (Inbound, Some(200), Some(7), Some("denied"), None),
             (Outbound, Some(403), None, None, Some("403")),
+            (Outbound, Some(200), Some(7), None, Some("PERMISSION_DENIED")),
             (Outbound, Some(403), None, Some("not_registered"), Some("not_registered")),
             // Failed in the sidecar, with and without an answer, and after a good beginning.
             (Outbound, Some(503), None, Some("connect_refused"), Some("connect_refused")),
             (Inbound, Some(504), None, Some("request_timeout"), Some("request_timeout")),
             (Inbound, Some(200), None, Some("upstream_reset"), Some("upstream_reset")),
+            (Inbound, Some(200), Some(14), Some("connect_refused"), Some("connect_refused")),
             (Outbound, None, None, Some("tls_handshake_failed"), Some("tls_handshake_failed")),
             // The client went away.
             (Inbound, None, None, None, None),
