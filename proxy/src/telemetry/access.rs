@@ -140,7 +140,7 @@ impl Default for Telemetry {
 }
 
 impl Access {
-    /// An opaque stream was admitted. (Its end is counted when the access is dropped.)
+    /// An opaque stream is open; without this it counts as opened when it ends. Its end is counted by itself.
     pub fn opened(&mut self) {
         if !self.opened {
             self.opened = true;
@@ -151,8 +151,9 @@ impl Access {
 
 impl Drop for Access {
     fn drop(&mut self) {
-        // A stream that nobody said was opened, and that was not refused, was open nevertheless.
-        if self.record.method.is_none() && self.record.refusal.is_none() {
+        // A stream that carried something, or was not refused, was open.
+        let Record { method, refusal, bytes_in, bytes_out, .. } = &self.record;
+        if method.is_none() && (refusal.is_none() || bytes_in + bytes_out > 0) {
             self.opened();
         }
         let lasted = Lasted { from: self.from, length: self.since.elapsed() };
@@ -160,5 +161,104 @@ impl Drop for Access {
         if self.opened {
             self.telemetry.metrics.closed(&self.record);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+    use crate::telemetry::writer::LostLines;
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn telemetry() -> (Rc<Telemetry>, Kept) {
+        let (kept, lost) = (Kept::default(), LostLines::default());
+        let writer = LineWriter::new(kept.clone(), lost.clone()).unwrap();
+        (Telemetry::new(Origin::default(), Some(writer), Metrics::new(&lost), Spans::Discard), kept)
+    }
+
+    fn begin(telemetry: &Rc<Telemetry>) -> Access {
+        telemetry.begin(Direction::Inbound, "10.77.0.5:7000".parse().unwrap())
+    }
+
+    fn lines(telemetry: &Telemetry, kept: &Kept) -> Vec<serde_json::Value> {
+        telemetry.flush_log(Duration::from_secs(5));
+        let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn an_access_is_told_once_when_its_last_owner_lets_go() {
+        let (telemetry, kept) = telemetry();
+        let access = Rc::new(RefCell::new(begin(&telemetry)));
+
+        let other = Rc::clone(&access);
+        access.borrow_mut().record.bytes_in = 3;
+        drop(access);
+        assert!(lines(&telemetry, &kept).is_empty());
+        other.borrow_mut().record.bytes_out = 4;
+        drop(other);
+
+        let lines = lines(&telemetry, &kept);
+        assert_eq!(lines.len(), 1);
+        assert_eq!((&lines[0]["bytes_in"], &lines[0]["bytes_out"]), (&3.into(), &4.into()));
+    }
+
+    #[test]
+    fn a_stream_that_was_cut_was_open_and_a_refused_one_was_not() {
+        let (telemetry, _kept) = telemetry();
+
+        begin(&telemetry).record.refusal = Some("plaintext");
+        let mut cut = begin(&telemetry);
+        (cut.record.refusal, cut.record.bytes_out) = (Some("denied"), 9);
+        drop(cut);
+        let mut open = begin(&telemetry);
+        open.opened();
+        open.opened();
+
+        let text = telemetry.metrics.encode();
+        for line in [
+            "douane_tcp_connections_opened_total{direction=\"inbound\"} 2",
+            "douane_tcp_connections_closed_total{direction=\"inbound\"} 1",
+            "douane_active{direction=\"inbound\"} 1",
+        ] {
+            assert!(text.contains(line), "{line}\nis missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn strangers_who_are_refused_share_few_lines_and_proven_peers_have_their_own() {
+        let (telemetry, kept) = telemetry();
+
+        for _ in 0..1000 {
+            begin(&telemetry).record.refusal = Some("plaintext");
+        }
+        let strangers = lines(&telemetry, &kept).len();
+        for _ in 0..100 {
+            let mut access = begin(&telemetry);
+            access.record.refusal = Some("denied");
+            access.record.peer = Some("spiffe://cluster.local/ns/shop/sa/web".parse().unwrap());
+        }
+        let peers = lines(&telemetry, &kept).len() - strangers;
+
+        // The test may see more than one second.
+        assert!((20..200).contains(&strangers), "{strangers}");
+        assert_eq!(peers, 100);
     }
 }

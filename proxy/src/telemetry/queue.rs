@@ -55,6 +55,8 @@ impl SpanQueue {
     }
 }
 
-// Spans: OpenTelemetry's own default for queue and batch.
+// Spans; OpenTelemetry's own default.
 pub(crate) const MOST_SPANS: usize = 2048;
-pub(crate) const BATCH: usize = 512;
+// Spans. A batch is encoded on the data path's thread: so many take a fraction of a millisecond, OpenTelemetry's 512
+// would hold up requests for several.
+pub(crate) const BATCH: usize = 128;

@@ -55,6 +55,9 @@ pub(crate) fn span(
 /// The status and `error.type`. A refusal by law is no fault of the server; a client that went away is nobody's.
 fn outcome(record: &Record) -> (Status, Option<Cow<'static, str>>) {
     let client = record.direction == Direction::Outbound;
+    if record.refusal == Some(CLIENT_GONE) {
+        return (Status::Unset, None);
+    }
     if let Some(refusal) = record.refusal
         && (client || !is_clients_fault(record))
     {
@@ -262,6 +265,8 @@ const GRPC_CODES: [&str; 17] = [
     "DATA_LOSS",
     "UNAUTHENTICATED",
 ];
+// The label of the refusal that nobody is to blame for.
+const CLIENT_GONE: &str = "client_gone";
 const UNIMPLEMENTED: u16 = 12;
 // UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS: the conventions' list.
 const SERVER_FAULTS: [u16; 6] = [2, 4, 12, 13, 14, 15];
@@ -326,6 +331,7 @@ mod tests {
             // The client went away.
             (Inbound, None, None, None, None),
             (Outbound, None, None, None, None),
+            (Outbound, Some(502), None, Some("client_gone"), None),
             // gRPC: everything but OK is an error to the client, and some codes are one of the server.
             (Outbound, Some(200), Some(0), None, None),
             (Outbound, Some(200), Some(1), None, Some("CANCELLED")),
