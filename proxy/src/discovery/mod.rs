@@ -40,6 +40,12 @@ struct Questions {
 }
 
 impl Mesh {
+    /// What the writers of these say; questions beyond what the snapshot answers stay unanswered.
+    #[must_use]
+    pub fn new(snapshot: watch::Receiver<Arc<Snapshot>>, policies: watch::Receiver<Arc<PolicySet>>) -> Self {
+        Self { snapshot, policies, questions: Rc::default() }
+    }
+
     /// What is known now.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {

@@ -106,6 +106,7 @@ impl Receiver {
         note_permit(&mut access.borrow_mut().record, &permit);
         let mut server = self.forward_opaque(permit, arrival).await?;
         let mut send = accept(respond)?;
+        access.borrow_mut().opened();
         let counts = Counts::default();
         let ended = tokio::select! {
             ended = relay::stream_to_server(&mut recv, first, &mut send, &mut server, &counts, REST) => {

@@ -127,7 +127,11 @@ pub async fn client_to_stream<E: From<RelayError>>(
             }
             into_stream(&mut from_client, send, |bytes| counts.up(bytes)).await
         };
-        sent.await.map_err(E::from)
+        match sent.await {
+            // The other end wants no more. Why, its answer says: a refusal comes before its reset.
+            Ok(()) | Err(RelayError::Stream(_)) => Ok(()),
+            Err(error) => Err(E::from(error)),
+        }
     };
     let down = async {
         let mut recv = answer.await?;

@@ -84,6 +84,12 @@ impl Outbound {
         tokio::join!(accepting, self.sender.pool.run(), self.sender.origins.run());
     }
 
+    /// Generations of the lines that take new streams, one entry for each line: for the admin socket.
+    #[must_use]
+    pub fn open_lines(&self) -> Vec<u64> {
+        self.sender.pool.generations()
+    }
+
     async fn redirected(&self, stream: TcpStream, source: SocketAddr) {
         let refusal = match original_dst(&stream) {
             Ok(destination) => return self.connection(stream, source, destination).await,

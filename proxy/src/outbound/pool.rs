@@ -154,6 +154,13 @@ impl Pool {
         }
     }
 
+    /// The generation of each open line.
+    #[must_use]
+    pub fn generations(&self) -> Vec<u64> {
+        let all = self.0.lines.borrow();
+        all.iter().flat_map(|(key, lines)| lines.open.iter().map(|_| key.generation)).collect()
+    }
+
     fn key(&self, peer: &Candidate) -> Key {
         Key {
             address: peer.address,

@@ -93,6 +93,7 @@ impl Sender {
             let (answer, mut send) = open
                 .send_request(request, false)
                 .map_err(|error| Refusal::UpstreamFailed { address, reason: error.to_string() })?;
+            access.borrow_mut().opened();
             let answer = accepted(answer, address);
             let relayed = relay::client_to_stream(client, first, &mut send, answer, counts, REST).await;
             return relayed.map_err(|ended| {
@@ -120,6 +121,7 @@ impl Sender {
             access.borrow_mut().record.peer_address = Some(address);
             match self.origins.connect(address).await {
                 Ok(mut server) => {
+                    access.borrow_mut().opened();
                     let relayed = relay::sockets(client, first, &mut server, counts, REST).await;
                     return relayed.map_err(|error| {
                         let _ = server.set_zero_linger();

@@ -1,0 +1,271 @@
+//! Two pods without a kernel's redirection: real sidecars (the doors `Inbound` and `Outbound`), real mutual TLS, real
+//! sockets on loopback. What redirection does is done here: a listener on the pod's address hands TLS to the inbound
+//! side and everything else to the application, as a spared socket would reach it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use douane_proto::{
+    id::{TrustDomain, WorkloadId},
+    mesh::{Dialect, Endpoint, Port, Protocol, Service, Workload},
+    policy::PolicySet,
+    snapshot::{Found, MeshSettings, OutboundMode, PathNormalization, Question, Snapshot},
+    svid::{Identity, Svid, TrustBundle},
+    wire,
+};
+use douane_proxy::{
+    discovery::Mesh,
+    exchange::ledger::Ledger,
+    inbound::Inbound,
+    net::{hairpin, socket::Sockets},
+    outbound::Outbound,
+    shutdown::Shutdown,
+    telemetry::{access::Telemetry, trace::Sampler},
+    tls::{Mtls, park_flush},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, LocalOptions},
+    sync::watch,
+    task::spawn_local,
+};
+use zeroize::Zeroizing;
+
+/// The virtual address of the service in front of `orders`.
+pub(crate) const VIP: &str = "10.96.0.7";
+
+/// Runs a test as a sidecar runs: one thread, corked writes.
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(park_flush)
+        .build_local(LocalOptions::default())
+        .unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test ends in time");
+    });
+}
+
+/// Polls until it holds.
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
+
+/// The passport office.
+pub(crate) struct Ca {
+    root: Vec<u8>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A pod: an application behind its sidecar, or a client's sidecar alone.
+pub(crate) struct Pod {
+    pub(crate) inbound: Rc<Inbound>,
+    pub(crate) outbound: Rc<Outbound>,
+    pub(crate) identity: watch::Sender<Arc<Identity>>,
+    pub(crate) law: watch::Sender<Arc<PolicySet>>,
+    #[expect(dead_code, reason = "the channel stays open while the pod lives")]
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    pub(crate) telemetry: Rc<Telemetry>,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// `web` calls `orders`, whose port speaks what the test says.
+pub(crate) struct Shop {
+    pub(crate) ca: Ca,
+    pub(crate) web: Pod,
+    pub(crate) orders: Pod,
+    pub(crate) port: u16,
+}
+
+impl Ca {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let root = params.self_signed(&key).unwrap().der().to_vec();
+        Self { root, issuer: Issuer::new(params, key) }
+    }
+
+    pub(crate) fn identity(&self, name: &str, generation: u64) -> Arc<Identity> {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI(id(name).to_string().try_into().unwrap())];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.is_ca = IsCa::ExplicitNoCa;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let epoch = rcgen::date_time_ymd(1970, 1, 1);
+        params.not_before = epoch + now.checked_sub(Duration::from_secs(60)).unwrap();
+        params.not_after = epoch + now + Duration::from_secs(3600);
+        let leaf = params.signed_by(&key, &self.issuer).unwrap().der().to_vec();
+        let bundle =
+            TrustBundle { trust_domain: domain(), roots: vec![self.root.clone()], epoch: 1, sequence: 1 };
+        let svid = Svid::parse(vec![leaf], Zeroizing::new(key.serialize_der())).unwrap();
+        Arc::new(Identity { svid, bundle: Arc::new(bundle), generation })
+    }
+}
+
+impl Pod {
+    fn new(ca: &Ca, snapshot: Snapshot) -> Self {
+        let name = snapshot.own.name.clone();
+        let (identity, identity_seen) = watch::channel(ca.identity(&name, 1));
+        let (law, law_seen) = watch::channel(Arc::clone(&snapshot.policies));
+        let (snapshot, snapshot_seen) = watch::channel(Arc::new(snapshot));
+        let (mesh, mtls) = (Mesh::new(snapshot_seen, law_seen), Mtls::new(identity_seen));
+        let telemetry = Rc::new(Telemetry::default());
+        let ledger = Ledger::new(Rc::clone(&telemetry), Sampler { root_ratio: 1.0 });
+        let (shutdown, sockets) = (Shutdown::default(), Sockets::default());
+        let (hairpins, own) = hairpin::channel();
+        let inbound =
+            Rc::new(Inbound::new(mesh.clone(), mtls.clone(), ledger.clone(), sockets, shutdown.clone()));
+        let outbound = Rc::new(Outbound::new(mesh, mtls, ledger, sockets, shutdown.clone(), hairpins));
+        let unused = sockets.listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        spawn_local(Rc::clone(&inbound).run(unused, own));
+        Self { inbound, outbound, identity, law, snapshot, telemetry, shutdown }
+    }
+
+    /// A connection of this pod's application to `destination`, as redirection hands it over.
+    pub(crate) async fn connect(&self, destination: SocketAddr) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (redirected, source) = listener.accept().await.unwrap();
+        let outbound = Rc::clone(&self.outbound);
+        spawn_local(async move { outbound.connection(redirected, source, destination).await });
+        client
+    }
+
+    /// A new law, as discovery publishes it.
+    pub(crate) fn rule(&self, policies: Vec<wire::Policy>) {
+        self.law.send_replace(Arc::new(compile(policies)));
+    }
+
+    /// What this pod's metrics say.
+    pub(crate) fn metrics(&self) -> String {
+        self.telemetry.metrics.encode()
+    }
+}
+
+impl Shop {
+    /// `serve` is the application behind `orders`.
+    pub(crate) async fn open<Served: Future<Output = ()> + 'static>(
+        protocol: Protocol,
+        serve: impl Fn(TcpStream) -> Served + 'static,
+    ) -> Self {
+        let ca = Ca::new();
+        let listener = TcpListener::bind("127.0.2.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let port = Port { number: address.port(), protocol, name: String::new() };
+        let orders = Arc::new(workload("orders", address.ip(), vec![port.clone()]));
+        let web = Arc::new(workload("web", [127, 0, 1, 1].into(), Vec::new()));
+        let service = Service {
+            namespace: "shop".to_owned(),
+            name: "orders".to_owned(),
+            hosts: vec!["orders.shop.svc.cluster.local".to_owned()],
+            addresses: vec![VIP.parse().unwrap()],
+            ports: vec![Port { number: 80, ..port.clone() }],
+            endpoints: vec![Endpoint {
+                workload: Arc::clone(&orders),
+                targets: BTreeMap::from([(80, address.port())]),
+            }],
+        };
+        let answers = HashMap::from([
+            (Question::Address(VIP.parse().unwrap()), Found::Service(Arc::new(service))),
+            (Question::Address(address.ip()), Found::Workload(Arc::clone(&orders))),
+            (Question::Address([203, 0, 113, 9].into()), Found::Unknown),
+            (Question::Host("nobody.example".to_owned()), Found::Unknown),
+        ]);
+        let web = Pod::new(&ca, snapshot(web, answers.clone()));
+        let orders = Pod::new(&ca, snapshot(orders, answers));
+        let (inbound, serve) = (Rc::clone(&orders.inbound), Rc::new(serve));
+        spawn_local(async move {
+            while let Ok((stream, source)) = listener.accept().await {
+                let (inbound, serve) = (Rc::clone(&inbound), Rc::clone(&serve));
+                spawn_local(async move {
+                    if is_redirected(&stream).await {
+                        inbound.connection(stream, source, address).await;
+                    } else {
+                        serve(stream).await;
+                    }
+                });
+            }
+        });
+        Self { ca, web, orders, port: address.port() }
+    }
+
+    /// The service.
+    pub(crate) fn vip(&self) -> SocketAddr {
+        SocketAddr::new(VIP.parse().unwrap(), 80)
+    }
+
+    /// The pod behind it.
+    pub(crate) fn pod(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 2, 1], self.port))
+    }
+}
+
+// A peer's sidecar begins with a TLS record; a spared socket with anything else, or nothing.
+async fn is_redirected(stream: &TcpStream) -> bool {
+    let mut first = [0; 1];
+    let peeked = tokio::time::timeout(Duration::from_millis(30), stream.peek(&mut first)).await;
+    matches!(peeked, Ok(Ok(1))) && first == [0x16]
+}
+
+fn snapshot(own: Arc<Workload>, answers: HashMap<Question, Found>) -> Snapshot {
+    Snapshot {
+        epoch: 1,
+        sequence: 1,
+        mesh: MeshSettings {
+            trust_domain: domain(),
+            root_namespace: "istio-system".to_owned(),
+            outbound: OutboundMode::RegistryOnly,
+            path_normalization: PathNormalization::Base,
+        },
+        own,
+        policies: Arc::new(compile(Vec::new())),
+        answers,
+    }
+}
+
+fn workload(name: &str, address: IpAddr, ports: Vec<Port>) -> Workload {
+    Workload {
+        id: id(name),
+        name: name.to_owned(),
+        addresses: vec![address],
+        dialect: Dialect::Douane1,
+        ports,
+        service_name: name.to_owned(),
+        ready: true,
+        labels: BTreeMap::new(),
+    }
+}
+
+fn compile(policies: Vec<wire::Policy>) -> PolicySet {
+    PolicySet::from_wire(wire::PolicySet { policies }, &domain()).unwrap()
+}
+
+fn domain() -> TrustDomain {
+    TrustDomain::parse("cluster.local").unwrap()
+}
+
+fn id(name: &str) -> WorkloadId {
+    WorkloadId::new(&domain(), "shop", name).unwrap()
+}
