@@ -31,7 +31,7 @@ impl Outcome {
     pub fn line(&self) -> String {
         let mark = if self.ok { "ok  " } else { "FAIL" };
         let way = format!("{} -> {}", self.from, self.to);
-        let mut line = format!("{mark} {:<3} {way:<42} {}  ({})", self.attempt, self.actual, took(self.ms));
+        let mut line = format!("{mark} {:<3} {way:<60} {}  ({})", self.attempt, self.actual, took(self.ms));
         if !self.ok {
             line.push_str(&format!("\n         expected: {}", self.expected));
         }

@@ -115,7 +115,7 @@ impl Inbound {
                 return;
             }
             Ok(Err(TlsError::Plaintext)) => Refusal::Plaintext,
-            Ok(Err(error)) => Refusal::Handshake(causes(&error)),
+            Ok(Err(error)) => Refusal::Handshake(error.to_string()),
             Err(_) => Refusal::HandshakeTimeout,
         };
         self.record(destination, source, &refusal);
@@ -173,14 +173,4 @@ impl Inbound {
         access.record.local = Some(self.mtls.identity().svid.leaf.id.clone());
         note(&mut access.record, refusal);
     }
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

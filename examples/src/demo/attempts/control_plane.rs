@@ -18,7 +18,7 @@ const BACK: Duration = Duration::from_secs(30);
 
 /// When a certificate ends.
 const ENDS: &str = "douane_certificate_expiry_timestamp_seconds";
-/// Grows with each start of the control plane that a sidecar has heard of.
+/// Another one with each start of the control plane that a sidecar has heard of.
 const EPOCH: &str = "douane_snapshot_epoch";
 
 /// 9.
@@ -36,8 +36,10 @@ pub(crate) fn lose(stage: &Stage, script: &mut Script) {
         thread::sleep(AWAY);
         let (ends, epochs) = (stage.figures(ENDS), stage.figures(EPOCH));
         stage.start_control_plane()?;
-        let connected = until(BACK, || all_grew(&epochs, &stage.figures(EPOCH)).then_some(()));
-        let renewed = until(BACK, || all_grew(&ends, &stage.figures(ENDS)).then_some(()));
+        let connected = until(BACK, || {
+            all(&epochs, &stage.figures(EPOCH), |then, now| then.total_cmp(&now).is_ne()).then_some(())
+        });
+        let renewed = until(BACK, || all(&ends, &stage.figures(ENDS), |then, now| now > then).then_some(()));
         let load = load.stop()?.last()?;
 
         let count = |field| load.get(field).and_then(Value::as_u64).context("a count");
@@ -59,7 +61,7 @@ pub(crate) fn lose(stage: &Stage, script: &mut Script) {
     });
 }
 
-/// Is every sidecar's figure greater than it was?
-fn all_grew(before: &BTreeMap<String, f64>, now: &BTreeMap<String, f64>) -> bool {
-    !before.is_empty() && before.iter().all(|(pod, then)| now.get(pod).is_some_and(|figure| figure > then))
+/// Has every sidecar's figure moved so?
+fn all(before: &BTreeMap<String, f64>, now: &BTreeMap<String, f64>, moved: fn(f64, f64) -> bool) -> bool {
+    !before.is_empty() && before.iter().all(|(pod, then)| now.get(pod).is_some_and(|now| moved(*then, *now)))
 }

@@ -31,7 +31,7 @@ pub(crate) fn intrude(stage: &Stage, script: &mut Script) {
                 if told { ", and the body tells a stranger why" } else { "" }
             ),
             ok: answer.status == 403 && !told && !text(&line, "policy").is_empty(),
-            why: because(&line),
+            why: text(&line, "reason").to_owned(),
         })
     });
     let ledger = Attempt {
@@ -52,7 +52,7 @@ pub(crate) fn intrude(stage: &Stage, script: &mut Script) {
                 String::from("stream closed")
             },
             ok: !heard && !said.status.success() && !text(&line, "policy").is_empty(),
-            why: because(&line),
+            why: text(&line, "reason").to_owned(),
         })
     });
 }
@@ -61,8 +61,4 @@ fn denied(line: &Value) -> bool {
     text(line, "direction") == "inbound"
         && text(line, "decision") == "deny"
         && text(line, "peer_id") == INTRUDER
-}
-
-fn because(line: &Value) -> String {
-    format!("{}: {}", text(line, "policy"), text(line, "reason"))
 }

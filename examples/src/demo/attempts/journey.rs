@@ -52,9 +52,9 @@ pub(crate) fn walk(stage: &Stage, script: &mut Script, trace: &Trace) {
             .context("orders -> inventory")?;
         let right = first.is("web", "orders") && second.is("orders", "inventory");
         Ok(Found {
-            actual: format!("200, {} {}", first.tls, if right { "twice" } else { "but not as it must be" }),
+            actual: format!("200  {first}{}", if right { "" } else { "  NOT as it must be" }),
             ok: right,
-            why: format!("{first}\n{second}"),
+            why: format!("then {second}"),
         })
     });
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::PathBuf,
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -21,6 +22,11 @@ use crate::demo::{
 const PROMISE_MS: f64 = 1000.0;
 /// An effect that must come is waited for so long.
 const EFFECT: Duration = Duration::from_secs(10);
+
+/// Requests before the edit.
+const ASKED: usize = 50;
+/// For how long the stream carries entries before it is forbidden.
+const USED: Duration = Duration::from_millis(500);
 
 /// 5a to 5e.
 pub(crate) fn change(stage: &Stage, script: &mut Script) {
@@ -50,7 +56,7 @@ fn forbid_requests(stage: &Stage) -> anyhow::Result<Found> {
     let law = Law::of(stage, "policy-orders.yaml")?;
     let asking =
         stage.start(&stage.pod("web")?, &["get", "--json", "--times", "100000", "--every", "10", ORDERS])?;
-    wait_for(&asking, 200).context("before the edit")?;
+    until(EFFECT, || (asking.lines().len() >= ASKED).then_some(())).context("web got no answers")?;
 
     let at = law.write(&law.text.replace("[\"GET\", \"POST\"]", "[\"POST\"]"))?;
     let forbidden = wait_for(&asking, 403).context("after the edit")?;
@@ -82,6 +88,7 @@ fn forbid_stream(stage: &Stage) -> anyhow::Result<Found> {
     let orders = stage.pod("orders")?;
     let holding = stage.start(&orders, &["ledger-hold", LEDGER, "--every", "50"])?;
     holding.line(EFFECT, |line| text(line, "event") == "open").context("the ledger did not greet")?;
+    thread::sleep(USED);
 
     let at = law.write(&law.text.replace("sa/orders", "sa/nobody"))?;
     let closed = holding.line(EFFECT, |line| text(line, "event") == "closed");
@@ -99,7 +106,7 @@ fn forbid_stream(stage: &Stage) -> anyhow::Result<Found> {
     Ok(Found {
         actual: format!("closed after {ms:.0} ms and {:.0} entries", number(&closed, "entries")),
         ok: ms < PROMISE_MS && again.is_some(),
-        why: format!("{}: {}", text(&line, "policy"), text(&line, "reason")),
+        why: text(&line, "reason").to_owned(),
     })
 }
 
@@ -135,12 +142,12 @@ fn broken(
     });
 }
 
-/// The control plane's line that names the file and a line in it.
+/// What the control plane says about a line of the file.
 fn complaint(log: &Tail, file: &str) -> Option<String> {
     let place = format!("{file}:");
     until(EFFECT, || {
-        log.texts().iter().flat_map(|text| text.lines()).find_map(|line| {
-            let (_, after) = line.split_once(&place)?;
+        log.lines().iter().find_map(|line| {
+            let (_, after) = text(line, "error").split_once(&place)?;
             after.starts_with(|first: char| first.is_ascii_digit()).then(|| format!("{place}{after}"))
         })
     })

@@ -24,8 +24,8 @@ const OPENS: Duration = Duration::from_secs(10);
 pub(crate) fn outlive(stage: &Stage, script: &mut Script) {
     let attempt = Attempt {
         number: "6",
-        from: "web, and orders on the ledger",
-        to: "everything, while certificates change",
+        from: "web, orders",
+        to: "all the shop, while certificates change",
         expected: "3 renewals of every sidecar, no failed request, the ledger's connection open",
     };
     script.attempt(attempt, || {
