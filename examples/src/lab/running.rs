@@ -3,6 +3,7 @@
 //! Every method may be called from any thread of the daemon; each blocks until it is done.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs, io,
     net::IpAddr,
@@ -365,6 +366,10 @@ impl Inner {
     pub(super) fn write_tokens(&self) -> Result<()> {
         let pods = locked(&self.pods).clone();
         pods.iter().try_for_each(|pod| self.papers.write_token(pod))
+    }
+
+    pub(super) fn pod_names(&self) -> BTreeSet<String> {
+        locked(&self.pods).iter().map(|it| it.plan().metadata.key()).collect()
     }
 
     pub(super) fn resources(&self) -> &Path {

@@ -4,7 +4,7 @@
 //! Policies are the control plane's own business: it watches the same folder.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::PathBuf,
     sync::Weak,
     thread,
@@ -46,7 +46,6 @@ struct Seen {
     stamps: Option<Stamps>,
     /// The last objects of each file that could be read.
     good: BTreeMap<PathBuf, Vec<Resource>>,
-    pods: Option<BTreeSet<String>>,
     said_pods: bool,
 }
 
@@ -57,7 +56,6 @@ impl Seen {
         if self.stamps.as_ref() == Some(&stamps) {
             return;
         }
-        let first = self.stamps.is_none();
         self.good.retain(|file, _| stamps.contains_key(file));
         for file in stamps.keys() {
             // What cannot be read keeps its last good objects; the control plane says what is wrong with it.
@@ -66,17 +64,12 @@ impl Seen {
             }
         }
         self.stamps = Some(stamps);
-        if first {
-            // What the lab was started with.
-            self.pods = Some(Plan::pod_names(&self.all()));
-            return;
-        }
         self.change(lab);
     }
 
     fn change(&mut self, lab: &Inner) {
         let resources = self.all();
-        if self.pods.as_ref() != Some(&Plan::pod_names(&resources)) && !self.said_pods {
+        if Plan::pod_names(&resources) != lab.pod_names() && !self.said_pods {
             self.said_pods = true;
             say("pods came or went in the folder; the lab takes them at its next start");
         }
