@@ -76,6 +76,11 @@ enum State {
     Lost,
 }
 
+struct Line<'a> {
+    line: Vec<u8>,
+    rest: &'a [u8],
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct TwoLengths;
 
@@ -191,7 +196,7 @@ impl Follower {
     }
 
     fn chunk_size<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], TwoLengths> {
-        let Some((line, rest)) = self.line(bytes)? else { return Ok(&[]) };
+        let Some(Line { line, rest }) = self.line(bytes)? else { return Ok(&[]) };
         let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         let size = std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
         self.state = match size {
@@ -204,15 +209,15 @@ impl Follower {
     }
 
     fn trailers<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], TwoLengths> {
-        let Some((line, rest)) = self.line(bytes)? else { return Ok(&[]) };
+        let Some(Line { line, rest }) = self.line(bytes)? else { return Ok(&[]) };
         if line.is_empty() {
             self.state = State::Head;
         }
         Ok(rest)
     }
 
-    // A line without its end; `None` while it is not whole.
-    fn line<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Vec<u8>, &'a [u8])>, TwoLengths> {
+    // A line without its end, and what follows it; `None` while it is not whole.
+    fn line<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Line<'a>>, TwoLengths> {
         let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
             self.pending.extend_from_slice(bytes);
             let limit = if self.state == State::Trailers { MAX_HEAD } else { MAX_CHUNK_LINE };
@@ -222,7 +227,7 @@ impl Follower {
         self.pending.extend_from_slice(head);
         let line = self.pending.split();
         let line = line.strip_suffix(b"\r").unwrap_or(&line).to_vec();
-        Ok(Some((line, rest.get(1..).unwrap_or_default())))
+        Ok(Some(Line { line, rest: rest.get(1..).unwrap_or_default() }))
     }
 
     fn lose<Never>(&mut self) -> Result<Never, TwoLengths> {

@@ -128,7 +128,10 @@ impl Origins {
 
     fn sweep(&self, rest: Duration) {
         self.kept.borrow_mut().retain(|_, kept| {
-            kept.retain(|one| !one.send.is_closed() && !(one.send.is_ready() && one.since.elapsed() >= rest));
+            kept.retain(|one| {
+                let rests = one.send.is_ready() && one.since.elapsed() >= rest;
+                !one.send.is_closed() && !rests
+            });
             !kept.is_empty()
         });
         // Streams in flight live on when the handle goes.

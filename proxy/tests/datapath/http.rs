@@ -8,7 +8,7 @@ use hyper::body::Frame;
 
 use crate::{
     apps::{client1, client2, echo_stream, fed, full, http1, http2, mirror, raw},
-    pods::{Shop, eventually, run},
+    pods::{Shop, eventually, run, vip},
 };
 
 async fn mirrored() -> Shop {
@@ -23,7 +23,7 @@ fn get(path: &str) -> Request<crate::apps::AnyBody> {
 fn requests_of_one_connection_reach_the_application_and_their_answers_return() {
     run(async {
         let shop = mirrored().await;
-        let mut client = client1(shop.web.connect(shop.vip()).await).await;
+        let mut client = client1(shop.web.connect(vip()).await).await;
 
         let first = client.send_request(get("/a//b/../c?x=1")).await.unwrap();
         assert_eq!(first.status(), StatusCode::OK);
@@ -45,7 +45,7 @@ fn requests_of_one_connection_reach_the_application_and_their_answers_return() {
 fn trailers_travel_both_ways_over_http1() {
     run(async {
         let shop = mirrored().await;
-        let mut stream = shop.web.connect(shop.vip()).await;
+        let mut stream = shop.web.connect(vip()).await;
 
         let told = raw(
             &mut stream,
@@ -64,7 +64,7 @@ fn trailers_travel_both_ways_over_http1() {
 fn a_grpc_stream_flows_both_ways_while_it_is_open_and_ends_with_its_status() {
     run(async {
         let shop = Shop::open(Protocol::Grpc, |stream| http2(stream, echo_stream)).await;
-        let mut client = client2(shop.web.connect(shop.vip()).await).await;
+        let mut client = client2(shop.web.connect(vip()).await).await;
         let (feed, body) = fed();
         let request = Request::post("http://orders/shop.Inventory/Watch")
             .header("content-type", "application/grpc")
@@ -98,7 +98,7 @@ fn an_http10_client_never_hears_chunks() {
             })
         })
         .await;
-        let mut stream = shop.web.connect(shop.vip()).await;
+        let mut stream = shop.web.connect(vip()).await;
 
         let told = raw(&mut stream, b"GET / HTTP/1.0\r\nHost: orders\r\n\r\n", "").await;
 
@@ -118,7 +118,7 @@ fn requests_that_could_be_understood_in_two_ways_are_refused() {
             "GET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: x-forwarded-client-cert\r\n\r\n",
         ] {
-            let mut stream = shop.web.connect(shop.vip()).await;
+            let mut stream = shop.web.connect(vip()).await;
             let told = raw(&mut stream, bad.as_bytes(), "\r\n\r\n").await;
             assert!(told.starts_with("HTTP/1.1 400"), "{bad}: {told}");
         }
@@ -129,7 +129,7 @@ fn requests_that_could_be_understood_in_two_ways_are_refused() {
 fn connect_from_an_application_is_refused() {
     run(async {
         let shop = mirrored().await;
-        let mut stream = shop.web.connect(shop.vip()).await;
+        let mut stream = shop.web.connect(vip()).await;
 
         let told = raw(&mut stream, b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", "\r\n\r\n").await;
 
@@ -141,7 +141,7 @@ fn connect_from_an_application_is_refused() {
 fn identity_comes_from_the_peer_and_never_from_a_header() {
     run(async {
         let shop = mirrored().await;
-        let mut client = client1(shop.web.connect(shop.vip()).await).await;
+        let mut client = client1(shop.web.connect(vip()).await).await;
         let mut request = get("/");
         for name in ["x-forwarded-client-cert", "x-douane-http", "x_forwarded_client_cert", "upgrade"] {
             request.headers_mut().insert(name, HeaderValue::from_static("forged"));
@@ -165,7 +165,7 @@ fn identity_comes_from_the_peer_and_never_from_a_header() {
 fn an_absolute_target_becomes_an_origin_target() {
     run(async {
         let shop = mirrored().await;
-        let mut stream = shop.web.connect(shop.vip()).await;
+        let mut stream = shop.web.connect(vip()).await;
 
         let told =
             raw(&mut stream, b"GET http://orders/x?y HTTP/1.1\r\nHost: other\r\n\r\n", "\r\n\r\n").await;
@@ -206,7 +206,7 @@ fn a_control_plane_that_does_not_answer_is_a_refusal() {
 fn a_pod_reaches_itself_through_its_own_law() {
     run(async {
         let shop = mirrored().await;
-        let mut client = client1(shop.orders.connect(shop.vip()).await).await;
+        let mut client = client1(shop.orders.connect(vip()).await).await;
 
         let answer = client.send_request(get("/self")).await.unwrap();
 
@@ -221,7 +221,7 @@ fn a_pod_reaches_itself_through_its_own_law() {
 fn a_new_generation_takes_new_requests_at_once_and_an_old_stream_goes_on() {
     run(async {
         let shop = Shop::open(Protocol::Http2, |stream| http2(stream, echo_stream)).await;
-        let mut client = client2(shop.web.connect(shop.vip()).await).await;
+        let mut client = client2(shop.web.connect(vip()).await).await;
         let open = |body| Request::post("http://orders/").body(body).unwrap();
         let (old_feed, body) = fed();
         let mut old = client.send_request(open(body)).await.unwrap().into_body();
@@ -245,7 +245,7 @@ fn a_new_generation_takes_new_requests_at_once_and_an_old_stream_goes_on() {
 fn draining_lets_a_running_request_finish() {
     run(async {
         let shop = Shop::open(Protocol::Http2, |stream| http2(stream, echo_stream)).await;
-        let mut client = client2(shop.web.connect(shop.vip()).await).await;
+        let mut client = client2(shop.web.connect(vip()).await).await;
         let (feed, body) = fed();
         let request = Request::post("http://orders/").body(body).unwrap();
         let mut answer = client.send_request(request).await.unwrap().into_body();

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     apps::{client1, client2, echo_stream, fed, full, greet_and_echo, http1, http2, mirror},
-    pods::{Shop, run},
+    pods::{Shop, run, vip},
 };
 
 fn deny(operation: wire::Operation) -> wire::Policy {
@@ -31,7 +31,7 @@ fn a_denied_request_gets_403_and_its_connection_goes_on() {
     run(async {
         let shop = Shop::open(Protocol::Http1, |stream| http1(stream, mirror)).await;
         shop.orders.rule(vec![deny_path("/secret")]);
-        let mut client = client1(shop.web.connect(shop.vip()).await).await;
+        let mut client = client1(shop.web.connect(vip()).await).await;
 
         for (path, expected) in [("/a", 200), ("/x/../secret", 403), ("/%73ecret", 403), ("/b", 200)] {
             client.ready().await.unwrap();
@@ -49,7 +49,7 @@ fn a_denied_grpc_call_gets_a_grpc_status() {
     run(async {
         let shop = Shop::open(Protocol::Grpc, |stream| http2(stream, echo_stream)).await;
         shop.orders.rule(vec![deny_path("/shop.Inventory/*")]);
-        let mut client = client2(shop.web.connect(shop.vip()).await).await;
+        let mut client = client2(shop.web.connect(vip()).await).await;
         let request = Request::post("http://orders/shop.Inventory/Get")
             .header("content-type", "application/grpc")
             .body(full(""))
@@ -66,7 +66,7 @@ fn a_denied_grpc_call_gets_a_grpc_status() {
 fn a_new_law_resets_the_running_stream_that_it_forbids_and_no_other() {
     run(async {
         let shop = Shop::open(Protocol::Http2, |stream| http2(stream, echo_stream)).await;
-        let mut client = client2(shop.web.connect(shop.vip()).await).await;
+        let mut client = client2(shop.web.connect(vip()).await).await;
         let open = |path, body| Request::post(format!("http://orders/{path}")).body(body).unwrap();
         let (feed_a, body_a) = fed();
         let (feed_b, body_b) = fed();
@@ -87,7 +87,7 @@ fn a_new_law_resets_the_running_stream_that_it_forbids_and_no_other() {
 fn a_new_law_ends_a_forbidden_opaque_stream() {
     run(async {
         let shop = Shop::open(Protocol::Tcp, greet_and_echo).await;
-        let mut stream = shop.web.connect(shop.vip()).await;
+        let mut stream = shop.web.connect(vip()).await;
         let mut word = [0; 6];
         stream.read_exact(&mut word).await.unwrap();
 
@@ -97,7 +97,7 @@ fn a_new_law_ends_a_forbidden_opaque_stream() {
         })]);
 
         assert!(stream.read_exact(&mut word).await.is_err());
-        let mut next = shop.web.connect(shop.vip()).await;
+        let mut next = shop.web.connect(vip()).await;
         let _ = next.write_all(b"again").await;
         assert!(next.read_exact(&mut word).await.is_err(), "nor may a new one begin");
         assert!(shop.web.metrics().contains("peer_refused"));

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     apps::{greet_and_echo, http1, mirror, raw},
-    pods::{Shop, eventually, run},
+    pods::{Shop, eventually, run, vip},
 };
 
 #[test]
@@ -13,7 +13,7 @@ fn a_server_that_speaks_first_is_heard_and_half_closing_keeps_the_other_half() {
     run(async {
         for protocol in [Protocol::Tcp, Protocol::Undeclared] {
             let shop = Shop::open(protocol, greet_and_echo).await;
-            let mut stream = shop.web.connect(shop.vip()).await;
+            let mut stream = shop.web.connect(vip()).await;
             let mut greeting = [0; 6];
             stream.read_exact(&mut greeting).await.unwrap();
             assert_eq!(&greeting, b"hello ");
@@ -39,7 +39,7 @@ fn connections_of_applications_share_one_connection_between_the_sidecars() {
         let shop = Shop::open(Protocol::Tcp, greet_and_echo).await;
 
         for _ in 0..20 {
-            let mut stream = shop.web.connect(shop.vip()).await;
+            let mut stream = shop.web.connect(vip()).await;
             let mut greeting = [0; 6];
             stream.read_exact(&mut greeting).await.unwrap();
         }
@@ -52,7 +52,7 @@ fn connections_of_applications_share_one_connection_between_the_sidecars() {
 fn http_on_an_undeclared_port_is_http() {
     run(async {
         let shop = Shop::open(Protocol::Undeclared, |stream| http1(stream, mirror)).await;
-        let mut stream = shop.web.connect(shop.vip()).await;
+        let mut stream = shop.web.connect(vip()).await;
 
         let told = raw(&mut stream, b"GET /x HTTP/1.1\r\nHost: orders\r\n\r\n", "\r\n\r\n").await;
 
@@ -64,7 +64,7 @@ fn http_on_an_undeclared_port_is_http() {
 fn other_bytes_on_a_port_declared_http_are_refused() {
     run(async {
         let shop = Shop::open(Protocol::Http1, |stream| http1(stream, mirror)).await;
-        let mut stream = shop.web.connect(shop.vip()).await;
+        let mut stream = shop.web.connect(vip()).await;
 
         let told = raw(&mut stream, b"\x00\x01\x02\x03", "").await;
 
@@ -100,7 +100,7 @@ fn a_peer_that_is_not_the_expected_one_is_refused() {
     run(async {
         let shop = Shop::open(Protocol::Tcp, greet_and_echo).await;
         shop.orders.identity.send_replace(shop.ca.identity("someone-else", 1));
-        let mut stream = shop.web.connect(shop.vip()).await;
+        let mut stream = shop.web.connect(vip()).await;
 
         assert_eq!(raw(&mut stream, b"secret", "").await, "");
 

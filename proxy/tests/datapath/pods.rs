@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     future::Future,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -41,8 +41,12 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-/// The virtual address of the service in front of `orders`.
-pub(crate) const VIP: &str = "10.96.0.7";
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 7);
+
+/// The service in front of `orders`.
+pub(crate) fn vip() -> SocketAddr {
+    SocketAddr::from((VIP, 80))
+}
 
 /// Runs a test as a sidecar runs: one thread, corked writes.
 pub(crate) fn run(test: impl Future<Output = ()>) {
@@ -180,15 +184,15 @@ impl Shop {
             namespace: "shop".to_owned(),
             name: "orders".to_owned(),
             hosts: vec!["orders.shop.svc.cluster.local".to_owned()],
-            addresses: vec![VIP.parse().unwrap()],
-            ports: vec![Port { number: 80, ..port.clone() }],
+            addresses: vec![VIP.into()],
+            ports: vec![Port { number: 80, ..port }],
             endpoints: vec![Endpoint {
                 workload: Arc::clone(&orders),
                 targets: BTreeMap::from([(80, address.port())]),
             }],
         };
         let answers = HashMap::from([
-            (Question::Address(VIP.parse().unwrap()), Found::Service(Arc::new(service))),
+            (Question::Address(VIP.into()), Found::Service(Arc::new(service))),
             (Question::Address(address.ip()), Found::Workload(Arc::clone(&orders))),
             (Question::Address([203, 0, 113, 9].into()), Found::Unknown),
             (Question::Host("nobody.example".to_owned()), Found::Unknown),
@@ -209,11 +213,6 @@ impl Shop {
             }
         });
         Self { ca, web, orders, port: address.port() }
-    }
-
-    /// The service.
-    pub(crate) fn vip(&self) -> SocketAddr {
-        SocketAddr::new(VIP.parse().unwrap(), 80)
     }
 
     /// The pod behind it.
