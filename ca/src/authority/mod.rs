@@ -7,6 +7,8 @@ mod check;
 mod csr;
 mod root;
 mod sign;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
