@@ -1,3 +1,5 @@
+//! Where destinations lead, case by case.
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use douane_proto::id::TrustDomain;
