@@ -161,7 +161,6 @@ impl Lab {
     ///
     /// # Errors
     /// As the kernel says.
-    #[expect(clippy::unused_self, reason = "only a running lab has a bridge")]
     pub fn add_address(&self, outside: IpAddr) -> Result<()> {
         in_own_thread(move || links::add_bridge_address(outside))
     }
@@ -170,7 +169,6 @@ impl Lab {
     ///
     /// # Errors
     /// As the kernel says.
-    #[expect(clippy::unused_self, reason = "only a running lab has a bridge")]
     pub fn capture(&self) -> Result<Capture> {
         Ok(Capture::start()?)
     }
