@@ -38,6 +38,8 @@ where
         };
         match accepted {
             Ok((stream, source)) => {
+                // A dual-stack socket tells IPv4 peers as ::ffff:a.b.c.d.
+                let source = SocketAddr::new(source.ip().to_canonical(), source.port());
                 let (guard, task, forced) =
                     (Open::count(&open), serve(stream, source), shutdown.forced.clone());
                 shutdown.tasks.spawn_local(async move {
