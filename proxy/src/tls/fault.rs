@@ -17,7 +17,7 @@ pub enum TlsError {
     Plaintext,
     /// The peer did not prove to be who it must be.
     #[error("the peer's certificate is refused: {0}")]
-    Peer(#[from] PeerFault),
+    Peer(PeerFault),
     /// The peer refused us; the alert says why.
     #[error("the peer refused the handshake: {0}")]
     RefusedByPeer(String),
@@ -32,7 +32,7 @@ pub enum TlsError {
     Protocol(String),
     /// The connection broke.
     #[error("the connection broke during the handshake: {0}")]
-    Handshake(#[from] io::Error),
+    Handshake(io::Error),
 }
 
 /// What is wrong with a peer's certificate.
@@ -43,7 +43,7 @@ pub enum PeerFault {
     Missing,
     /// Its leaf is no X509-SVID.
     #[error("{}", chain(.0))]
-    Svid(#[from] SvidError),
+    Svid(SvidError),
     /// It belongs to a trust domain whose roots we do not hold.
     #[error("{id} is of another trust domain, only {ours} is trusted")]
     TrustDomain {
@@ -69,6 +69,25 @@ pub enum PeerFault {
         /// Who answered.
         actual: WorkloadId,
     },
+}
+
+// By hand, not as sources: each message is whole by itself, and whoever prints causes would say everything twice.
+impl From<PeerFault> for TlsError {
+    fn from(fault: PeerFault) -> Self {
+        Self::Peer(fault)
+    }
+}
+
+impl From<io::Error> for TlsError {
+    fn from(error: io::Error) -> Self {
+        Self::Handshake(error)
+    }
+}
+
+impl From<SvidError> for PeerFault {
+    fn from(error: SvidError) -> Self {
+        Self::Svid(error)
+    }
 }
 
 impl From<PeerFault> for rustls::Error {
