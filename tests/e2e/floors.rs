@@ -50,7 +50,7 @@ const HOUSES: &[House] = &[
             &["authz", "identity", "discovery", "telemetry"],
             // Below the rest of its floor in the first drawing: identity and discovery dial through `net`.
             &["net"],
-            &["tls", "redirect", "config", "refusal", "shutdown"],
+            &["tls", "redirect", "config", "backoff", "refusal", "shutdown"],
         ],
         neighbours: &["douane_proto"],
     },

@@ -11,6 +11,7 @@ use douane_proto::{
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
 use zeroize::Zeroizing;
 
+use super::clock::now;
 use crate::tls::{
     self, TlsError,
     channel::{Authentication, ChannelError, ControlPlane},
@@ -199,7 +200,7 @@ fn new_request() -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), rcgen::Error> {
 }
 
 fn warn_of_skew(signed_at_ms: i64) {
-    let now = super::renew::now();
+    let now = now();
     let skew = Duration::from_millis(signed_at_ms.abs_diff(now.as_millis().try_into().unwrap_or(i64::MAX)));
     if signed_at_ms != 0 && skew > MAX_SKEW {
         tracing::warn!(skew_seconds = skew.as_secs(), "our clock and the control plane's differ");

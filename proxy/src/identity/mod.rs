@@ -6,5 +6,6 @@
 //!
 //! Handshakes read the value in `tls`. Knows nothing of traffic.
 
+mod clock;
 pub mod issuer;
 pub mod renew;

@@ -4,13 +4,16 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use douane_proto::svid::{Identity, TrustBundle};
 use tokio::sync::watch;
 
-use super::issuer::{IssueError, Issuer, newest};
+use super::{
+    clock::now,
+    issuer::{IssueError, Issuer, newest},
+};
 use crate::{backoff::Backoff, tls};
 
 /// The share of a certificate's life after which it is renewed, chosen at random in this range, so that sidecars that
@@ -85,12 +88,6 @@ pub fn retry_wait(now: Duration, not_before: i64, not_after: i64, failures: u32,
     let cap =
         if left < life.mul_f64(URGENT) { (life / 50).min(URGENT_CAP) } else { (life / 10).min(RETRY_CAP) };
     Backoff { base: RETRY_FROM, cap: cap.max(RETRY_FROM) }.wait(failures, random)
-}
-
-/// The wall clock, since 1970.
-#[must_use]
-pub fn now() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 async fn keep_renewing(
