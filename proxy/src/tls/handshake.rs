@@ -2,7 +2,10 @@
 
 use std::{future::poll_fn, net::IpAddr, sync::Arc};
 
-use douane_proto::{id::WorkloadId, svid::Leaf};
+use douane_proto::{
+    id::WorkloadId,
+    svid::{Leaf, TrustBundle},
+};
 use rustls::{
     ClientConnection, Connection, ProtocolVersion, ServerConnection,
     pki_types::{ServerName, UnixTime},
@@ -39,6 +42,8 @@ pub struct Session {
     pub chain: Arc<[Vec<u8>]>,
     /// When they were verified, seconds since 1970.
     pub verified_at: u64,
+    /// The bundle that vouched for them.
+    pub bundle: Arc<TrustBundle>,
 }
 
 /// Server side.
@@ -90,6 +95,7 @@ fn session(connection: &Connection, settings: &Settings) -> Result<Session, TlsE
         alpn: dialect(connection.alpn_protocol())?,
         chain: certificates.iter().map(|certificate| certificate.to_vec()).collect(),
         verified_at: UnixTime::now().as_secs(),
+        bundle: Arc::clone(&settings.identity.bundle),
     })
 }
 

@@ -81,9 +81,17 @@ impl Mtls {
     /// however long its streams would still run. Its leaf's expiry does not matter here.
     pub async fn distrusted(&self, session: &Session) {
         let mut identity = self.identity.clone();
-        // A writer that is gone changes nothing any more.
-        let trusted = |identity: &Arc<Identity>| is_trusted(session, Arc::clone(&identity.bundle));
-        if identity.wait_for(|identity| !trusted(identity)).await.is_err() {
+        let mut vouched = Arc::clone(&session.bundle);
+        let left = identity.wait_for(|identity| {
+            // Most changes are renewals, which leave the bundle as it is.
+            if Arc::ptr_eq(&vouched, &identity.bundle) {
+                return false;
+            }
+            vouched = Arc::clone(&identity.bundle);
+            !is_trusted(session, Arc::clone(&vouched))
+        });
+        if left.await.is_err() {
+            // A writer that is gone changes nothing any more.
             std::future::pending::<()>().await;
         }
     }
