@@ -1,1 +1,7 @@
-//! Harness.
+//! What the tests share: a lab that runs a folder of YAML, programs inside its pods, and waiting without sleeping.
+//!
+//! Knows no crate of the mesh: it starts the program and looks at it from outside.
+
+pub mod lab;
+pub mod namespaces;
+pub mod wait;

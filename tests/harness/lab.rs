@@ -1,0 +1,229 @@
+//! A running lab: `lab up` on a folder that the test writes, taken down when the test ends.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::wait::eventually;
+
+/// Debug builds on two busy cores: generous, since only a failure waits for it.
+const READY: Duration = Duration::from_secs(90);
+
+/// A lab that runs until it is dropped.
+#[derive(Debug)]
+pub struct Lab {
+    program: PathBuf,
+    launcher: Child,
+    folder: PathBuf,
+    runtime: PathBuf,
+    said: Arc<Mutex<String>>,
+}
+
+/// What a program inside a pod did.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code; -1 when a signal ended it.
+    pub code: i32,
+    /// Its standard output.
+    pub out: String,
+    /// Its standard error.
+    pub err: String,
+}
+
+impl Lab {
+    /// Starts `lab up` on these files and waits until all is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready; what it said is in the message.
+    #[must_use]
+    pub fn up(program: &str, files: &[(&str, &str)]) -> Self {
+        let mut lab = Self::start(program, files);
+        let ready = eventually("the lab is ready", READY, || {
+            if lab.said().contains("ready in") {
+                return Ok(true);
+            }
+            match lab.launcher.try_wait() {
+                Ok(Some(_)) => Ok(false),
+                _ => Err(lab.said()),
+            }
+        });
+        assert!(ready, "the lab ended before it was ready:\n{}", lab.said());
+        lab
+    }
+
+    /// Starts `lab up` on these files without waiting.
+    ///
+    /// # Panics
+    /// When the folder cannot be written or the program not started.
+    #[must_use]
+    pub fn start(program: &str, files: &[(&str, &str)]) -> Self {
+        let program = env::var_os("DOUANE_LAB").map_or_else(|| program.into(), PathBuf::from);
+        let room = own_folder();
+        let (folder, runtime) = (room.join("mesh"), room.join("run"));
+        for made in [&folder, &runtime] {
+            fs::create_dir_all(made).expect("a folder for the test");
+        }
+        for (name, text) in files {
+            fs::write(folder.join(name), text).expect("a file of the mesh is written");
+        }
+        let mut launcher = Command::new(&program)
+            .arg("up")
+            .arg(&folder)
+            .env("XDG_RUNTIME_DIR", &runtime)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the lab starts");
+        let said = Arc::new(Mutex::new(String::new()));
+        listen(launcher.stdout.take(), &said);
+        listen(launcher.stderr.take(), &said);
+        Self { program, launcher, folder, runtime, said }
+    }
+
+    /// Runs a program of the host inside a pod, as its application would.
+    ///
+    /// # Panics
+    /// When the lab's program cannot be started.
+    pub fn exec(&self, pod: &str, command: &[&str]) -> Ran {
+        Ran::from(self.ask("exec").arg(pod).arg("--").args(command).output().expect("lab exec starts"))
+    }
+
+    /// Starts a program inside a pod and leaves it running; it ends with the lab.
+    ///
+    /// # Panics
+    /// When the lab's program cannot be started.
+    pub fn spawn(&self, pod: &str, command: &[&str]) -> Child {
+        let mut exec = self.ask("exec");
+        exec.arg(pod).arg("--").args(command).stdin(Stdio::null()).stdout(Stdio::piped());
+        exec.spawn().expect("lab exec starts")
+    }
+
+    /// `lab status -o json`.
+    ///
+    /// # Panics
+    /// When it prints no JSON.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        let ran = Ran::from(self.ask("status").args(["-o", "json"]).output().expect("lab status starts"));
+        serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("lab status: {error}: {ran:?}"))
+    }
+
+    /// The pod's row of `lab status`, the first whose name begins so.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn pod(&self, name: &str) -> Value {
+        let status = self.status();
+        let pods = status.as_array().expect("an array of pods");
+        let found = pods.iter().find(|pod| pod["pod"].as_str().is_some_and(|pod| pod.starts_with(name)));
+        found.unwrap_or_else(|| panic!("no pod {name} in {status}")).clone()
+    }
+
+    /// Replaces a file of the mesh, at once and whole.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write(&self, name: &str, text: &str) {
+        let (whole, part) = (self.folder.join(name), self.runtime.join("part"));
+        fs::write(&part, text).and_then(|()| fs::rename(&part, &whole)).expect("a file of the mesh is replaced");
+    }
+
+    /// What the launcher has printed so far.
+    ///
+    /// # Panics
+    /// Never: only this type holds the lock, and it does not panic with it.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.said.lock().expect("nobody panics while holding it").clone()
+    }
+
+    /// The lab's own process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.launcher.id()
+    }
+
+    /// Where it keeps its state.
+    #[must_use]
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
+    /// Waits for its end and returns the exit code; -1 after a signal.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn ended(&mut self) -> i32 {
+        eventually("the lab ends", READY, || match self.launcher.try_wait() {
+            Ok(Some(status)) => Ok(status.code().unwrap_or(-1)),
+            other => Err(format!("{other:?}")),
+        })
+    }
+
+    /// Sends a signal to the lab's own process.
+    ///
+    /// # Panics
+    /// When `kill` cannot be run.
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
+        assert!(sent.success(), "the lab still runs");
+    }
+
+    fn ask(&self, verb: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(verb).env("XDG_RUNTIME_DIR", &self.runtime);
+        command
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // SIGKILL: the lab promises to leave nothing behind, and tests hold it to that.
+        let _ = self.launcher.kill();
+        let _ = self.launcher.wait();
+        if thread::panicking() {
+            eprintln!("the lab said:\n{}", self.said());
+            eprintln!("its logs are kept in {}", self.runtime.display());
+        } else if let Some(room) = self.folder.parent() {
+            let _ = fs::remove_dir_all(room);
+        }
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+}
+
+fn listen(pipe: Option<impl Read + Send + 'static>, said: &Arc<Mutex<String>>) {
+    let (Some(pipe), said) = (pipe, Arc::clone(said)) else { return };
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let Ok(mut said) = said.lock() else { return };
+            said.push_str(&line);
+            said.push('\n');
+        }
+    });
+}
+
+fn own_folder() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    env::temp_dir().join(format!("douane-test-{}-{number}", std::process::id()))
+}
