@@ -20,6 +20,9 @@ use crate::wait::eventually;
 /// Debug builds on two busy cores: generous, since only a failure waits for it.
 const READY: Duration = Duration::from_secs(90);
 
+/// A record is written when a request ends, by a thread of its own.
+const RECORDED: Duration = Duration::from_secs(10);
+
 /// A lab that runs until it is dropped.
 #[derive(Debug)]
 pub struct Lab {
@@ -138,7 +141,30 @@ impl Lab {
     /// When it cannot be written.
     pub fn write(&self, name: &str, text: &str) {
         let (whole, part) = (self.folder.join(name), self.runtime.join("part"));
-        fs::write(&part, text).and_then(|()| fs::rename(&part, &whole)).expect("a file of the mesh is replaced");
+        fs::write(&part, text)
+            .and_then(|()| fs::rename(&part, &whole))
+            .expect("a file of the mesh is replaced");
+    }
+
+    /// The records that a pod's sidecar has written of requests and streams.
+    #[must_use]
+    pub fn records(&self, pod: &str) -> Vec<Value> {
+        let log = self.pod(pod)["log"].as_str().map(PathBuf::from).unwrap_or_default();
+        let text = fs::read_to_string(log).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["kind"] == "access").collect()
+    }
+
+    /// Waits until a pod's sidecar has recorded a refusal with this label, and returns the record.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn refusal(&self, pod: &str, label: &str) -> Value {
+        eventually(&format!("{pod} records a refusal {label}"), RECORDED, || {
+            let records = self.records(pod);
+            let found = records.iter().find(|record| record["refusal"] == label).cloned();
+            found.ok_or_else(|| format!("{:#?}", records.last()))
+        })
     }
 
     /// What the launcher has printed so far.
@@ -207,7 +233,11 @@ impl Drop for Lab {
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: text(&output.stdout),
+            err: text(&output.stderr),
+        }
     }
 }
 

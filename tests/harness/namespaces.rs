@@ -11,7 +11,8 @@ pub const REQUIRED: &str = "DOUANE_REQUIRE_NAMESPACES";
 /// When they cannot and [`REQUIRED`] is set.
 #[must_use]
 pub fn are_available() -> bool {
-    let tried = Command::new("unshare").args(["--user", "--map-root-user", "--net", "--mount", "true"]).output();
+    let tried =
+        Command::new("unshare").args(["--user", "--map-root-user", "--net", "--mount", "true"]).output();
     let reason = match tried {
         Ok(output) if output.status.success() => return true,
         Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
