@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use douane_examples::{demo, lab::cli};
+
 fn main() -> ExitCode {
-    douane_examples::main(std::env::args_os())
+    cli::main(std::env::args_os(), demo::run)
 }
