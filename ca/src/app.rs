@@ -144,11 +144,11 @@ impl App {
         drop(secured);
         let tls = Arc::clone(&self.tls);
         tasks.spawn(critical("the renewal of our certificate", halt.clone(), async move |halt| {
-            tls.run(halt).await
+            tls.run(halt).await;
         }));
         if let Some(keys) = self.keys {
             tasks.spawn(critical("the reading of token keys", halt.clone(), async move |halt| {
-                keys.run(halt).await
+                keys.run(halt).await;
             }));
         }
         let (authority, attestor, metrics) =
@@ -169,7 +169,7 @@ impl App {
         }
         let discovery = self.discovery;
         tasks.spawn(critical("the reading of resources", halt.clone(), async move |halt| {
-            discovery.run(halt).await
+            discovery.run(halt).await;
         }));
 
         let identity = IdentityService::new(self.attestor, self.authority, Arc::clone(&self.metrics));

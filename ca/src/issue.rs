@@ -67,13 +67,12 @@ impl IdentityService {
 
     async fn answer(&self, request: IssueRequest, peer: &Peer) -> Result<IssueResponse, Status> {
         let kind = evidence_kind(&request);
-        let _place = match self.waiting.try_acquire() {
-            Ok(place) => place,
-            Err(_) => return Err(self.office.refuse(&Refusal::Overload, kind, peer)),
+        let Ok(_place) = self.waiting.try_acquire() else {
+            return Err(self.office.refuse(&Refusal::Overload, kind, peer));
         };
-        let worker = match time::timeout(MAX_WAIT, Arc::clone(&self.workers).acquire_owned()).await {
-            Ok(Ok(worker)) => worker,
-            _ => return Err(self.office.refuse(&Refusal::Overload, kind, peer)),
+        let worker = time::timeout(MAX_WAIT, Arc::clone(&self.workers).acquire_owned()).await;
+        let Ok(Ok(worker)) = worker else {
+            return Err(self.office.refuse(&Refusal::Overload, kind, peer));
         };
         let office = Arc::clone(&self.office);
         let asker = peer.clone();

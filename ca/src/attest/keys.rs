@@ -71,9 +71,9 @@ impl LiveKeys {
             if outcome != failing {
                 match &outcome {
                     Some(error) => {
-                        tracing::error!(%error, "the key set for service account tokens cannot be read; the last good one stays")
+                        tracing::error!(%error, "the keys of service account tokens cannot be read; the last good ones stay");
                     }
-                    None => tracing::info!("the key set for service account tokens can be read again"),
+                    None => tracing::info!("the keys of service account tokens can be read again"),
                 }
                 failing = outcome;
             }
@@ -101,5 +101,29 @@ impl LiveKeys {
     /// Somebody presented a key that is not known: it is worth looking earlier than planned.
     pub(crate) fn ask_refresh(&self) {
         self.asked.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"one",
+        "x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+
+    #[tokio::test]
+    async fn the_last_good_keys_stay_when_the_file_breaks() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("jwks.json");
+        let keys = LiveKeys::new(KeySource::File(path.clone()));
+        assert!(keys.refresh().await.is_err() && keys.current().is_none());
+        std::fs::write(&path, KEYS).unwrap();
+        keys.refresh().await.unwrap();
+        let large = " ".repeat(2 * 1024 * 1024);
+        for broken in ["{", "", r#"{"keys":[]}"#, &large] {
+            std::fs::write(&path, broken).unwrap();
+            assert!(keys.refresh().await.is_err());
+            assert!(keys.current().is_some());
+        }
     }
 }

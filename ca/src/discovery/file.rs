@@ -2,7 +2,8 @@
 //!
 //! Pure: what was seen and when are arguments. The rules: what cannot be read changes nothing; what takes objects away
 //! (a removed file, a shorter one, one whose last line has no end) must stay so for a while first, because a file that
-//! is just being written looks the same; everything else holds at once. Knows not how files are found (`folder`).
+//! is just being written looks the same; everything else holds at once. A broken file denies what it meant to govern only
+//! where nothing is known of the time before it. Knows not how files are found (`folder`).
 
 use std::{
     collections::BTreeSet,
@@ -38,10 +39,22 @@ pub(crate) struct ResourceFile {
     pending: Option<Pending>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Good {
-    text: String,
+    /// `None`: the file was not there, which is something known as well.
+    text: Option<String>,
     resources: Vec<Resource>,
+}
+
+/// What is known of a file before it is read for the first time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Past {
+    /// Nothing: it was there when the first control plane started.
+    Unknown,
+    /// It was not there.
+    Absent,
+    /// It said this.
+    Text(String),
 }
 
 #[derive(Debug)]
@@ -65,12 +78,16 @@ pub(crate) enum Outcome {
 }
 
 impl ResourceFile {
-    /// A file of which nothing is known but the text that was good when the last control plane ran.
-    pub(crate) fn new(path: Arc<Path>, kept: Option<String>) -> Self {
-        let good = kept.and_then(|text| {
-            let resources = parse_file(&path, &text).ok()?;
-            Some(Good { text, resources })
-        });
+    /// A file that was not read yet.
+    pub(crate) fn new(path: Arc<Path>, past: Past) -> Self {
+        let good = match past {
+            Past::Unknown => None,
+            Past::Absent => Some(Good::default()),
+            // Another version may have kept it: then nothing is known.
+            Past::Text(text) => {
+                parse_file(&path, &text).ok().map(|resources| Good { text: Some(text), resources })
+            }
+        };
         Self { path, good, errors: Vec::new(), doubts: Vec::new(), pending: None }
     }
 
@@ -113,9 +130,13 @@ impl ResourceFile {
         self.good.as_ref().map_or(&[], |good| &good.resources)
     }
 
-    /// The text that is in force.
-    pub(crate) fn good_text(&self) -> Option<&str> {
-        self.good.as_ref().map(|good| good.text.as_str())
+    /// What its next reader should know of it.
+    pub(crate) fn past(&self) -> Past {
+        match &self.good {
+            None => Past::Unknown,
+            Some(Good { text: None, .. }) => Past::Absent,
+            Some(Good { text: Some(text), .. }) => Past::Text(text.clone()),
+        }
     }
 
     /// What is wrong with it now, with lines.
@@ -129,7 +150,7 @@ impl ResourceFile {
     }
 
     fn read(&mut self, text: String, now: Instant) -> Outcome {
-        if self.good.as_ref().is_some_and(|good| good.text == text) {
+        if self.good.as_ref().is_some_and(|good| good.text.as_ref() == Some(&text)) {
             // Back to what is in force: whatever waited is void.
             self.pending = None;
             return self.clear_errors();
@@ -142,7 +163,7 @@ impl ResourceFile {
                 return self.fail(errors.iter().map(ToString::to_string).collect(), doubts);
             }
         };
-        let fresh = Good { text, resources };
+        let fresh = Good { text: Some(text), resources };
         if !self.takes_away(&fresh) {
             return self.succeed(fresh);
         }
@@ -183,7 +204,8 @@ impl ResourceFile {
     // A cut file may still be valid: it ends too early, or within its last line.
     fn takes_away(&self, fresh: &Good) -> bool {
         let Some(good) = &self.good else { return false };
-        !fresh.text.ends_with('\n') || !names(&good.resources).is_subset(&names(&fresh.resources))
+        let is_cut = fresh.text.as_ref().is_some_and(|text| !text.ends_with('\n'));
+        is_cut || !names(&good.resources).is_subset(&names(&fresh.resources))
     }
 }
 
@@ -238,4 +260,151 @@ fn documents(text: &str) -> Vec<String> {
         }
     }
     documents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAW: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: orders, namespace: shop}
+spec: {selector: {matchLabels: {app: orders}}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: web, namespace: shop}
+spec: {}
+";
+
+    struct Seer {
+        file: ResourceFile,
+        start: Instant,
+    }
+
+    impl Seer {
+        fn new(past: Past) -> Self {
+            Self { file: ResourceFile::new(Path::new("law.yaml").into(), past), start: Instant::now() }
+        }
+
+        fn good() -> Self {
+            let mut seer = Self::new(Past::Unknown);
+            assert_eq!(seer.text(LAW, 0), Outcome::Objects);
+            seer
+        }
+
+        fn text(&mut self, text: &str, at: u64) -> Outcome {
+            self.file.see(Seen::Text(text.to_owned()), self.start + Duration::from_millis(at))
+        }
+
+        fn missing(&mut self, at: u64) -> Outcome {
+            self.file.see(Seen::Missing, self.start + Duration::from_millis(at))
+        }
+
+        fn ripen(&mut self, at: u64) -> Outcome {
+            self.file.ripen(self.start + Duration::from_millis(at))
+        }
+    }
+
+    fn first_document() -> &'static str {
+        LAW.split("---").next().unwrap()
+    }
+
+    #[test]
+    fn an_edit_holds_at_once() {
+        let mut seer = Seer::good();
+        assert_eq!(seer.text(&LAW.replace("app: orders", "app: other"), 10), Outcome::Objects);
+        assert_eq!(seer.file.resources().len(), 2);
+        assert_eq!(seer.file.ripe_at(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_changes_nothing_but_is_said() {
+        let unknown_kind = LAW.replace("kind: A", "kind: B");
+        for broken in ["", "  \n", "[", "# nothing\n", &LAW[..LAW.len() - 8], &unknown_kind] {
+            let mut seer = Seer::good();
+            assert_eq!(seer.text(broken, 10), Outcome::Errors, "{broken:?}");
+            assert_eq!(seer.text(broken, 20), Outcome::Same, "said once");
+            assert!(seer.file.errors()[0].starts_with("law.yaml:"), "{:?}", seer.file.errors());
+            assert_eq!(seer.ripen(10_000), Outcome::Same);
+            assert_eq!((seer.file.resources().len(), seer.file.doubts().len()), (2, 0));
+            assert_eq!(seer.text(LAW, 10_001), Outcome::Errors, "mended");
+            assert!(seer.file.errors().is_empty());
+        }
+        let mut seer = Seer::good();
+        assert_eq!(seer.file.see(Seen::Unreadable("denied".to_owned()), seer.start), Outcome::Errors);
+        assert_eq!(seer.file.resources().len(), 2);
+    }
+
+    #[test]
+    fn a_shorter_file_must_last() {
+        let mut seer = Seer::good();
+        assert_eq!(seer.text(first_document(), 10), Outcome::Same);
+        assert_eq!(seer.file.resources().len(), 2);
+        assert_eq!(seer.text(first_document(), 400), Outcome::Same, "still the same attempt");
+        assert_eq!(seer.ripen(509), Outcome::Same);
+        assert_eq!(seer.ripen(510), Outcome::Objects);
+        assert_eq!(seer.file.resources().len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_was_only_being_written_takes_nothing_away() {
+        let mut seer = Seer::good();
+        assert_eq!(seer.text(first_document(), 10), Outcome::Same);
+        assert_eq!(seer.text(LAW, 20), Outcome::Same);
+        assert_eq!(seer.ripen(10_000), Outcome::Same);
+        assert_eq!(seer.file.resources().len(), 2);
+    }
+
+    #[test]
+    fn a_last_line_without_an_end_must_last() {
+        let mut seer = Seer::good();
+        let cut = LAW.replace("app: orders", "app: other");
+        assert_eq!(seer.text(cut.trim_end(), 10), Outcome::Same);
+        assert_eq!(seer.ripen(510), Outcome::Objects);
+    }
+
+    #[test]
+    fn only_a_lasting_removal_removes() {
+        let mut seer = Seer::good();
+        assert_eq!(seer.missing(10), Outcome::Same);
+        assert_eq!(seer.missing(300), Outcome::Same);
+        assert_eq!(seer.text(LAW, 310), Outcome::Same, "an editor moved it away and back");
+        assert_eq!(seer.missing(320), Outcome::Same);
+        assert_eq!(seer.missing(819), Outcome::Same);
+        assert_eq!(seer.missing(820), Outcome::Gone);
+    }
+
+    #[test]
+    fn what_was_never_readable_is_in_doubt_and_sound_laws_beside_it_too() {
+        let mut seer = Seer::new(Past::Unknown);
+        let broken = LAW.replace("spec: {}", "spec: {actoin: DENY}");
+        assert_eq!(seer.text(&broken, 0), Outcome::Errors);
+        let names: Vec<_> = seer.file.doubts().iter().map(|doubt| doubt.name.as_deref().unwrap()).collect();
+        assert_eq!(names, ["orders", "web"]);
+        assert_eq!(seer.text(LAW, 10), Outcome::Objects);
+        assert!(seer.file.doubts().is_empty());
+        // An empty file may have been anything.
+        let mut empty = Seer::new(Past::Unknown);
+        empty.text("", 0);
+        assert_eq!(empty.file.doubts(), [Doubt::default()]);
+    }
+
+    #[test]
+    fn a_broken_file_that_came_later_leaves_the_law_as_it_was() {
+        let mut seer = Seer::new(Past::Absent);
+        assert_eq!(seer.text("", 0), Outcome::Errors);
+        assert!(seer.file.doubts().is_empty() && !seer.file.errors().is_empty());
+        assert_eq!(seer.file.past(), Past::Absent, "and so it stays after a restart");
+        assert_eq!(seer.text(LAW, 10), Outcome::Objects);
+    }
+
+    #[test]
+    fn the_last_good_text_is_in_force_before_the_first_reading() {
+        let mut seer = Seer::new(Past::Text(LAW.to_owned()));
+        assert_eq!(seer.file.resources().len(), 2);
+        assert_eq!(seer.text("[", 0), Outcome::Errors);
+        assert_eq!((seer.file.resources().len(), seer.file.doubts().len()), (2, 0));
+    }
 }

@@ -15,7 +15,7 @@ use std::{
 use douane_proto::resource::{Doubt, Resource};
 
 use crate::discovery::{
-    file::{Outcome, ResourceFile, Seen},
+    file::{Outcome, Past, ResourceFile, Seen},
     kept::Kept,
 };
 
@@ -41,6 +41,8 @@ struct Folder {
     error: Option<String>,
     /// Files whose last good text is not kept yet.
     unkept: Vec<PathBuf>,
+    /// Was it listed before? What comes later was not there.
+    listed: bool,
 }
 
 #[derive(Debug)]
@@ -89,12 +91,13 @@ impl Folders {
                 files: BTreeMap::new(),
                 error: None,
                 unkept: Vec::new(),
+                listed: false,
             });
         }
-        for (path, text) in kept.load() {
+        for (path, past) in kept.load() {
             let home = folders.iter_mut().find(|folder| path.parent() == Some(&folder.path));
             if let Some(folder) = home {
-                let file = ResourceFile::new(path.as_path().into(), Some(text));
+                let file = ResourceFile::new(path.as_path().into(), past);
                 folder.files.insert(path, Tracked { file, stamp: None });
             }
         }
@@ -163,18 +166,19 @@ impl Folder {
             }
         };
         let mut scan = if self.error.take().is_some() { Scan::Changed } else { Scan::Same };
-        for path in &found {
-            self.files.entry(path.clone()).or_insert_with(|| Tracked {
-                file: ResourceFile::new(path.as_path().into(), None),
-                stamp: None,
-            });
+        for path in found {
+            if !self.files.contains_key(&path) {
+                let past = if self.listed { Past::Absent } else { Past::Unknown };
+                let file = ResourceFile::new(path.as_path().into(), past);
+                self.files.insert(path, Tracked { file, stamp: None });
+            }
         }
+        self.listed = true;
         let mut gone = Vec::new();
         for (path, tracked) in &mut self.files {
             match tracked.look(path, now) {
                 Outcome::Same => continue,
-                Outcome::Errors => {}
-                Outcome::Objects => self.unkept.push(path.clone()),
+                Outcome::Errors | Outcome::Objects => self.unkept.push(path.clone()),
                 Outcome::Gone => gone.push(path.clone()),
             }
             scan = Scan::Changed;
@@ -188,9 +192,8 @@ impl Folder {
 
     fn keep(&mut self, kept: &Kept) {
         for path in self.unkept.drain(..) {
-            let text = self.files.get(&path).and_then(|tracked| tracked.file.good_text());
-            let done = match text {
-                Some(text) => kept.keep(&path, text),
+            let done = match self.files.get(&path) {
+                Some(tracked) => kept.keep(&path, tracked.file.past()),
                 None => kept.forget(&path),
             };
             if let Err(error) = done {
@@ -214,7 +217,7 @@ impl Tracked {
             return self.file.ripen(now);
         }
         let seen = read(path, &metadata).unwrap_or_else(|error| unreadable(&error));
-        self.stamp = stamp.is_settled(&metadata).then_some(stamp);
+        self.stamp = is_settled(&metadata).then_some(stamp);
         self.file.see(seen, now)
     }
 }
@@ -229,12 +232,11 @@ impl Stamp {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
+}
 
-    fn is_settled(&self, metadata: &Metadata) -> bool {
-        let age =
-            metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
-        age.is_some_and(|age| age > STAMP_DOUBT)
-    }
+fn is_settled(metadata: &Metadata) -> bool {
+    let age = metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    age.is_some_and(|age| age > STAMP_DOUBT)
 }
 
 fn list(folder: &Path) -> Result<Vec<PathBuf>, String> {

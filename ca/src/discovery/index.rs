@@ -99,8 +99,7 @@ pub(crate) fn qualified(host: &str, namespace: &str, cluster_domain: &str) -> St
     let parts: Vec<&str> = host.splitn(4, '.').collect();
     match parts.as_slice() {
         [name] => format!("{name}.{namespace}.svc.{cluster_domain}"),
-        [name, of] => format!("{name}.{of}.svc.{cluster_domain}"),
-        [name, of, "svc"] => format!("{name}.{of}.svc.{cluster_domain}"),
+        [name, of] | [name, of, "svc"] => format!("{name}.{of}.svc.{cluster_domain}"),
         _ => host.to_owned(),
     }
 }

@@ -12,7 +12,10 @@ use std::{
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
-use crate::state::{self, Readers, StateFolder};
+use crate::{
+    discovery::file::Past,
+    state::{self, Readers, StateFolder},
+};
 
 /// A resource file has 1 MiB at most; JSON writes some bytes as six.
 const MAX_ENTRY_BYTES: u64 = 8 * 1024 * 1024;
@@ -26,7 +29,8 @@ pub(crate) struct Kept(PathBuf);
 struct Entry {
     /// The file's absolute path.
     file: PathBuf,
-    text: String,
+    /// `None`: it was not there, and what came since could not be read.
+    text: Option<String>,
 }
 
 impl Kept {
@@ -35,7 +39,7 @@ impl Kept {
     }
 
     /// All that is kept, by path. What cannot be read is as if it were not kept, and said aloud.
-    pub(crate) fn load(&self) -> BTreeMap<PathBuf, String> {
+    pub(crate) fn load(&self) -> BTreeMap<PathBuf, Past> {
         let entries = match fs::read_dir(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return BTreeMap::new(),
             Err(error) => {
@@ -46,13 +50,19 @@ impl Kept {
         };
         let visible = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
         let paths = entries.flatten().map(|entry| entry.path()).filter(visible);
-        paths.filter_map(|path| read(&path)).map(|entry| (entry.file, entry.text)).collect()
+        let past = |entry: Entry| (entry.file, entry.text.map_or(Past::Absent, Past::Text));
+        paths.filter_map(|path| read(&path)).map(past).collect()
     }
 
-    /// Keeps the text of a file.
-    pub(crate) fn keep(&self, file: &Path, text: &str) -> io::Result<()> {
+    /// Keeps what is known of a file.
+    pub(crate) fn keep(&self, file: &Path, past: Past) -> io::Result<()> {
+        let text = match past {
+            Past::Unknown => return Ok(()),
+            Past::Absent => None,
+            Past::Text(text) => Some(text),
+        };
         state::private_folder(&self.0)?;
-        let entry = Entry { file: file.to_owned(), text: text.to_owned() };
+        let entry = Entry { file: file.to_owned(), text };
         state::write(&self.entry(file), &serde_json::to_vec(&entry)?, Readers::Owner)
     }
 

@@ -11,6 +11,8 @@ mod limits;
 mod protocols;
 mod publish;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashSet,
@@ -100,7 +102,6 @@ impl Discovery {
     }
 
     /// For the status page.
-    #[must_use]
     pub fn status(&self) -> impl Fn() -> metrics::Status + Clone + Send + use<> {
         let report = self.report.subscribe();
         move || {

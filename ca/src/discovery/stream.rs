@@ -268,8 +268,7 @@ impl Stream {
             delta.own = Some((&*own.workload).into());
             sent.own = Arc::clone(&own.workload);
         }
-        // A law in doubt never replaces one that was read.
-        if now.law == Law::Known && own.policies != sent.policies {
+        if own.policies != sent.policies {
             delta.policies = Some((*own.policies).clone());
             sent.policies = Arc::clone(&own.policies);
         }

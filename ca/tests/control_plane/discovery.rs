@@ -293,3 +293,22 @@ async fn a_sidecar_that_comes_before_its_pod_is_told_once_the_pod_is_known() {
     assert_eq!(orders.snapshot.unwrap().own.name, "orders-1");
     plane.stop().await;
 }
+
+#[tokio::test]
+async fn a_new_file_that_is_broken_changes_nothing_not_even_after_a_restart() {
+    let ground = ground();
+    let plane = ground.start().await;
+    ground.write("half.yaml", "kind: AuthorizationPolicy\n");
+    eventually("the error is reported", async || {
+        plane.page("/status").await.contains("half.yaml:1").then_some(())
+    })
+    .await;
+    let orders = watch(&ground, &plane, "orders").await;
+    assert_eq!(orders.policies(), ["shop/orders"]);
+    plane.stop().await;
+    let plane = ground.start().await;
+    assert!(plane.page("/status").await.contains("half.yaml:1"));
+    let orders = watch(&ground, &plane, "orders").await;
+    assert_eq!(orders.policies(), ["shop/orders"]);
+    plane.stop().await;
+}
