@@ -12,7 +12,7 @@ use crate::demo::{
 };
 
 /// Shorter than what is left of any certificate: they are renewed at 60 % of their 10 s at the latest.
-const AWAY: Duration = Duration::from_millis(2500);
+const AWAY: Duration = Duration::from_millis(2000);
 /// Reconnecting backs off, and a renewal may just have been missed.
 const BACK: Duration = Duration::from_secs(30);
 
