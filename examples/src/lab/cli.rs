@@ -10,7 +10,7 @@ use crate::lab::{
     daemon::Script,
     exec, folder, launcher,
     plan::Plan,
-    programs, roles,
+    play, programs, roles,
     spec::{Demo, Folder, Job, Options},
     status::{self, Format},
 };
@@ -96,9 +96,9 @@ enum Task {
 pub fn main(arguments: impl IntoIterator<Item = OsString>, script: Script) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if roles::program(&arguments).is_some() {
-        return roles::play_program(&arguments);
+        return play::program(&arguments);
     }
-    if let Some(done) = roles::play(&arguments, script) {
+    if let Some(done) = play::role(&arguments, script) {
         return done;
     }
     let Arguments { command } = Arguments::parse_from(arguments);

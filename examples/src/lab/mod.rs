@@ -26,6 +26,7 @@ pub mod mounts;
 pub mod objects;
 pub mod paperwork;
 pub mod plan;
+pub mod play;
 pub mod pod;
 pub mod pod_plan;
 pub mod probe;
