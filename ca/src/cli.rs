@@ -167,7 +167,9 @@ fn serve(flags: Run) -> Result<()> {
         stop_on_signal(stop.clone())?;
         let app = App::bind(config).await?;
         let addresses = app.addresses()?;
-        tracing::info!(grpc = ?addresses.grpc, metrics = ?addresses.metrics, "the control plane is up");
+        let grpc: Vec<String> = addresses.grpc.iter().map(ToString::to_string).collect();
+        let metrics = addresses.metrics.map(tracing::field::display);
+        tracing::info!(grpc = grpc.join(", "), metrics, "the control plane is up");
         app.run(stop).await?;
         tracing::info!("the control plane has stopped");
         Ok(())

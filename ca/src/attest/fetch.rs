@@ -94,3 +94,54 @@ where
         _ = connection => exchange.await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    // Answers one request with these bytes and hangs up.
+    async fn origin(answer: Vec<u8>) -> Origin {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await.unwrap();
+            // The reader may have had enough before the end.
+            let _ = stream.write_all(&answer).await;
+        });
+        Origin { url: format!("http://{address}/keys").parse().unwrap(), tls: None }
+    }
+
+    #[tokio::test]
+    async fn a_document_is_fetched_whole() {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}".to_vec();
+        assert_eq!(url(&origin(answer).await).await, Ok(b"{}".to_vec()));
+        let until_the_end = b"HTTP/1.1 200 OK\r\n\r\n{}".to_vec();
+        assert_eq!(url(&origin(until_the_end).await).await, Ok(b"{}".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn redirects_errors_cut_and_endless_documents_are_refused() {
+        let mut endless = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+        endless.resize(endless.len() + MAX_BYTES + 1, b' ');
+        for answer in [
+            b"HTTP/1.1 302 Found\r\nlocation: http://other/\r\ncontent-length: 0\r\n\r\n".to_vec(),
+            b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n".to_vec(),
+            b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}".to_vec(),
+            b"nonsense\r\n\r\n".to_vec(),
+            Vec::new(),
+            endless,
+        ] {
+            assert!(url(&origin(answer).await).await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn https_without_trusted_certificates_is_refused() {
+        let mut origin = origin(Vec::new()).await;
+        origin.url = origin.url.to_string().replace("http:", "https:").parse().unwrap();
+        assert!(url(&origin).await.unwrap_err().contains("trusted certificates"));
+    }
+}
