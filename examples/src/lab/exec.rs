@@ -16,9 +16,9 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::lab::{
     mounts::LAB_PROGRAM,
+    record::{self, Record},
     sidecar::clean_environment,
     state,
-    status::{self, Record},
 };
 
 /// Runs `command` in a pod; returns its exit code.
@@ -27,9 +27,9 @@ use crate::lab::{
 /// No such lab, pod or container, or it belongs to somebody else.
 pub fn main(lab: Option<u32>, pod: &str, container: Option<&str>, command: &[OsString]) -> Result<ExitCode> {
     let (id, folder) = state::find(lab)?;
-    let record = status::read(&folder)?;
-    let names: Vec<_> = record.pods.iter().map(status::PodRecord::names).collect();
-    let pod = record.pods.get(status::choose(pod, &names)?).context("a pod was chosen")?;
+    let lab = record::read(&folder)?;
+    let names: Vec<_> = lab.pods.iter().map(record::PodRecord::names).collect();
+    let pod = lab.pods.get(record::choose(pod, &names)?).context("a pod was chosen")?;
     let container = match container {
         None => pod.containers.first(),
         Some(name) => pod.containers.iter().find(|it| it.name == name),
@@ -38,7 +38,7 @@ pub fn main(lab: Option<u32>, pod: &str, container: Option<&str>, command: &[OsS
         let known: Vec<_> = pod.containers.iter().map(|it| it.name.as_str()).collect();
         bail!("{}/{} has no such container; it has: {}", pod.namespace, pod.pod, known.join(", "));
     };
-    let daemon = daemon(id, &record)?;
+    let daemon = daemon(id, &lab)?;
     let thread = thread(daemon, pod.thread)?;
     enter(daemon, &format!("/proc/{daemon}/task/{thread}/ns"), &["net", "mnt", "uts", "ipc"])?;
 

@@ -32,6 +32,7 @@ pub mod pod_plan;
 pub mod probe;
 pub mod processes;
 pub mod programs;
+pub mod record;
 pub mod refused;
 pub mod relay;
 pub mod resident;

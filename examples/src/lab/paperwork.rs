@@ -12,9 +12,9 @@ use crate::lab::{
     objects,
     plan::Plan,
     pod_plan::PodPlan,
+    record::Record,
     resident::Pod,
     state::write_whole,
-    status::Record,
 };
 
 /// Writes a lab's papers.

@@ -25,9 +25,9 @@ use crate::lab::{
     pod_plan::{ContainerPlan, PodPlan},
     probe,
     processes::{Backoff, Kept, Restart, say},
+    record::{ContainerRecord, Names, PodRecord},
     sidecar::{self, Exemption, Sidecar, clean_environment},
     spec::Options,
-    status::{ContainerRecord, Names, PodRecord},
 };
 
 /// A pod that runs.

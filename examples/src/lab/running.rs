@@ -32,13 +32,13 @@ use crate::lab::{
     plan::Plan,
     pod::{Furniture, Room},
     processes::Kept,
-    programs,
+    programs, record,
     resident::{Part, Pod, application},
     roles,
     sidecar::{Exemption, Privilege},
     spec::{Folder, Options, Spec},
     state::{private_dir, write_whole},
-    status, watch,
+    watch,
 };
 
 /// A running lab. Clones are the same lab.
@@ -98,7 +98,7 @@ impl Lab {
     pub fn pod(&self, name: &str) -> Result<Arc<Pod>> {
         let pods = self.pods();
         let records: Vec<_> = pods.iter().map(|it| it.names()).collect();
-        let index = status::choose(name, &records)?;
+        let index = record::choose(name, &records)?;
         pods.get(index).cloned().ok_or_else(|| anyhow!("no pod is called {name}"))
     }
 
@@ -273,7 +273,7 @@ impl Lab {
         };
         let exemption = Exemption::of_this_lab(Privilege::of_this_lab());
         let papers =
-            Paperwork { generated, record: state.join(status::RECORD), issuer, owner: exemption.owner() };
+            Paperwork { generated, record: state.join(record::RECORD), issuer, owner: exemption.owner() };
         let inner = Inner {
             options,
             state,
