@@ -17,7 +17,7 @@ use crate::lab::{
     relay,
     running::Lab,
     spec::{Demo, Job, Spec},
-    status,
+    status, watch,
 };
 
 /// Runs the daemon. The demo's script comes from above: the lab knows not what is tried in it.
@@ -80,8 +80,9 @@ fn start(spec: &Spec, held: &Mutex<Option<Lab>>, begun: impl FnOnce(&Lab) -> Res
         hold(held, lab);
         begun(lab)
     });
-    if started.is_err() {
-        end(held);
+    match &started {
+        Ok(lab) => watch::start(lab),
+        Err(_) => end(held),
     }
     started
 }

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -38,7 +38,6 @@ use crate::lab::{
     sidecar::{Exemption, Privilege},
     spec::{Folder, Options, Spec},
     state::{private_dir, write_whole},
-    watch,
 };
 
 /// A running lab. Clones are the same lab.
@@ -81,7 +80,6 @@ impl Lab {
             lab.start_control_plane()?;
         }
         lab.bring_up_pods()?;
-        lab.start_watching();
         Ok(lab)
     }
 
@@ -217,6 +215,11 @@ impl Lab {
         &self.inner.state
     }
 
+    /// For whoever watches the lab's folder, and must not keep the lab alive.
+    pub(super) fn weak(&self) -> Weak<Inner> {
+        Arc::downgrade(&self.inner)
+    }
+
     /// Ends applications, then sidecars, then the control plane; returns when all have ended.
     pub fn stop(&self) {
         if self.inner.stopping.swap(true, Ordering::SeqCst) {
@@ -328,11 +331,6 @@ impl Lab {
             .map(|it| it.join().unwrap_or_else(|_| Err(anyhow!("bringing up a pod failed unexpectedly"))))
             .collect();
         results.into_iter().collect()
-    }
-
-    fn start_watching(&self) {
-        let lab = Arc::downgrade(&self.inner);
-        thread::spawn(move || watch::run(&lab));
     }
 }
 

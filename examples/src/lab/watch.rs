@@ -17,11 +17,16 @@ use crate::lab::{
     folder::{self, Stamps},
     plan::Plan,
     processes::say,
-    running::{Inner, TOKEN_RENEWAL},
+    running::{Inner, Lab, TOKEN_RENEWAL},
 };
 
-/// Watches until the lab stops.
-pub(super) fn run(lab: &Weak<Inner>) {
+/// Watches, in a thread of its own, until the lab stops.
+pub(super) fn start(lab: &Lab) {
+    let lab = lab.weak();
+    thread::spawn(move || run(&lab));
+}
+
+fn run(lab: &Weak<Inner>) {
     let mut renewed = Instant::now();
     let mut seen = Seen::default();
     loop {
