@@ -69,6 +69,8 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// How many objects are in force.
     pub objects: usize,
+    /// How many workloads take new traffic.
+    pub ready: usize,
     /// Are policies served?
     pub served: Served,
 }
@@ -109,6 +111,7 @@ impl Discovery {
             let json = serde_json::json!({
                 "policiesServed": report.served == Served::Yes,
                 "objects": report.objects,
+                "readyWorkloads": report.ready,
                 "errors": report.errors,
                 "warnings": report.warnings,
             });
@@ -165,7 +168,9 @@ fn read(folders: &Folders, settings: &Settings) -> (Assembled, Report) {
         Law::Known => Served::Yes,
         Law::Unknown => Served::No,
     };
-    let report = Report { errors, warnings: assembled.warnings.clone(), objects: assembled.objects, served };
+    let ready = assembled.index.workloads.values().filter(|it| it.workload.ready).count();
+    let warnings = assembled.warnings.clone();
+    let report = Report { errors, warnings, objects: assembled.objects, ready, served };
     (assembled, report)
 }
 

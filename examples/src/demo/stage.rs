@@ -120,7 +120,7 @@ impl Stage {
     pub(crate) fn figures(&self, name: &str) -> BTreeMap<String, f64> {
         let meshed = self.lab.pods().into_iter().filter(|pod| pod.plan().injected);
         let told = meshed.filter_map(|pod| {
-            let metrics = probe::ask(pod.plan().addresses.v4.into(), "/metrics").ok()?;
+            let metrics = probe::ask(probe::sidecar(pod.plan().addresses.v4.into()), "/metrics").ok()?;
             Some((pod.plan().metadata.name.clone(), figure(&metrics.body, name)?))
         });
         told.collect()

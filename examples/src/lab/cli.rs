@@ -30,6 +30,7 @@ const EXAMPLES: &str = "Examples:
   lab demo                                  the shop, with its script of attempts
   lab up kind-cluster/shop                  the shop, until Ctrl-C
   lab exec shop/web -- curl -s http://orders:8080/    in another terminal
+  lab exec -c douane-proxy shop/web -- douane-proxy admin certificates
   lab status -o json";
 
 #[derive(Debug, Subcommand)]
@@ -55,7 +56,8 @@ enum Task {
     Exec {
         /// NAME or NAMESPACE/NAME of a pod, or of a Deployment (its first pod).
         pod: String,
-        /// Whose environment, user and working directory [default: the pod's first container].
+        /// Whose environment, user and working directory [default: the pod's first container]. `douane-proxy` means the
+        /// sidecar, such as for `douane-proxy admin`.
         #[arg(short, long)]
         container: Option<String>,
         /// Which lab, by the number of its launcher's process [default: the newest].

@@ -10,7 +10,11 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    unistd::{Gid, Uid, setgid, setgroups, setuid},
+};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
@@ -19,7 +23,7 @@ use rustix::thread::{
 use crate::lab::roles;
 
 /// How much a program keeps.
-#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
 #[command(no_binary_name = true)]
 pub struct Confinement {
     /// Become this uid.
@@ -31,6 +35,9 @@ pub struct Confinement {
     /// Keep CAP_NET_ADMIN: a sidecar of the unprivileged lab marks its sockets, and installs its rules.
     #[arg(long)]
     pub net_admin: bool,
+    /// Folders that the program finds empty: what is its sidecar's alone.
+    #[arg(long)]
+    pub hide: Vec<PathBuf>,
     /// Where the program starts.
     #[arg(long, default_value = "/")]
     pub directory: PathBuf,
@@ -48,6 +55,9 @@ impl Confinement {
         }
         if self.net_admin {
             arguments.push("--net-admin".into());
+        }
+        for folder in &self.hide {
+            arguments.extend(["--hide".into(), folder.into()]);
         }
         arguments.extend(["--directory".into(), self.directory.clone().into(), "--".into()]);
         arguments.extend_from_slice(command);
@@ -71,6 +81,7 @@ struct Arguments {
 pub fn main(arguments: &[OsString]) -> Result<ExitCode> {
     let Arguments { confinement, command } = Arguments::try_parse_from(arguments)?;
     let (program, rest) = command.split_first().context("a command is required")?;
+    hide(&confinement.hide).context("hide the sidecar's own folders")?;
     std::env::set_current_dir(&confinement.directory)
         .with_context(|| format!("working directory {}", confinement.directory.display()))?;
     give_up(&confinement).context("give up privileges")?;
@@ -78,6 +89,22 @@ pub fn main(arguments: &[OsString]) -> Result<ExitCode> {
     eprintln!("lab: {}: {error}", program.to_string_lossy());
     // As a shell says it.
     Ok(ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }))
+}
+
+/// In a mount namespace of the program's own. Without capabilities it cannot undo it; nor can it look through another
+/// container's eyes, which are covered too.
+fn hide(folders: &[PathBuf]) -> io::Result<()> {
+    const NONE: Option<&str> = None;
+    if folders.is_empty() {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)?;
+    for folder in folders {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_RDONLY;
+        mount(Some("tmpfs"), folder, Some("tmpfs"), flags, Some("size=4k,mode=755"))?;
+    }
+    Ok(())
 }
 
 fn give_up(confinement: &Confinement) -> io::Result<()> {

@@ -14,12 +14,15 @@ use anyhow::{Context, Result, bail};
 use crate::lab::{
     addresses::GATEWAY_V4,
     issuer::{AUDIENCE, ISSUER},
+    probe,
     processes::{Backoff, Kept, Restart},
     spec::Options,
 };
 
 /// Where it serves.
 pub const PORT: u16 = 15012;
+/// Where it says how it is.
+pub const STATUS_PORT: u16 = 15014;
 
 /// What a control plane needs to start.
 #[derive(Debug, Clone)]
@@ -65,6 +68,25 @@ impl Office {
         Ok(kept)
     }
 
+    /// Waits until it knows that so many pods are ready; a lab that says "ready" before would refuse first requests.
+    ///
+    /// # Errors
+    /// It does not within a time that is more than enough.
+    pub fn wait_known(&self, pods: usize) -> Result<()> {
+        let deadline = Instant::now() + KNOWS;
+        let address = SocketAddr::from((GATEWAY_V4, STATUS_PORT));
+        while ready_workloads(address).is_none_or(|it| it < pods) {
+            if Instant::now() > deadline {
+                bail!(
+                    "the control plane does not take the pods as ready; its log ends with:\n{}",
+                    tail(&self.log)
+                );
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
     fn spawn(&self, leaf_ttl: Option<Duration>) -> Result<Child> {
         // Not in a pod: this binary by its own path, and its role by the name it is called.
         let program = std::env::current_exe().context("find this program")?;
@@ -75,6 +97,7 @@ impl Office {
             process.arg("--resources").arg(folder);
         }
         process.args(["--listen", &format!("{GATEWAY_V4}:{PORT}")]).arg("--jwks").arg(&self.jwks);
+        process.args(["--metrics", &format!("{GATEWAY_V4}:{STATUS_PORT}")]);
         process.args(["--token-issuer", ISSUER, "--token-audience", AUDIENCE]);
         if let Some(life) = leaf_ttl {
             process.args(["--leaf-ttl", &humantime::format_duration(life).to_string()]);
@@ -82,6 +105,12 @@ impl Office {
         process.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         process.spawn().context("start the control plane")
     }
+}
+
+fn ready_workloads(control_plane: SocketAddr) -> Option<usize> {
+    let answer = probe::ask(control_plane, "/status").ok()?;
+    let status: serde_json::Value = serde_json::from_str(&answer.body).ok()?;
+    usize::try_from(status.get("readyWorkloads")?.as_u64()?).ok()
 }
 
 /// Opens a log for a process to append to.
@@ -107,6 +136,8 @@ pub fn tail(log: &Path) -> String {
 
 // A root is made at the first start: far below this.
 const SERVES: Duration = Duration::from_secs(20);
+// It watches the folder; under load it may look at it late.
+const KNOWS: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(20);
 const TAIL: usize = 12;
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(500), most: Duration::from_secs(10) };

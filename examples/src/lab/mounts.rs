@@ -21,6 +21,9 @@ pub const LAB_PROGRAM: &str = "/run/lab/bin/lab";
 /// Where a sidecar finds its token and the bundle that it trusts on first contact.
 pub const SECRETS: &str = "/run/secrets/douane";
 
+/// Where a sidecar has its sockets.
+pub const SIDECAR_DIR: &str = "/run/douane";
+
 /// A pod's files in the lab's own folder.
 #[derive(Debug, Clone)]
 pub struct PodFiles {
@@ -73,11 +76,12 @@ impl PodFiles {
     }
 }
 
-/// Mounts a pod's view. `program` is this binary; /run/douane will belong to `sidecar_uid`.
+/// Mounts a pod's view. `program` is this binary; /run/douane will belong to `sidecar_uid`; `hidden` is the folder of
+/// all labs' files.
 ///
 /// # Errors
 /// As the kernel says.
-pub fn mount_pod(files: &PodFiles, program: &Path, sidecar_uid: u32) -> Result<()> {
+pub fn mount_pod(files: &PodFiles, program: &Path, sidecar_uid: u32, hidden: &Path) -> Result<()> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .context("make the pod's mounts private")?;
     let run = files.run();
@@ -86,7 +90,7 @@ pub fn mount_pod(files: &PodFiles, program: &Path, sidecar_uid: u32) -> Result<(
         .context("mount the pod's /run")?;
     let inside = |path: &str| under(&run, Path::new(path));
 
-    let own = inside("/run/douane");
+    let own = inside(SIDECAR_DIR);
     for folder in [&own, &inside(PROGRAMS_DIR), &inside(SECRETS)] {
         fs::create_dir_all(folder)?;
     }
@@ -105,7 +109,15 @@ pub fn mount_pod(files: &PodFiles, program: &Path, sidecar_uid: u32) -> Result<(
     }
     // Only so that /sys/class/net shows the pod's own links; containers may forbid it.
     let _ = mount(Some("sysfs"), "/sys", Some("sysfs"), flags | MsFlags::MS_NOEXEC, NONE);
-    mount(Some(&run), "/run", NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE).context("show the pod its /run")
+    mount(Some(&run), "/run", NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
+        .context("show the pod its /run")?;
+    // The labs' own folders hold every pod's token and the authority's key; below /run they are covered already.
+    if hidden.exists() {
+        let flags = flags | MsFlags::MS_RDONLY;
+        mount(Some("tmpfs"), hidden, Some("tmpfs"), flags, Some("size=4k"))
+            .context("hide the lab's own files")?;
+    }
+    Ok(())
 }
 
 /// Kernel settings of the pod's network, before its link exists.

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
     process::{Child, Command},
     sync::mpsc::{Receiver, Sender, channel},
     thread,
@@ -33,6 +34,8 @@ pub struct Furniture {
     pub files: PodFiles,
     /// Who owns its /run/douane.
     pub sidecar_uid: u32,
+    /// The folder of all labs' files, which it must not see.
+    pub hidden: PathBuf,
 }
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -123,7 +126,7 @@ fn furnish(furniture: &Furniture, port: &str, bridge: &OwnedFd) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)
         .map_err(NamespacesRefused::at("make a pod's namespaces"))?;
     rustix::system::sethostname(furniture.name.as_bytes()).context("set the pod's host name")?;
-    mounts::mount_pod(&furniture.files, &program, furniture.sidecar_uid)?;
+    mounts::mount_pod(&furniture.files, &program, furniture.sidecar_uid, &furniture.hidden)?;
     mounts::set_sysctls();
     links::plug_in(port, bridge.as_fd(), furniture.addresses)
 }

@@ -11,7 +11,7 @@ use std::{
 /// The sidecar's port for health and metrics.
 pub const HEALTH_PORT: u16 = 15020;
 
-/// A sidecar's answer.
+/// An answer.
 #[derive(Debug)]
 pub struct Answer {
     /// The status code.
@@ -20,15 +20,21 @@ pub struct Answer {
     pub body: String,
 }
 
-/// GETs `path` from the sidecar of the pod at `pod`.
+/// Where the sidecar of the pod at `pod` answers.
+#[must_use]
+pub fn sidecar(pod: IpAddr) -> SocketAddr {
+    SocketAddr::new(pod, HEALTH_PORT)
+}
+
+/// GETs `path` from whoever answers at `address`.
 ///
 /// # Errors
 /// Nobody listens or answers in time, or the answer is no HTTP.
-pub fn ask(pod: IpAddr, path: &str) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(pod, HEALTH_PORT), ANSWER)?;
+pub fn ask(address: SocketAddr, path: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
     stream.set_read_timeout(Some(ANSWER))?;
     stream.set_write_timeout(Some(ANSWER))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {pod}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     // A sidecar's metrics are far smaller.
     stream.take(MOST).read_to_end(&mut answer)?;

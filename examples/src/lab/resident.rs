@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use crate::lab::{
     confine::Confinement,
     control_plane::append_to,
-    mounts::{LAB_PROGRAM, PodFiles},
+    mounts::{LAB_PROGRAM, PodFiles, SECRETS, SIDECAR_DIR},
     objects::Readiness,
     pod::Room,
     pod_plan::{ContainerPlan, PodPlan},
@@ -226,17 +226,23 @@ impl Pod {
     #[must_use]
     pub fn record(&self) -> PodRecord {
         let plan = &self.plan;
+        let arguments =
+            |it: &Confinement| it.arguments(&[]).iter().map(|it| it.to_string_lossy().into()).collect();
         let container = |it: &ContainerPlan| ContainerRecord {
             name: it.name.clone(),
             env: self.environment(it),
-            confinement: self
-                .confinement(it)
-                .arguments(&[])
-                .iter()
-                .map(|it| it.to_string_lossy().into())
-                .collect(),
+            confinement: arguments(&self.confinement(it)),
             log: self.log_of(&it.name),
         };
+        let mut containers: Vec<_> = plan.containers.iter().map(container).collect();
+        if plan.injected {
+            containers.push(ContainerRecord {
+                name: SIDECAR.to_owned(),
+                env: Vec::new(),
+                confinement: arguments(&self.exemption.confinement()),
+                log: self.log_of(SIDECAR),
+            });
+        }
         PodRecord {
             namespace: plan.metadata.namespace.clone(),
             pod: plan.metadata.name.clone(),
@@ -247,7 +253,7 @@ impl Pod {
             ready: self.ready.load(Ordering::SeqCst),
             thread: self.room.thread(),
             log: self.log(),
-            containers: plan.containers.iter().map(container).collect(),
+            containers,
         }
     }
 }
@@ -260,7 +266,9 @@ pub fn application(exemption: Exemption, run_as: Option<u32>, directory: PathBuf
         // One uid only.
         Exemption::Mark(_) => None,
     };
-    Confinement { uid: id, gid: id, net_admin: false, directory }
+    // A container of its own, too, would not see its sidecar's token and its admin socket.
+    let hide = vec![PathBuf::from(SECRETS), PathBuf::from(SIDECAR_DIR)];
+    Confinement { uid: id, gid: id, net_admin: false, hide, directory }
 }
 
 // The sidecar's place among a pod's logs.

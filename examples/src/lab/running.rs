@@ -23,6 +23,7 @@ use douane_proto::resource::Resource;
 
 use crate::lab::{
     capture::Capture,
+    confine::Confinement,
     control_plane::Office,
     folder,
     issuer::{Issuer, TOKEN_LIFE},
@@ -80,6 +81,9 @@ impl Lab {
             lab.start_control_plane()?;
         }
         lab.bring_up_pods()?;
+        if locked(&lab.inner.control_plane).is_some() {
+            lab.inner.office.wait_known(lab.pods().len())?;
+        }
         Ok(lab)
     }
 
@@ -129,7 +133,9 @@ impl Lab {
         if ours {
             command.splice(0..0, [program.clone().into_os_string(), roles::PLAY.into()]);
         }
-        let confinement = application(self.inner.exemption, None, "/".into());
+        // No sidecar stands here, and so nothing of one's is to be hidden.
+        let application = application(self.inner.exemption, None, "/".into());
+        let confinement = Confinement { hide: Vec::new(), ..application };
         let mut process = Command::new(&program);
         process.arg0("lab").args(confinement.arguments(&command)).process_group(0);
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -306,6 +312,7 @@ impl Lab {
                 addresses: pod.addresses,
                 files: files.clone(),
                 sidecar_uid: inner.exemption.owner(),
+                hidden: inner.state.parent().unwrap_or(&inner.state).to_owned(),
             };
             let logs = inner.logs.join(&metadata.namespace);
             fs::create_dir_all(&logs).with_context(|| format!("make {}", logs.display()))?;

@@ -52,12 +52,14 @@ impl Exemption {
         }
     }
 
-    fn confinement(self) -> Confinement {
+    /// What its sidecar keeps.
+    #[must_use]
+    pub fn confinement(self) -> Confinement {
         let (id, net_admin) = match self {
             Self::Uid(uid) => (Some(uid), false),
             Self::Mark(_) => (None, true),
         };
-        Confinement { uid: id, gid: id, net_admin, directory: "/".into() }
+        Confinement { uid: id, gid: id, net_admin, directory: "/".into(), ..Confinement::default() }
     }
 }
 
@@ -93,7 +95,7 @@ pub fn install_rules(room: &Room, exemption: Exemption) -> Result<()> {
         Exemption::Uid(uid) => command.extend(["--uid".into(), uid.to_string().into()]),
         Exemption::Mark(mark) => command.extend(["--mark".into(), mark.to_string().into()]),
     }
-    let confinement = Confinement { uid: None, gid: None, net_admin: true, directory: "/".into() };
+    let confinement = Confinement { net_admin: true, directory: "/".into(), ..Confinement::default() };
     let mut process = Command::new(LAB_PROGRAM);
     process.args(confinement.arguments(&command)).stdin(Stdio::null());
     clean_environment(&mut process, &[]);
@@ -172,7 +174,7 @@ pub fn wait_ready(pod: &PodPlan, log: &Path) -> Result<()> {
     let deadline = Instant::now() + READY;
     let mut last;
     loop {
-        match probe::ask(pod.addresses.v4.into(), "/readyz") {
+        match probe::ask(probe::sidecar(pod.addresses.v4.into()), "/readyz") {
             Ok(answer) if answer.status == 200 => return Ok(()),
             Ok(answer) => last = format!("/readyz answers {}: {}", answer.status, answer.body.trim()),
             Err(error) => last = format!("/readyz: {error}"),

@@ -88,7 +88,8 @@ pub fn table(pods: &[PodStatus]) -> String {
 #[must_use]
 pub fn ask(pod: PodRecord) -> PodStatus {
     let address = pod.addresses.first().copied();
-    let answer = |path| address.filter(|_| pod.meshed).and_then(|it| probe::ask(it, path).ok());
+    let answer =
+        |path| address.filter(|_| pod.meshed).and_then(|it| probe::ask(probe::sidecar(it), path).ok());
     let sidecar_ready = !pod.meshed || answer("/readyz").is_some_and(|it| it.status == 200);
     let expiry = answer("/metrics").and_then(|it| probe::certificate_expiry(&it.body));
     PodStatus {

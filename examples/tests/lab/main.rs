@@ -1,5 +1,7 @@
 //! The lab without a mesh: pods, names, containers, and that nothing is left behind. As root and as anybody.
 
+#![expect(clippy::unwrap_used, reason = "what a test sets up works, or the test fails")]
+
 mod started;
 
 use std::fs;
@@ -44,6 +46,17 @@ spec:
   containers:
     - {name: sleep, command: [shop, sleep]}
 "#;
+
+/// The same with sidecars, and a law that lets the client in.
+fn meshed() -> Vec<(&'static str, String)> {
+    let label = "labels: {douane.io/inject: enabled";
+    let pair = PAIR.replace("labels: {app", &format!("{label}, app"));
+    let pair = pair
+        .replace("{name: client, namespace: town}", &format!("{{name: client, namespace: town, {label}}}}}"));
+    let law = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: let-in, namespace: town}\n\
+               spec: {rules: [{from: [{source: {principals: [cluster.local/ns/town/sa/asker]}}]}]}\n";
+    vec![("pair.yaml", pair), ("law.yaml", law.to_owned())]
+}
 
 #[test]
 fn pods_reach_each_other_by_both_families_and_by_service_names() {
@@ -118,6 +131,35 @@ fn a_container_that_ends_is_started_again() {
 }
 
 #[test]
+fn a_sidecar_that_dies_is_back_at_once() {
+    let Some(lab) = Started::with(&meshed()) else { return };
+    let ask = || lab.exec("client", &["shop", "get", "http://partner/"]);
+    assert!(ask().starts_with("200 "), "{}", ask());
+
+    lab.kill("douane-proxy\0run");
+
+    eventually("the pods reach each other again", || ask().starts_with("200 "));
+    assert!(
+        lab.said().contains("client sidecar: signal: 9 (SIGKILL); starts again in 100ms"),
+        "{}",
+        lab.said()
+    );
+}
+
+#[test]
+fn an_application_sees_neither_its_sidecars_secrets_nor_the_labs_own_files() {
+    let Some(lab) = Started::with(&meshed()) else { return };
+    let labs = lab.folder().labs();
+    let list = format!("ls -A /run/douane /run/secrets/douane {labs}");
+
+    let seen = lab.exec("client", &["sh", "-c", &list]);
+    let token = lab.run(&["exec", "-c", "douane-proxy", "client", "--", "ls", "-A", "/run/secrets/douane"]);
+
+    assert_eq!(seen, format!("/run/douane:\n\n/run/secrets/douane:\n\n{labs}:\n"));
+    assert_eq!(token, "bundle.pem\ntoken\n");
+}
+
+#[test]
 fn a_service_that_comes_later_gets_its_names() {
     let Some(lab) = Started::with(&[("pair.yaml", PAIR)]) else { return };
     let later = "apiVersion: v1\nkind: Service\nmetadata: {name: later, namespace: town}\n\
@@ -166,7 +208,7 @@ fn a_folder_that_cannot_run_says_where_and_leaves_nothing() {
             pod("  volumes:\n  - {name: v}\n  containers:\n  - {name: c, command: [sh]}\n"),
             "a.yaml:5: the lab mounts no",
         ),
-        (service("one") + &service("two"), "a.yaml:9: address 10.96.0.7 is already taken at"),
+        (service("one") + &service("two"), "a.yaml:11: address 10.96.0.7 is already taken at"),
     ];
     for (text, expected) in cases {
         let folder = Folder::with(&[("a.yaml", &text)]);

@@ -15,40 +15,46 @@ use std::{
 };
 
 /// YAML, and the place where labs keep their files; gone with this value.
-pub struct Folder {
+pub(crate) struct Folder {
     path: PathBuf,
 }
 
 impl Folder {
-    pub fn with(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn with(files: &[(&str, impl AsRef<str>)]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("lab-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst));
         let folder = Self { path: std::env::temp_dir().join(name) };
         fs::create_dir_all(folder.path.join("yaml")).unwrap();
         fs::create_dir_all(folder.path.join("run")).unwrap();
         for (name, text) in files {
-            folder.write(name, text);
+            folder.write(name, text.as_ref());
         }
         folder
     }
 
-    pub fn yaml(&self) -> &str {
+    pub(crate) fn yaml(&self) -> &str {
         let path = Box::leak(self.path.join("yaml").into_boxed_path());
         path.to_str().unwrap()
     }
 
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let draft = self.path.join("draft");
         fs::write(&draft, text).unwrap();
         fs::rename(draft, self.path.join("yaml").join(name)).unwrap();
     }
 
-    pub fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         fs::remove_file(self.path.join("yaml").join(name)).unwrap();
     }
 
+    /// The folder of all labs' files.
+    pub(crate) fn labs(&self) -> String {
+        let mut labs = fs::read_dir(self.path.join("run")).unwrap();
+        labs.next().unwrap().unwrap().path().to_str().unwrap().to_owned()
+    }
+
     /// Is no lab's folder there?
-    pub fn no_lab_is_left(&self) -> bool {
+    pub(crate) fn no_lab_is_left(&self) -> bool {
         let labs = fs::read_dir(self.path.join("run"))
             .unwrap()
             .flat_map(|it| fs::read_dir(it.unwrap().path()).unwrap());
@@ -63,14 +69,14 @@ impl Drop for Folder {
 }
 
 /// The program, with its files under `folder`.
-pub fn lab(folder: &Folder) -> Command {
+pub(crate) fn lab(folder: &Folder) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
     command.env("XDG_RUNTIME_DIR", folder.path.join("run")).stdin(Stdio::null());
     command
 }
 
 /// A running lab.
-pub struct Started {
+pub(crate) struct Started {
     folder: Folder,
     process: Child,
     said: Arc<Mutex<String>>,
@@ -78,7 +84,7 @@ pub struct Started {
 
 impl Started {
     /// A lab that is ready; none where this kernel forbids it.
-    pub fn with(files: &[(&str, &str)]) -> Option<Self> {
+    pub(crate) fn with(files: &[(&str, impl AsRef<str>)]) -> Option<Self> {
         let folder = Folder::with(files);
         let mut command = lab(&folder);
         command.args(["up", folder.yaml()]).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -103,6 +109,7 @@ impl Started {
         }
         let said = said.lock().unwrap().clone();
         let _ = process.kill();
+        let _ = process.wait();
         let forbidden = said.contains("cannot make the lab's namespaces");
         assert!(
             forbidden && std::env::var_os("DOUANE_REQUIRE_NAMESPACES").is_none(),
@@ -112,32 +119,32 @@ impl Started {
         None
     }
 
-    pub fn folder(&self) -> &Folder {
+    pub(crate) fn folder(&self) -> &Folder {
         &self.folder
     }
 
     /// Everything that it said so far.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
 
     /// What `lab ARGUMENTS` prints.
-    pub fn run(&self, arguments: &[&str]) -> String {
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
         let done = lab(&self.folder).args(arguments).output().unwrap();
         format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr))
     }
 
     /// What a program in a pod prints.
-    pub fn exec(&self, pod: &str, command: &[&str]) -> String {
+    pub(crate) fn exec(&self, pod: &str, command: &[&str]) -> String {
         self.run(&[&["exec", pod, "--"], command].concat())
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         signal(name, self.process.id());
     }
 
     /// Kills the processes of this lab whose command line begins so.
-    pub fn kill(&self, command: &str) {
+    pub(crate) fn kill(&self, command: &str) {
         let (mut found, all) = (0, self.processes());
         for process in all.into_iter().filter(|it| command_line(*it).starts_with(command)) {
             signal("KILL", process);
@@ -146,7 +153,7 @@ impl Started {
         assert!(found > 0, "no process is called {command:?}");
     }
 
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the launcher ends", || {
             status = self.process.try_wait().unwrap();
@@ -156,7 +163,7 @@ impl Started {
     }
 
     /// The launcher and all below it.
-    pub fn processes(&self) -> Vec<u32> {
+    pub(crate) fn processes(&self) -> Vec<u32> {
         let mut found = vec![self.process.id()];
         let mut next = 0;
         let all: Vec<u32> = fs::read_dir("/proc")
@@ -171,7 +178,7 @@ impl Started {
     }
 
     /// Is no process of these and no folder of a lab there?
-    pub fn nothing_is_left_of(&self, processes: &[u32]) -> bool {
+    pub(crate) fn nothing_is_left_of(&self, processes: &[u32]) -> bool {
         let gone = |process: &u32| {
             let line = command_line(*process);
             // The number may already be somebody else's.
@@ -189,7 +196,7 @@ impl Drop for Started {
 }
 
 /// Waits until something is so.
-pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     let deadline = Instant::now() + READY;
     while !so() {
         assert!(Instant::now() < deadline, "not in time: {what}");
