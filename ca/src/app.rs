@@ -32,11 +32,13 @@ use crate::{
     metrics::{self, Metrics},
     rpc::Both,
     state::StateFolder,
-    tls::{self, Connection, Tls},
+    tls::{self, Bounds, Connection, Gate, Strangers, Tls},
 };
 
 /// Connections at once; a sidecar needs one.
 const MAX_CONNECTIONS: usize = 20_000;
+/// A sidecar without a certificate asks for one and leaves within seconds; nobody else has a reason to be a stranger.
+const STRANGERS: Bounds = Bounds { in_all: 4096, of_one_address: 256, visit: Duration::from_secs(30) };
 /// Secured connections that wait to be served.
 const ACCEPT_QUEUE: usize = 64;
 /// Dead peers are noticed within these two.
@@ -47,8 +49,9 @@ const KEEPALIVE_LIMIT: Duration = Duration::from_secs(20);
 const MAX_STREAMS_EACH: u32 = 16;
 /// A request's headers are a few hundred bytes.
 const MAX_HEADERS: u32 = 8 * 1024;
-/// Certificates of the authority and forgotten join tokens are looked at so often.
-const CARE_EVERY: Duration = Duration::from_secs(30);
+/// Certificates of the authority and forgotten join tokens are looked at so often: after the clock was set, an
+/// intermediate that has ended is replaced within this.
+const CARE_EVERY: Duration = Duration::from_secs(5);
 /// After this, streams that did not end by themselves are dropped.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -73,12 +76,26 @@ pub struct Addresses {
     pub metrics: Option<SocketAddr>,
 }
 
+/// Keeps keys out of core dumps and of other processes' reach, and takes the descriptors that we may have: each sidecar
+/// needs one.
+///
+/// # Errors
+/// As the kernel says.
+pub fn harden() -> Result<()> {
+    use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit};
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("forbid core dumps")?;
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).context("raise the limit of open files")
+}
+
 impl App {
     /// Opens the authority and the resources, and binds all listeners.
     ///
     /// # Errors
     /// What stops a control plane from starting, with what to mend.
     pub async fn bind(config: Config) -> Result<Self> {
+        config.check()?;
         let folder = StateFolder::new(config.dir.clone().ok_or(ConfigError::NoFolder)?);
         let now = SystemTime::now();
         let authority = Authority::open(&folder, &config.trust_domain, config.leaf_ttl, now)
@@ -134,12 +151,14 @@ impl App {
         // Ends everything when one critical task ends.
         let halt = stop.child_token();
         let (secured, incoming) = mpsc::channel(ACCEPT_QUEUE);
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let gate = Gate {
+            tls: Arc::clone(&self.tls),
+            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            strangers: Strangers::new(STRANGERS),
+            metrics: Arc::clone(&self.metrics),
+        };
         for listener in self.listeners {
-            let (tls, metrics) = (Arc::clone(&self.tls), Arc::clone(&self.metrics));
-            let listening =
-                tls::listen(listener, tls, secured.clone(), Arc::clone(&places), metrics, halt.clone());
-            tasks.spawn(listening);
+            tasks.spawn(tls::listen(listener, gate.clone(), secured.clone(), halt.clone()));
         }
         drop(secured);
         let tls = Arc::clone(&self.tls);

@@ -21,12 +21,14 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    app::App,
+    app::{self, App},
     attest,
-    config::{Config, Tokens, default_audience},
+    config::{Config, OWN_ACCOUNT, OWN_NAMESPACE, Tokens, default_audience},
     state::StateFolder,
 };
 
+/// Expiry is written in whole seconds.
+const MIN_TOKEN_LIFE: Duration = Duration::from_secs(1);
 /// A join token that nobody used for a day was forgotten.
 const MAX_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 
@@ -160,6 +162,7 @@ fn serve(flags: Run) -> Result<()> {
         .with_writer(std::io::stderr)
         .try_init();
     let config = configure(flags)?;
+    app::harden()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
@@ -220,8 +223,8 @@ fn stop_on_signal(stop: CancellationToken) -> Result<()> {
 }
 
 fn create_token(state: &StateFolder, identity: &str, life: Duration) -> Result<()> {
-    if life.is_zero() || life > MAX_TOKEN_LIFE {
-        bail!("--ttl must be more than nothing and at most {}", humantime::format_duration(MAX_TOKEN_LIFE));
+    if !(MIN_TOKEN_LIFE..=MAX_TOKEN_LIFE).contains(&life) {
+        bail!("--ttl must be from 1s to {}", humantime::format_duration(MAX_TOKEN_LIFE));
     }
     let (namespace, account) = identity
         .split_once('/')
@@ -229,6 +232,9 @@ fn create_token(state: &StateFolder, identity: &str, life: Duration) -> Result<(
     // The control plane adds its own trust domain; any valid one does to check the two names.
     let domain = Config::default().trust_domain;
     let id = WorkloadId::new(&domain, namespace, account).context("--identity")?;
+    if (namespace, account) == (OWN_NAMESPACE, OWN_ACCOUNT) {
+        bail!("--identity {identity} is the control plane's own identity, which is not given away");
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
     let token = attest::create_join_token(state, &id, life, now.as_secs())?;
     print(&token)

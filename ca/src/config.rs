@@ -17,6 +17,10 @@ pub const OWN_NAMESPACE: &str = "douane-system";
 /// See [`OWN_NAMESPACE`].
 pub const OWN_ACCOUNT: &str = "douane-ca";
 
+/// What a certificate may live: below, clocks and renewals cannot keep up; above, it is no short-lived certificate.
+pub const LEAF_LIFE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(10)..=Duration::from_secs(24 * 3600);
+
 /// What one control plane is told.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -98,6 +102,12 @@ pub enum ConfigError {
     /// No state folder.
     #[error("there is no state folder; give one with --dir, or as `dir` in the configuration file")]
     NoFolder,
+    /// A default lifetime that no certificate can have.
+    #[error(
+        "certificates cannot live {wanted}: the lifetime (leafTtl, --leaf-ttl) is from 10s to 24h",
+        wanted = humantime::format_duration(*.0)
+    )]
+    LeafTtl(Duration),
 }
 
 /// The audience of tokens for us.
@@ -116,6 +126,17 @@ impl Config {
             return Ok(Self::default());
         }
         serde_saphyr::from_str(text).map_err(|error| ConfigError::Yaml(error.to_string()))
+    }
+
+    /// Is every value one that can be used? Flags were laid over the file by now.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first that is not.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !LEAF_LIFE.contains(&self.leaf_ttl) {
+            return Err(ConfigError::LeafTtl(self.leaf_ttl));
+        }
+        Ok(())
     }
 
     /// What every sidecar is told of the mesh.
@@ -216,6 +237,18 @@ metrics: 127.0.0.1:15014
         assert_eq!(config.tokens.as_ref().unwrap().audience, "us");
         assert!(config.own_names().contains(&"douane-ca.douane-system.svc.example.local".to_owned()));
         assert!(config.own_names().contains(&"ca.example.org".to_owned()));
+    }
+
+    #[test]
+    fn a_lifetime_that_no_certificate_can_have_is_refused_and_not_bent() {
+        let config = |seconds| Config { leaf_ttl: Duration::from_secs(seconds), ..Config::default() };
+        for seconds in [0, 9, 24 * 3600 + 1, u64::MAX] {
+            let error = config(seconds).check().unwrap_err().to_string();
+            assert!(error.contains("10s to 24h"), "{error}");
+        }
+        for seconds in [10, 24 * 3600] {
+            config(seconds).check().unwrap();
+        }
     }
 
     #[test]

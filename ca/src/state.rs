@@ -7,7 +7,7 @@ use std::{
     ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
@@ -169,9 +169,26 @@ pub(crate) fn remove(path: &Path) -> io::Result<bool> {
 
 /// Makes sure that the folder exists and that only our user can look into it (0700).
 pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
+    let is_new = !path.exists();
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    if is_new {
+        // Else a power cut could take the folder with all that was written into it.
+        sync_folder_of(path)?;
+    }
     if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Gives `paths` to whom `model` belongs: root may work in a folder whose control plane runs as somebody else.
+pub(crate) fn hand_to_owner_of(model: &Path, paths: &[&Path]) -> io::Result<()> {
+    let wanted = fs::metadata(model)?;
+    for path in paths {
+        let found = fs::metadata(path)?;
+        if (found.uid(), found.gid()) != (wanted.uid(), wanted.gid()) {
+            chown(path, Some(wanted.uid()), Some(wanted.gid()))?;
+        }
     }
     Ok(())
 }

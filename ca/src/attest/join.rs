@@ -90,6 +90,7 @@ pub fn create(
     let text = serde_json::to_vec(&entry).map_err(io::Error::other);
     let written = text.and_then(|text| state::write(&path, &text, Readers::Owner));
     written.map_err(state::failed("write", &path))?;
+    state::hand_to_owner_of(&state.root(), &[&folder, &path]).map_err(state::failed("hand over", &path))?;
     Ok(token)
 }
 

@@ -101,6 +101,11 @@ fn create(path: &Path, trust_domain: &TrustDomain, now: i64) -> Result<(Signer, 
     // One file for both, so that there is no moment at which one of them is missing.
     let text = Zeroizing::new(format!("{certificate}{}", *signer.key_pem()));
     state::write(path, text.as_bytes(), Readers::Owner).map_err(state::failed("write", path))?;
+    // Aloud: where a folder was not mounted, this is not what its operator wanted.
+    tracing::warn!(
+        file = %path.display(),
+        "a new root was made, because the state folder held none; sidecars trust it by the bundle.pem beside it"
+    );
     Ok((signer, certificate))
 }
 

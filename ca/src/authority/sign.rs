@@ -13,11 +13,8 @@ use rcgen::{
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
-use crate::authority::check;
+use crate::{authority::check, config::LEAF_LIFE};
 
-/// What a leaf may live: below 10 s clocks and renewals cannot keep up; above a day it is no short-lived certificate.
-pub(crate) const LEAF_LIFE: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(10)..=Duration::from_secs(24 * 3600);
 /// Until roots rotate by themselves, one must not end while nobody looks.
 const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Twice the longest leaf: renewed at half of it, so that no leaf is ever cut short by its signer.

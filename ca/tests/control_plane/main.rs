@@ -6,3 +6,4 @@ mod discovery;
 mod issue;
 mod plane;
 mod sidecar;
+mod strangers;

@@ -1,0 +1,21 @@
+//! Our own listener: TLS 1.3 only, our certificate from our own authority and rotating by itself, the client's
+//! certificate optional in the handshake and verified by the SPIFFE rules when it is shown.
+//!
+//! tonic's own TLS configuration cannot rotate; it is handed streams that are already secured. Knows not what a caller
+//! may do (`issue`, `discovery`): it says who the caller is.
+//! - `server`: the certificate that we show, kept fresh; `verify`: the one check of a client
+//! - `listen`: from an accepted socket to a [`Connection`]; `strangers`: bounds for who has proven nothing
+//! - `client`: where token keys are fetched from
+
+mod client;
+mod error;
+mod listen;
+mod server;
+mod strangers;
+mod verify;
+
+pub use client::https_connector;
+pub use error::TlsError;
+pub use listen::{Connection, Gate, listen};
+pub use server::Tls;
+pub use strangers::{Bounds, Strangers};
