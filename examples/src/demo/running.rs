@@ -128,3 +128,35 @@ fn read(pipe: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) -> Joi
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn shell(script: &str) -> Running {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::follow(shell.spawn().unwrap())
+    }
+
+    #[test]
+    fn lines_are_there_while_the_program_still_runs() {
+        let running = shell("echo '{\"event\":\"open\"}'; exec sleep 60");
+
+        assert!(running.line(LIMIT, |line| line["event"] == "open").is_some());
+        assert!(!running.stop().unwrap().status.success());
+    }
+
+    #[test]
+    fn what_a_program_says_on_both_outputs_is_kept() {
+        let said = shell("echo '{\"status\":200}'; echo oops >&2").finish(LIMIT).unwrap();
+
+        assert_eq!(said.last().unwrap()["status"], 200);
+        assert!(said.lines.contains(&String::from("oops")));
+        assert!(said.status.success());
+    }
+}

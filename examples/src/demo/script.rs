@@ -96,3 +96,36 @@ impl Script {
         Ok(failed == 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+
+    const ATTEMPT: Attempt = Attempt { number: "0", from: "a", to: "b", expected: "c" };
+
+    fn found(ok: bool) -> anyhow::Result<Found> {
+        Ok(Found { actual: String::from("c"), ok, why: String::new() })
+    }
+
+    #[test]
+    fn one_attempt_that_differs_fails_the_whole_script() {
+        let mut script = Script::new(Form::Json);
+
+        script.attempt(ATTEMPT, || found(true));
+        script.attempt(ATTEMPT, || found(false));
+
+        assert!(!script.close().unwrap());
+    }
+
+    #[test]
+    fn an_attempt_that_cannot_be_tried_has_failed() {
+        let mut script = Script::new(Form::Json);
+
+        script.attempt(ATTEMPT, || bail!("no pod"));
+
+        assert_eq!(script.outcomes[0].why, "no pod");
+        assert!(!script.close().unwrap());
+    }
+}

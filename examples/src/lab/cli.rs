@@ -29,7 +29,7 @@ struct Arguments {
 const EXAMPLES: &str = "Examples:
   lab demo                                  the shop, with its script of attempts
   lab up kind-cluster/shop                  the shop, until Ctrl-C
-  lab exec shop/web -- curl -s http://orders:8080/    in another terminal
+  lab exec shop/web -- curl -s http://orders/orders    in another terminal
   lab exec -c douane-proxy shop/web -- douane-proxy admin certificates
   lab status -o json";
 
