@@ -119,6 +119,9 @@ pub enum Refusal {
     /// An opaque stream where HTTP is declared or the law can only judge HTTP.
     #[error("port {0} needs HTTP, this is none")]
     HttpNeeded(u16),
+    /// HTTP requests to a port that is declared opaque: its law was written for bytes, its application may speak no HTTP.
+    #[error("port {0} is declared opaque, this is an HTTP request")]
+    OpaqueNeeded(u16),
     /// A request head that did not end in time.
     #[error("the request's head did not arrive in time")]
     HeadTimeout,
@@ -173,7 +176,9 @@ impl Refusal {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Denied(_) | Self::HttpNeeded(_) | Self::Plaintext => StatusCode::FORBIDDEN,
+            Self::Denied(_) | Self::HttpNeeded(_) | Self::OpaqueNeeded(_) | Self::Plaintext => {
+                StatusCode::FORBIDDEN
+            }
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::ConnectNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -222,6 +227,7 @@ impl Refusal {
             Self::BadRequest(_) => "bad_request",
             Self::ConnectNotAllowed(_) => "connect_not_allowed",
             Self::HttpNeeded(_) => "http_needed",
+            Self::OpaqueNeeded(_) => "opaque_needed",
             Self::HeadTimeout => "head_timeout",
             Self::Idle => "idle",
             Self::StreamAge => "stream_age",
@@ -245,6 +251,7 @@ impl Refusal {
             | Self::BadRequest(_)
             | Self::ConnectNotAllowed(_)
             | Self::HttpNeeded(_)
+            | Self::OpaqueNeeded(_)
             | Self::HeadTimeout
             | Self::Idle
             | Self::ClientGone => Fault::Client,

@@ -35,7 +35,8 @@ pub fn refuse(access: SharedAccess, refusal: &Refusal) -> Response<Body> {
     if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    record.status = Some(response.status().as_u16());
+    // Nobody heard the answer to a client that has gone.
+    record.status = (!matches!(refusal, Refusal::ClientGone)).then(|| response.status().as_u16());
     drop(borrowed);
     response.map(|body| body.ending(access))
 }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::LocalBoxFuture;
+use futures_util::{
+    FutureExt as _,
+    future::{LocalBoxFuture, Shared},
+};
 use h2::RecvStream;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
@@ -24,11 +27,14 @@ use crate::{
     refusal::Refusal,
 };
 
+/// Resolves when what it belongs to must end; the bodies of a request and of its answer share one.
+pub type Cut = Shared<LocalBoxFuture<'static, Refusal>>;
+
 /// A body.
 pub struct Body {
     source: Source,
     tap: Option<Tap>,
-    cut: Option<LocalBoxFuture<'static, Refusal>>,
+    cut: Option<Cut>,
     guards: Vec<Box<dyn Any>>,
 }
 
@@ -81,7 +87,7 @@ impl Body {
 
     /// Ends with an error as soon as `cut` resolves.
     #[must_use]
-    pub fn cut_by(mut self, cut: LocalBoxFuture<'static, Refusal>) -> Self {
+    pub fn cut_by(mut self, cut: Cut) -> Self {
         self.cut = Some(cut);
         self
     }
@@ -96,7 +102,7 @@ impl Body {
     /// Resolves when the body must end although nobody asks for its next frame (its reader is slow).
     pub fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         let Some(cut) = &mut self.cut else { return Poll::Pending };
-        let refusal = ready!(cut.as_mut().poll(cx));
+        let refusal = ready!(cut.poll_unpin(cx));
         self.cut = None;
         self.fail(&refusal);
         Poll::Ready(BodyError::Cut(refusal))

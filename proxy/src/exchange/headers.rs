@@ -130,11 +130,26 @@ pub fn strip_reserved(headers: &mut HeaderMap) {
     }
 }
 
+/// Makes one header of the pieces that HTTP/2 permits a cookie to come in (RFC 9113 8.2.3), as HTTP/1 applications
+/// must hear it: some read only the first.
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let pieces: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if pieces.len() < 2 {
+        return;
+    }
+    match HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+        Ok(joined) => drop(headers.insert(header::COOKIE, joined)),
+        // Of valid values always a value.
+        Err(_) => drop(headers.remove(header::COOKIE)),
+    }
+}
+
 /// Cleans an answer for its next hop.
 pub fn clean_answer(headers: &mut HeaderMap) {
     // An application's faulty `Connection` must not cost the answer; what can be removed is.
     if strip_hop_by_hop(headers).is_err() {
         headers.remove(header::CONNECTION);
+        let _ = strip_hop_by_hop(headers);
     }
     headers.remove(header::TE);
     strip_reserved(headers);
@@ -256,6 +271,25 @@ mod tests {
             headers.insert(header::CONNECTION, HeaderValue::from_str(name).unwrap());
             assert!(strip_hop_by_hop(&mut headers).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_cookie_in_pieces_becomes_one() {
+        let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2"), ("x-other", "stays")]);
+
+        join_cookies(&mut headers);
+
+        assert_eq!(headers, map(&[("cookie", "a=1; b=2"), ("x-other", "stays")]));
+    }
+
+    #[test]
+    fn a_faulty_connection_header_does_not_keep_the_others_in_an_answer() {
+        let mut headers =
+            map(&[("connection", "content-length, x-hop"), ("transfer-encoding", "chunked"), ("x-end", "1")]);
+
+        clean_answer(&mut headers);
+
+        assert_eq!(headers, map(&[("x-end", "1")]));
     }
 
     #[test]

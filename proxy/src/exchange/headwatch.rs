@@ -178,6 +178,10 @@ impl Follower {
     fn head<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], TwoLengths> {
         let had = self.pending.len();
         self.pending.extend_from_slice(bytes);
+        // A head ends with a line: parsing it again for each byte would cost its square.
+        if !bytes.contains(&b'\n') && self.pending.len() <= MAX_HEAD {
+            return Ok(&[]);
+        }
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         let length = match request.parse(&self.pending) {

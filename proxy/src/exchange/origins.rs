@@ -5,7 +5,8 @@
 
 use std::{cell::RefCell, collections::HashMap, net::SocketAddr, time::Duration};
 
-use http::{Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version, header};
+use http_body::Body as _;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, time::Instant};
@@ -91,6 +92,7 @@ impl Origins {
                 return answer.map(|answer| answer.map(Body::from)).map_err(|error| failed(&error));
             }
         };
+        chunk(&mut request);
         // A kept connection may have been closed by the server just now. What was not sent is sent anew.
         while let Some(mut send) = self.take_kept(to) {
             match send.try_send_request(request).await {
@@ -185,6 +187,9 @@ impl Origins {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(MAX_HEADER_LIST)
+            // Until the server has said that it speaks HTTP/2: an HTTP/1 server would read a request in the bytes of a
+            // body that a policy never saw.
+            .initial_max_send_streams(0)
             .handshake(io)
             .await
             .map_err(|error| Refusal::UpstreamFailed { address: to, reason: error_text(&error) })?;
@@ -203,6 +208,14 @@ impl Origins {
                 () = forced.cancelled() => {}
             }
         });
+    }
+}
+
+// Said, since the server hears of no body otherwise where the method usually has none (GET).
+fn chunk(request: &mut Request<Body>) {
+    let knows_length = request.headers().contains_key(header::CONTENT_LENGTH);
+    if request.version() == Version::HTTP_11 && !knows_length && !request.body().is_end_stream() {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

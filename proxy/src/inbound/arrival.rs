@@ -7,6 +7,8 @@ use douane_proto::{
     id::WorkloadId,
 };
 
+use tokio::time::Instant;
+
 use crate::telemetry::access::{Protection, Record};
 
 /// A connection whose peer is known.
@@ -20,6 +22,8 @@ pub(super) struct Arrival {
     pub(super) peer: WorkloadId,
     /// Who we proved to be.
     pub(super) local: WorkloadId,
+    /// When its certificate ends; `None` for the pod itself.
+    pub(super) expires: Option<Instant>,
     /// The server name of its handshake.
     pub(super) sni: Option<String>,
     /// What protects it.
@@ -35,6 +39,19 @@ impl Arrival {
             destination: self.destination,
             sni: self.sni.clone(),
             request,
+        }
+    }
+
+    /// Has the peer's certificate ended?
+    pub(super) fn has_expired(&self) -> bool {
+        self.expires.is_some_and(|expires| expires <= Instant::now())
+    }
+
+    /// Ends with the peer's certificate.
+    pub(super) async fn expiry(&self) {
+        match self.expires {
+            Some(expires) => tokio::time::sleep_until(expires).await,
+            None => std::future::pending().await,
         }
     }
 

@@ -4,18 +4,23 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
-use douane_proto::{facts::RequestFacts, policy::Permit, target::Target};
-use futures_util::{FutureExt, future::LocalBoxFuture};
+use douane_proto::{
+    facts::RequestFacts,
+    mesh::Protocol,
+    policy::Permit,
+    target::{Target, TargetError},
+};
+use futures_util::FutureExt;
 use http::{Method, Request, Response, header, request::Parts};
 
 use crate::{
     authz::{authorize, revoked},
     exchange::{
         answer::refuse,
-        body::Body,
+        body::{Body, Cut},
         headers::{
-            CLIENT_CERT, Speech, authority, clean_answer, client_cert, grpc_status_of, is_grpc, origin_form,
-            strip_hop_by_hop, strip_reserved,
+            CLIENT_CERT, Speech, authority, clean_answer, client_cert, grpc_status_of, is_grpc, join_cookies,
+            origin_form, strip_hop_by_hop, strip_reserved,
         },
         headwatch::Verdict,
         ledger::{SharedAccess, note_permit},
@@ -37,18 +42,24 @@ pub(super) enum Source {
 }
 
 impl Receiver {
-    /// Answers a request: the application's answer, or a refusal.
+    /// Answers a request: the application's answer, or a refusal. Whoever has `gone` and no longer waits does not keep
+    /// the application busy (a cancelled call, a flood of resets).
     pub(super) async fn answer(
         &self,
         arrival: &Arrival,
         request: Request<Body>,
         source: Source,
+        gone: impl Future<Output = ()>,
     ) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let access = self.ledger.begin_traced(Direction::Inbound, arrival.destination, &parts.headers);
         arrival.describe(&mut access.borrow_mut().record);
         let body = body.counting(&access);
-        match self.pass(arrival, parts, body, source, &access).await {
+        let answered = tokio::select! {
+            answered = self.pass(arrival, parts, body, source, &access) => answered,
+            () = gone => Err(Refusal::ClientGone),
+        };
+        match answered {
             Ok(answer) => answer,
             Err(refusal) => refuse(access, &refusal),
         }
@@ -75,7 +86,8 @@ impl Receiver {
         if let Some(identity) = client_cert(&arrival.local, &arrival.peer) {
             request.headers_mut().insert(CLIENT_CERT, identity);
         }
-        let mut ends: LocalBoxFuture<'static, Refusal> = {
+        // What is still sent up after an early answer ends with the law as well.
+        let ends: Cut = {
             let denied = revoked(law, Rc::clone(&facts));
             async move {
                 tokio::select! {
@@ -84,10 +96,14 @@ impl Receiver {
                 }
             }
             .boxed_local()
+            .shared()
         };
+        let request = request.map(|body| body.cut_by(ends.clone()));
         let answer = tokio::select! {
+            // A request that the law cut fails at the application, too; why is what counts.
+            biased;
+            refusal = ends.clone() => return Err(refusal),
             answer = self.forward(permit, arrival.destination, speech, request) => answer?,
-            refusal = &mut ends => return Err(refusal),
         };
         Ok(finish(answer, ends, access))
     }
@@ -125,12 +141,20 @@ impl Receiver {
         if parts.method == Method::CONNECT {
             return Err(Refusal::ConnectNotAllowed("only opaque streams of the dialect are"));
         }
+        // An opaque stream never turns into HTTP where bytes are declared; a peer must not choose the form either.
+        let port = arrival.destination.port();
+        if self.mesh.snapshot().own.protocol(port) == Protocol::Tcp {
+            return Err(Refusal::OpaqueNeeded(port));
+        }
         if source == Source::Inside(Verdict::Doubtful) {
             return Err(BadRequest::TwoLengths.into());
         }
         let authority = authority(&parts)?.unwrap_or_else(|| arrival.destination.to_string());
         let normalization = self.mesh.snapshot().mesh.path_normalization;
         let target = Target::parse(&authority, origin_form(&parts.uri), normalization)?;
+        if target.path == "*" && parts.method != Method::OPTIONS {
+            return Err(TargetError::Path("an asterisk is for OPTIONS only").into());
+        }
         {
             let record = &mut access.borrow_mut().record;
             record.authority = Some(target.authority.clone());
@@ -138,6 +162,7 @@ impl Receiver {
         }
         strip_hop_by_hop(&mut parts.headers)?;
         strip_reserved(&mut parts.headers);
+        join_cookies(&mut parts.headers);
         parts.headers.remove(header::HOST);
         Ok((speech, RequestFacts { method: parts.method, target, headers: parts.headers }))
     }
@@ -153,11 +178,7 @@ fn rebuild(allowed: &RequestFacts, speech: Speech, body: Body) -> Result<Request
     Ok(with_body(head, body))
 }
 
-fn finish(
-    answer: Response<Body>,
-    ends: LocalBoxFuture<'static, Refusal>,
-    access: &SharedAccess,
-) -> Response<Body> {
+fn finish(answer: Response<Body>, ends: Cut, access: &SharedAccess) -> Response<Body> {
     let (mut head, body) = answer.into_parts();
     clean_answer(&mut head.headers);
     {

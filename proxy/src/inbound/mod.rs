@@ -104,6 +104,7 @@ impl Inbound {
                     source,
                     peer: session.peer.clone(),
                     local: session.local.clone(),
+                    expires: Some(session.peer_expires()),
                     sni: session.sni.clone(),
                     protection: Protection::Mtls { version: session.version, group: session.group.clone() },
                 };
@@ -135,6 +136,7 @@ impl Inbound {
                 source: SocketAddr::new(destination.ip(), 0),
                 peer: local.clone(),
                 local,
+                expires: None,
                 sni: None,
                 protection: Protection::None,
             };

@@ -1,6 +1,6 @@
 //! The streams of one `douane/1` connection: each becomes a task, HTTP or opaque.
 
-use std::rc::Rc;
+use std::{future::poll_fn, rc::Rc};
 
 use bytes::Bytes;
 use h2::{RecvStream, ext::Protocol, server::SendResponse};
@@ -54,12 +54,19 @@ impl Receiver {
         };
         let mut connection = connection?;
         let mut draining = false;
+        let mut expired = false;
         loop {
             let next = tokio::select! {
                 next = connection.accept() => next,
                 () = self.shutdown.draining.cancelled(), if !draining => {
                     draining = true;
                     // Says GOAWAY twice, so that no stream that is on its way gets lost.
+                    connection.graceful_shutdown();
+                    continue;
+                }
+                () = arrival.expiry(), if !expired => {
+                    expired = true;
+                    // Streams in flight run on.
                     connection.graceful_shutdown();
                     continue;
                 }
@@ -72,7 +79,12 @@ impl Receiver {
                 }
             };
             let Some(stream) = next else { return Ok(()) };
-            let (request, respond) = stream?;
+            let (request, mut respond) = stream?;
+            if arrival.has_expired() {
+                // It was told; an honest peer opens a new connection, with its new certificate.
+                respond.send_reset(h2::Reason::REFUSED_STREAM);
+                continue;
+            }
             let (receiver, arrival) = (Rc::clone(self), Rc::clone(arrival));
             let forced = self.shutdown.forced.clone();
             self.shutdown.tasks.spawn_local(async move {
@@ -88,13 +100,14 @@ impl Receiver {
         self: Rc<Self>,
         arrival: Rc<Arrival>,
         request: Request<RecvStream>,
-        respond: SendResponse<Bytes>,
+        mut respond: SendResponse<Bytes>,
     ) {
         let opaque = request.extensions().get::<Protocol>().is_some_and(|name| name.as_str() == OPAQUE);
         if request.method() == Method::CONNECT && opaque {
             return self.opaque(arrival, request, respond).await;
         }
-        let answer = self.answer(&arrival, request.map(Body::from), Source::Sidecar).await;
+        let gone = poll_fn(|cx| respond.poll_reset(cx).map(drop));
+        let answer = self.answer(&arrival, request.map(Body::from), Source::Sidecar, gone).await;
         send_answer(respond, answer).await;
     }
 }

@@ -1,7 +1,7 @@
 //! One opaque stream from a peer: to the port it belongs to, decided once, cut when the law changes. On a port that
 //! nobody declared, bytes that turn out to be HTTP are treated as HTTP.
 
-use std::{rc::Rc, time::Duration};
+use std::{future::pending, rc::Rc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use douane_proto::{mesh::Protocol, policy::Permit};
@@ -106,6 +106,7 @@ impl Receiver {
         note_permit(&mut access.borrow_mut().record, &permit);
         let mut server = self.forward_opaque(permit, arrival).await?;
         let mut send = accept(respond)?;
+        relay::resets_unless_whole(&server);
         access.borrow_mut().opened();
         let counts = Counts::default();
         let ended = tokio::select! {
@@ -117,10 +118,10 @@ impl Receiver {
         };
         let record = &mut access.borrow_mut().record;
         (record.bytes_in, record.bytes_out) = (counts.up.get(), counts.down.get());
-        if ended.is_err() {
+        match ended {
+            Ok(()) => relay::is_whole(&server),
             // Neither side may take what it has for the whole.
-            let _ = server.set_zero_linger();
-            send.send_reset(Reason::CANCEL);
+            Err(_) => send.send_reset(Reason::CANCEL),
         }
         ended
     }
@@ -143,7 +144,8 @@ impl Receiver {
         let (receiver, arrival) = (Rc::clone(self), Rc::clone(arrival));
         serve::serve(io, framing, &self.shutdown, move |request, verdict| {
             let (receiver, arrival) = (Rc::clone(&receiver), Rc::clone(&arrival));
-            async move { receiver.answer(&arrival, request, Source::Inside(verdict)).await }
+            // Of a client that has gone, the server of this stream drops the requests itself.
+            async move { receiver.answer(&arrival, request, Source::Inside(verdict), pending()).await }
         })
         .await;
     }

@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf},
     net::{
@@ -79,6 +80,17 @@ impl Counts {
             tokio::time::sleep(rest).await;
         }
     }
+}
+
+/// From now on the socket's other end sees a reset, should we drop it for any reason (also when this process dies):
+/// an ordinary end could be taken for the whole.
+pub fn resets_unless_whole(socket: &TcpStream) {
+    let _ = socket.set_zero_linger();
+}
+
+/// All was relayed: the socket ends in order.
+pub fn is_whole(socket: &TcpStream) {
+    let _ = SockRef::from(socket).set_linger(None);
 }
 
 /// Relays between two sockets; `first` was already read from the client.

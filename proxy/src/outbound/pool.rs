@@ -272,7 +272,17 @@ impl Pool {
             ended: Cell::new(false),
         });
         let (mtls, forced, ended) = (self.0.mtls.clone(), self.0.shutdown.forced.clone(), Rc::clone(&state));
+        let ended_at_expiry = Rc::clone(&state);
         self.0.shutdown.tasks.spawn_local(async move {
+            let expiry = async {
+                match &session {
+                    Some(session) => tokio::time::sleep_until(session.peer_expires()).await,
+                    None => std::future::pending().await,
+                }
+                // The peer must prove itself anew to be given more; what is in flight runs on.
+                ended_at_expiry.ended.set(true);
+                std::future::pending::<()>().await;
+            };
             let distrusted = async {
                 match &session {
                     Some(session) => mtls.distrusted(session).await,
@@ -282,6 +292,7 @@ impl Pool {
             tokio::select! {
                 error = drive(connection) => debug!(%address, ?error, "a line ended"),
                 () = distrusted => debug!(%address, "a line's root of trust has left the bundle"),
+                () = expiry => {}
                 () = forced.cancelled() => {}
             }
             ended.ended.set(true);
@@ -297,6 +308,9 @@ impl Pool {
                 let rests = state.streams.get() == 0 && state.used.get().elapsed() >= rest;
                 !state.ended.get() && !rests && key.generation >= newest
             });
+            // A handshake that nobody waits for any more would never end.
+            let awaited = |connecting: &Connecting| connecting.strong_count().is_some_and(|count| count > 1);
+            lines.connecting.take_if(|connecting| !awaited(connecting));
             !lines.open.is_empty() || lines.connecting.is_some()
         });
     }

@@ -101,13 +101,12 @@ pub fn external_port(external: &External, port: u16) -> Result<&Port, Refusal> {
 }
 
 fn to_workload(destination: SocketAddr, workload: &Workload, view: View<'_>) -> Route {
-    let reach = match (candidate(workload, destination), workload.dialect) {
-        (address, Dialect::Douane1) => Reach::Mesh(vec![Candidate {
-            address,
-            id: workload.id.clone(),
-            place: place(address.ip(), view.own),
-        }]),
-        (address, Dialect::Plain) => Reach::Plain(vec![address]),
+    let address = candidate(workload, destination);
+    let reach = if is_meshed(workload, view.own) {
+        let place = place(address.ip(), view.own);
+        Reach::Mesh(vec![Candidate { address, id: workload.id.clone(), place }])
+    } else {
+        Reach::Plain(vec![address])
     };
     Route { service: None, protocol: workload.protocol(destination.port()), reach }
 }
@@ -118,7 +117,7 @@ fn to_service(destination: SocketAddr, service: &Service, view: View<'_>) -> Res
         .port(destination.port())
         .ok_or_else(|| Refusal::UnknownPort { owner: format!("service {name}"), port: destination.port() })?;
     let behind = |endpoint: &&Endpoint| endpoint.targets.contains_key(&port.number);
-    let meshed = service.endpoints.iter().any(|endpoint| endpoint.workload.dialect == Dialect::Douane1);
+    let meshed = service.endpoints.iter().any(|endpoint| is_meshed(&endpoint.workload, view.own));
     let ready: Vec<&Endpoint> =
         service.endpoints.iter().filter(|endpoint| endpoint.workload.ready).filter(behind).collect();
     let protocol = declared(port, &ready);
@@ -130,7 +129,7 @@ fn to_service(destination: SocketAddr, service: &Service, view: View<'_>) -> Res
     let reach = if meshed {
         // One meshed endpoint, ready or not, and plaintext is no choice any more.
         let candidates: Vec<Candidate> = addressed
-            .filter(|(workload, _)| workload.dialect == Dialect::Douane1)
+            .filter(|(workload, _)| is_meshed(workload, view.own))
             .map(|(workload, address)| Candidate {
                 address,
                 id: workload.id.clone(),
@@ -178,6 +177,12 @@ fn candidate(workload: &Workload, destination: SocketAddr) -> SocketAddr {
     // The address that was asked for; the pod has it, or it would not have been found.
     let asked = workload.addresses.iter().find(|address| **address == ip);
     SocketAddr::new(asked.copied().unwrap_or(ip), destination.port())
+}
+
+// Whatever is said of the own pod: it has a sidecar, and a plain connection to itself would pass by its own law.
+fn is_meshed(workload: &Workload, own: &Workload) -> bool {
+    let is_own = || workload.addresses.iter().any(|address| own.addresses.contains(address));
+    workload.dialect == Dialect::Douane1 || is_own()
 }
 
 fn place(address: IpAddr, own: &Workload) -> Place {

@@ -100,6 +100,19 @@ fn the_own_pod_is_reached_without_a_wire() {
 }
 
 #[test]
+fn the_own_pod_is_never_reached_in_the_open_whatever_is_said_of_it() {
+    let own = workload("web", "10.77.0.9", Dialect::Plain);
+
+    let by_address = resolve_as(&own, "10.77.0.9:80", &Found::Workload(Arc::new(own.clone()))).unwrap();
+    let by_service = resolve_as(&own, VIP, &service([own.clone()])).unwrap();
+
+    for route in [by_address, by_service] {
+        let Reach::Mesh(candidates) = route.reach else { panic!("{route:?}") };
+        assert!(candidates.iter().all(|candidate| candidate.place == Place::Own));
+    }
+}
+
+#[test]
 fn a_pod_address_leads_to_that_pod_only() {
     let meshed = Found::Workload(Arc::new(workload("a", "10.77.0.1", Dialect::Douane1)));
     let plain = Found::Workload(Arc::new(workload("a", "10.77.0.1", Dialect::Plain)));

@@ -1,7 +1,10 @@
 //! What serves all connections of the application: where a destination leads, and a line to one of its endpoints.
 //! Read by `http` and `tcp`, which add what travels.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use douane_proto::snapshot::{Found, Question};
 
@@ -22,6 +25,8 @@ use crate::{
 
 /// Endpoints tried for one request or stream.
 const MAX_TRIES: usize = 3;
+/// RFC 1035 2.3.4: nothing has a longer name, and what is asked is remembered.
+const MAX_HOST: usize = 253;
 /// Name resolution for entries without addresses.
 const RESOLVE: Duration = Duration::from_secs(2);
 
@@ -103,7 +108,7 @@ impl Sender {
 
     async fn by_host(&self, name: &str, port: u16) -> Result<Option<Route>, Refusal> {
         // A literal address is no name; the original destination has already spoken for it.
-        if name.parse::<std::net::IpAddr>().is_ok() || name.starts_with('[') {
+        if name.len() > MAX_HOST || name.parse::<IpAddr>().is_ok() || name.starts_with('[') {
             return Ok(None);
         }
         let found = self.find(Question::Host(name.to_owned()), || name.to_owned()).await?;
@@ -114,8 +119,13 @@ impl Sender {
         let protocol = external_port(&external, port)?.protocol;
         let snapshot = self.mesh.snapshot();
         let dialled = look_up(name, port).await?;
-        if snapshot.own.addresses.contains(&dialled.ip()) {
+        if snapshot.own.addresses.contains(&dialled.ip().to_canonical()) {
             return Err(unresolvable(name, "it resolves to this pod"));
+        }
+        // Whoever answers for the name must not have plaintext sent into the mesh.
+        let inside = Question::Address(dialled.ip().to_canonical());
+        if self.find(inside, || dialled.to_string()).await? != Found::Unknown {
+            return Err(unresolvable(name, "it resolves to an address of the mesh"));
         }
         Ok(Some(Route {
             service: Some(format!("{}/{}", external.namespace, external.name)),
@@ -143,8 +153,8 @@ async fn look_up(host: &str, port: u16) -> Result<SocketAddr, Refusal> {
 fn may_be_dialled(address: SocketAddr) -> bool {
     let ip = address.ip().to_canonical();
     let link_local = match ip {
-        std::net::IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
-        std::net::IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
     !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local)
 }

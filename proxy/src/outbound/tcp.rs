@@ -49,6 +49,7 @@ impl Sender {
     ) {
         let access = self.ledger.begin_traced(Direction::Outbound, destination, &HeaderMap::new());
         let counts = Counts::default();
+        relay::resets_unless_whole(&client);
         let relayed = async {
             let Route { service, reach, .. } = route?;
             access.borrow_mut().record.service = service;
@@ -70,10 +71,9 @@ impl Sender {
         };
         let record = &mut access.borrow_mut().record;
         (record.bytes_in, record.bytes_out) = (counts.up.get(), counts.down.get());
-        if let Err(refusal) = ended {
-            note(record, &refusal);
-            // A reset, so that what came is not taken for the whole.
-            let _ = client.set_zero_linger();
+        match ended {
+            Ok(()) => relay::is_whole(&client),
+            Err(refusal) => note(record, &refusal),
         }
     }
 
@@ -93,8 +93,11 @@ impl Sender {
             let (answer, mut send) = open
                 .send_request(request, false)
                 .map_err(|error| Refusal::UpstreamFailed { address, reason: error.to_string() })?;
-            access.borrow_mut().opened();
-            let answer = accepted(answer, address);
+            let answer = async {
+                let accepted = accepted(answer, address).await?;
+                access.borrow_mut().opened();
+                Ok(accepted)
+            };
             let relayed = relay::client_to_stream(client, first, &mut send, answer, counts, REST).await;
             return relayed.map_err(|ended| {
                 send.send_reset(Reason::CANCEL);
@@ -122,11 +125,11 @@ impl Sender {
             match self.origins.connect(address).await {
                 Ok(mut server) => {
                     access.borrow_mut().opened();
+                    relay::resets_unless_whole(&server);
                     let relayed = relay::sockets(client, first, &mut server, counts, REST).await;
-                    return relayed.map_err(|error| {
-                        let _ = server.set_zero_linger();
-                        broken(address, &error)
-                    });
+                    relayed.map_err(|error| broken(address, &error))?;
+                    relay::is_whole(&server);
+                    return Ok(());
                 }
                 Err(refusal) => {
                     tried.push(address);

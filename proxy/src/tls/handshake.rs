@@ -1,6 +1,6 @@
 //! From a connected socket to a verified peer. Knows nothing of what the stream carries then.
 
-use std::{future::poll_fn, net::IpAddr, sync::Arc};
+use std::{future::poll_fn, net::IpAddr, sync::Arc, time::Duration};
 
 use douane_proto::{
     id::WorkloadId,
@@ -10,7 +10,7 @@ use rustls::{
     ClientConnection, Connection, ProtocolVersion, ServerConnection,
     pki_types::{ServerName, UnixTime},
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     fault::{PeerFault, TlsError},
@@ -44,6 +44,16 @@ pub struct Session {
     pub verified_at: u64,
     /// The bundle that vouched for them.
     pub bundle: Arc<TrustBundle>,
+}
+
+impl Session {
+    /// When the peer's leaf ends. The session takes no new stream from then on: what it proved holds no longer.
+    #[must_use]
+    pub fn peer_expires(&self) -> Instant {
+        let left = u64::try_from(self.peer_not_after).unwrap_or(0).saturating_sub(UnixTime::now().as_secs());
+        let now = Instant::now();
+        now.checked_add(Duration::from_secs(left)).unwrap_or(now)
+    }
 }
 
 /// Server side.

@@ -11,3 +11,4 @@ mod http;
 mod law;
 mod opaque;
 mod pods;
+mod stranger;

@@ -108,6 +108,11 @@ impl Ca {
     }
 
     pub(crate) fn identity(&self, name: &str, generation: u64) -> Arc<Identity> {
+        self.passing_identity(name, generation, Duration::from_secs(3600))
+    }
+
+    /// Its certificate ends after `life`.
+    pub(crate) fn passing_identity(&self, name: &str, generation: u64, life: Duration) -> Arc<Identity> {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -119,7 +124,7 @@ impl Ca {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let epoch = rcgen::date_time_ymd(1970, 1, 1);
         params.not_before = epoch + now.checked_sub(Duration::from_secs(60)).unwrap();
-        params.not_after = epoch + now + Duration::from_secs(3600);
+        params.not_after = epoch + now + life;
         let leaf = params.signed_by(&key, &self.issuer).unwrap().der().to_vec();
         let bundle =
             TrustBundle { trust_domain: domain(), roots: vec![self.root.clone()], epoch: 1, sequence: 1 };
