@@ -1,6 +1,6 @@
 //! The `lab` program's command line, and the roles that the same binary plays.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, ops::RangeInclusive, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -45,8 +45,8 @@ enum Task {
         /// Send spans to this collector too (OTLP over gRPC), such as http://localhost:4317.
         #[arg(long, value_name = "URL")]
         otlp: Option<String>,
-        /// How long certificates live, such as 10s or 1h.
-        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        /// How long certificates live, such as 10s or 1h; from 10s to 24h.
+        #[arg(long, value_name = "TIME", value_parser = leaf_life)]
         leaf_ttl: Option<Duration>,
         /// Where each process's log goes [default: the lab's own folder, gone with the lab].
         #[arg(long, value_name = "DIR")]
@@ -140,6 +140,13 @@ fn run(task: Task) -> Result<ExitCode> {
     }
 }
 
+fn leaf_life(text: &str) -> Result<Duration, String> {
+    let life = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if LEAF_LIVES.contains(&life) { Ok(life) } else { Err("an authority signs for 10s to 24h".to_owned()) }
+}
+
+// What `douane ca` would otherwise quietly round to.
+const LEAF_LIVES: RangeInclusive<Duration> = DEMO_LEAF..=Duration::from_secs(24 * 3600);
 // Of the checkout that this program was built from.
 const SHOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kind-cluster/shop");
 // The shortest that an authority signs, so that renewals can be watched.

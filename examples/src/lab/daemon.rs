@@ -3,7 +3,10 @@
 use std::{
     net::SocketAddr,
     process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI32, Ordering},
+    },
     thread,
     time::Instant,
 };
@@ -31,13 +34,14 @@ pub fn main(script: Script) -> Result<ExitCode> {
     signals.add(Signal::SIGTERM);
     // Before the first thread: each inherits it.
     signals.thread_block().context("hold signals back")?;
+    let outcome = Arc::new(AtomicI32::new(INTERRUPTED));
     thread::spawn({
-        let lab = Arc::clone(&lab);
-        move || end_on(signals, &lab)
+        let (lab, outcome) = (Arc::clone(&lab), Arc::clone(&outcome));
+        move || end_on(signals, &lab, &outcome)
     });
     match &spec.job {
-        Job::Up => up(&spec, &lab),
-        Job::Demo(demo) => play(&spec, &lab, *demo, script),
+        Job::Up => up(&spec, &lab, &outcome),
+        Job::Demo(demo) => play(&spec, &lab, &outcome, *demo, script),
     }
 }
 
@@ -45,7 +49,7 @@ pub fn main(script: Script) -> Result<ExitCode> {
 pub type Script = fn(&Lab, Demo) -> Result<bool>;
 
 /// `lab up`: stays until a signal.
-fn up(spec: &Spec, held: &Mutex<Option<Lab>>) -> Result<ExitCode> {
+fn up(spec: &Spec, held: &Mutex<Option<Lab>>, outcome: &AtomicI32) -> Result<ExitCode> {
     let began = Instant::now();
     let lab = start(spec, held, |lab| {
         // Spans go straight on to the operator's collector.
@@ -55,20 +59,29 @@ fn up(spec: &Spec, held: &Mutex<Option<Lab>>) -> Result<ExitCode> {
     let pods: Vec<_> = lab.pods().iter().map(|pod| status::ask(pod.record())).collect();
     println!("{}", status::table(&pods).trim_end());
     println!(
-        "ready in {:.1} s: {} pods; logs: {}",
+        "ready in {:.1} s: lab {}, {} pods; logs: {}",
         began.elapsed().as_secs_f64(),
+        spec.id(),
         pods.len(),
         lab.logs().display()
     );
     println!("try:  lab exec POD -- CMD    lab status    Ctrl-C ends all");
+    outcome.store(SUCCEEDED, Ordering::SeqCst);
     stay()
 }
 
 /// `lab demo`: plays the script, and stays only if it was asked to.
-fn play(spec: &Spec, held: &Mutex<Option<Lab>>, demo: Demo, script: Script) -> Result<ExitCode> {
+fn play(
+    spec: &Spec,
+    held: &Mutex<Option<Lab>>,
+    outcome: &AtomicI32,
+    demo: Demo,
+    script: Script,
+) -> Result<ExitCode> {
     let lab = start(spec, held, |_| Ok(()))?;
     let played = script(&lab, demo);
-    if demo.stay && played.is_ok() {
+    if let (true, Ok(as_expected)) = (demo.stay, &played) {
+        outcome.store(if *as_expected { SUCCEEDED } else { FAILED }, Ordering::SeqCst);
         stay();
     }
     end(held);
@@ -104,9 +117,17 @@ fn end(held: &Mutex<Option<Lab>>) {
     }
 }
 
-fn end_on(signals: SigSet, held: &Mutex<Option<Lab>>) {
+fn end_on(signals: SigSet, held: &Mutex<Option<Lab>>, outcome: &AtomicI32) {
     let _ = signals.wait();
+    // Before the end begins: a script that loses its lab is not to be believed.
+    let outcome = outcome.load(Ordering::SeqCst);
     say("ending");
     end(held);
-    std::process::exit(0);
+    std::process::exit(outcome);
 }
+
+// Exit codes. Who asks for the end of a lab that was not ready, or of a demo that was not through, got not what they
+// came for: the last is what a shell makes of Ctrl-C.
+const SUCCEEDED: i32 = 0;
+const FAILED: i32 = 1;
+const INTERRUPTED: i32 = 130;

@@ -1,18 +1,23 @@
 //! The way out of the lab to a collector: a process in the host's network that joins a unix socket to a TCP address.
 
 use std::{
+    cell::Cell,
     ffi::OsString,
     net::SocketAddr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
+    rc::Rc,
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    task::LocalSet,
+};
 
-use crate::lab::roles;
+use crate::lab::{processes::say, roles};
 
 /// Starts the relay to the collector at `url`; returns its process and the socket to dial.
 ///
@@ -46,7 +51,7 @@ pub fn main(arguments: &[OsString]) -> Result<ExitCode> {
         std::process::exit(0);
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(relay(collector, Path::new(socket)))?;
+    LocalSet::new().block_on(&runtime, relay(collector, Path::new(socket)))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -85,19 +90,26 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 async fn relay(collector: &str, socket: &Path) -> Result<()> {
     let listener = UnixListener::bind(socket).context("listen for the lab")?;
+    let said = Rc::new(Cell::new(false));
     loop {
         let Ok((mut inside, _)) = listener.accept().await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let collector = collector.to_owned();
-        tokio::spawn(async move {
-            match tokio::time::timeout(CONNECT, TcpStream::connect(&collector)).await {
+        let (collector, said) = (collector.to_owned(), Rc::clone(&said));
+        tokio::task::spawn_local(async move {
+            let wrong = match tokio::time::timeout(CONNECT, TcpStream::connect(&collector)).await {
                 Ok(Ok(mut outside)) => {
+                    said.set(false);
                     let _ = tokio::io::copy_bidirectional(&mut inside, &mut outside).await;
+                    return;
                 }
-                Ok(Err(error)) => eprintln!("lab: the collector at {collector} cannot be reached: {error}"),
-                Err(_) => eprintln!("lab: the collector at {collector} does not answer"),
+                Ok(Err(error)) => format!("cannot be reached: {error}"),
+                Err(_) => "does not answer".to_owned(),
+            };
+            // Every sidecar tries again and again: once is enough, until it was reached.
+            if !said.replace(true) {
+                say(&format!("the collector at {collector} {wrong}; its spans are lost meanwhile"));
             }
         });
     }

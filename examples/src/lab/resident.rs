@@ -179,6 +179,8 @@ impl Pod {
     fn start(self: &Arc<Self>, container: &ContainerPlan) -> Result<Kept> {
         let name = format!("{} {}", self.plan.metadata.key(), container.name);
         let (pod, container) = (Arc::clone(self), container.clone());
+        // Who reads that a container ended wants to know why.
+        let name = format!("{name} (log: {})", self.log_of(&container.name).display());
         Kept::start(name, Restart::Always, BACKOFF, move || {
             let command: Vec<OsString> = container.command.iter().map(Into::into).collect();
             let log = append_to(&pod.log_of(&container.name))?;
@@ -271,7 +273,7 @@ pub fn application(exemption: Exemption, run_as: Option<u32>, directory: PathBuf
     Confinement { uid: id, gid: id, net_admin: false, hide, directory }
 }
 
-// The sidecar's place among a pod's logs.
+// The sidecar's name among a pod's logs, and for `lab exec -c`.
 const SIDECAR: &str = "douane-proxy";
 // The uid of a container that asks for none, as root.
 const NOBODY: u32 = 65534;

@@ -32,7 +32,7 @@ use crate::lab::{
     paperwork::{Paperwork, hosts_of},
     plan::Plan,
     pod::{Furniture, Room},
-    processes::Kept,
+    processes::{Kept, say},
     programs, record,
     resident::{Part, Pod, application},
     roles,
@@ -373,6 +373,13 @@ impl Inner {
 
     pub(super) fn pod_names(&self) -> BTreeSet<String> {
         locked(&self.pods).iter().map(|it| it.plan().metadata.key()).collect()
+    }
+
+    /// Tells the operator what is wrong with a file of theirs. A script that edits a copy does so on purpose.
+    pub(super) fn say_of_folder(&self, wrong: &str) {
+        if self.options.folder == Folder::InPlace {
+            say(&format!("{wrong}\n     not taken; what the file said before stays in force"));
+        }
     }
 
     pub(super) fn resources(&self) -> &Path {

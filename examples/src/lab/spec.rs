@@ -1,6 +1,6 @@
 //! What the launcher hands to the lab's own processes: one JSON value in the environment.
 
-use std::{path::PathBuf, time::Duration};
+use std::{borrow::Cow, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,12 @@ pub enum Folder {
 pub const VARIABLE: &str = "DOUANE_LAB_SPEC";
 
 impl Spec {
+    /// What `--lab` calls it: the number of its launcher's process, which names its folder.
+    #[must_use]
+    pub fn id(&self) -> Cow<'_, str> {
+        self.state.file_name().unwrap_or_default().to_string_lossy()
+    }
+
     /// Reads it where the launcher left it.
     ///
     /// # Errors

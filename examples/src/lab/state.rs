@@ -14,6 +14,8 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use rustix::process::geteuid;
 
+use crate::lab::processes::say;
+
 /// Labs that one user can run at once: each holds a full set of namespaces and processes.
 const MOST_LABS: usize = 16;
 
@@ -68,7 +70,15 @@ pub fn find(id: Option<u32>) -> Result<(u32, PathBuf)> {
     // The newest first.
     live.sort_by_key(|(_, path)| std::cmp::Reverse(fs::metadata(path).and_then(|it| it.modified()).ok()));
     match id {
-        None => live.into_iter().next().context("no lab is running; start one:  lab up DIR"),
+        None => {
+            let others: Vec<_> = live.iter().skip(1).map(|(id, _)| id.to_string()).collect();
+            let newest = live.into_iter().next().context("no lab is running; start one:  lab up DIR")?;
+            if !others.is_empty() {
+                let id = newest.0;
+                say(&format!("this is lab {id}, the newest; others run, for --lab: {}", others.join(", ")));
+            }
+            Ok(newest)
+        }
         Some(id) => {
             let ids: Vec<_> = live.iter().map(|(id, _)| id.to_string()).collect();
             let found = live.into_iter().find(|(it, _)| *it == id);

@@ -17,7 +17,8 @@ pub struct PodStatus {
     namespace: String,
     pod: String,
     addresses: Vec<IpAddr>,
-    spiffe_id: String,
+    /// None without a sidecar: nobody proves who it is.
+    spiffe_id: Option<String>,
     meshed: bool,
     certificate_expires: Option<String>,
     ready: bool,
@@ -68,7 +69,7 @@ pub fn table(pods: &[PodStatus]) -> String {
             address(1),
             if pod.ready { "yes" } else { "no" }.to_owned(),
             certificate,
-            if pod.meshed { pod.spiffe_id.clone() } else { "- (no sidecar)".to_owned() },
+            pod.spiffe_id.clone().unwrap_or_else(|| "- (no sidecar)".to_owned()),
         ]);
     }
     let mut widths = [0; 6];
@@ -92,8 +93,9 @@ pub fn ask(pod: PodRecord) -> PodStatus {
         |path| address.filter(|_| pod.meshed).and_then(|it| probe::ask(probe::sidecar(it), path).ok());
     let sidecar_ready = !pod.meshed || answer("/readyz").is_some_and(|it| it.status == 200);
     let expiry = answer("/metrics").and_then(|it| probe::certificate_expiry(&it.body));
+    let spiffe_id = format!("spiffe://cluster.local/ns/{}/sa/{}", pod.namespace, pod.service_account);
     PodStatus {
-        spiffe_id: format!("spiffe://cluster.local/ns/{}/sa/{}", pod.namespace, pod.service_account),
+        spiffe_id: pod.meshed.then_some(spiffe_id),
         certificate_expires: expiry.and_then(rfc3339),
         ready: pod.ready && sidecar_ready,
         namespace: pod.namespace,

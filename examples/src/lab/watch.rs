@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use douane_proto::resource::Resource;
+use douane_proto::resource::{Resource, ResourceError};
 
 use crate::lab::{
     folder::{self, Stamps},
@@ -62,10 +62,14 @@ impl Seen {
             return;
         }
         self.good.retain(|file, _| stamps.contains_key(file));
+        let changed = |file: &PathBuf| self.stamps.as_ref().and_then(|it| it.get(file)) != stamps.get(file);
         for file in stamps.keys() {
-            // What cannot be read keeps its last good objects; the control plane says what is wrong with it.
-            if let Ok(Ok(found)) = folder::read_file(file) {
-                self.good.insert(file.clone(), found);
+            match folder::read_file(file) {
+                Ok(Ok(found)) => drop(self.good.insert(file.clone(), found)),
+                // What cannot be read keeps its last good objects, here and in the control plane.
+                Ok(Err(errors)) if changed(file) => lab.say_of_folder(&lines(&errors)),
+                Err(error) if changed(file) => lab.say_of_folder(&format!("{error:#}")),
+                Ok(Err(_)) | Err(_) => {}
             }
         }
         self.stamps = Some(stamps);
@@ -86,4 +90,8 @@ impl Seen {
     fn all(&self) -> Vec<Resource> {
         self.good.values().flatten().cloned().collect()
     }
+}
+
+fn lines(errors: &[ResourceError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// No sidecar there, or no permission.
-    #[error("talk to the sidecar at {path}: {source}")]
+    #[error("talk to the sidecar at {path} (its own user and root may)")]
     Socket {
         /// Which socket.
         path: String,

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::report;
-use crate::{config::Config, discovery::Mesh, shutdown::Stop, telemetry::log::Level, tls::Mtls};
+use crate::{config::Config, discovery::Mesh, shutdown::Stop, telemetry::log::Log, tls::Mtls};
 
 /// The socket's name in the run directory.
 pub const SOCKET: &str = "admin.sock";
@@ -32,7 +32,7 @@ pub struct Admin {
     /// The effective configuration.
     pub config: Rc<Config>,
     /// The log's level.
-    pub level: Option<Level>,
+    pub log: Option<Log>,
     /// What drains us.
     pub stop: Stop,
     /// The live values, once there are any.
@@ -131,11 +131,11 @@ impl Admin {
     }
 
     fn log_level(&self, filter: &str) -> Result<String, String> {
-        let level = self.level.as_ref().ok_or("this process's log is not ours to set")?;
+        let log = self.log.as_ref().ok_or("this process's log is not ours to set")?;
         if !filter.is_empty() {
-            level.set(filter).map_err(|error| error.to_string())?;
+            log.set_level(filter).map_err(|error| error.to_string())?;
         }
-        Ok(level.current())
+        Ok(log.level())
     }
 }
 

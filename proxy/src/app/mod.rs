@@ -123,7 +123,7 @@ impl App {
     /// What it could not start with, or which critical task died.
     pub async fn run(self, stop: Stop) -> anyhow::Result<()> {
         let voice = Voice::new(&self.config, self.sockets)?;
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), config = ?self.config, "starting");
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), control_plane = %self.config.control_plane, "starting");
         let ended = tokio::select! {
             ended = self.serve(&voice, &stop) => ended,
             () = stop.now.cancelled() => Ok(()),
@@ -146,11 +146,10 @@ impl App {
             () = stop.asked.cancelled() => return Ok(()),
         };
         let Starting { config, mut critical, .. } = starting;
-        let telemetry = Rc::clone(&voice.telemetry);
-        critical.spawn_local(named(
-            "telling of the live values",
-            voice::tell(telemetry, mtls.clone(), mesh.clone()),
-        ));
+        let namer = voice.namer();
+        namer.name_service(&mesh.snapshot().own.service_name);
+        critical
+            .spawn_local(named("telling of the live values", voice::tell(namer, mtls.clone(), mesh.clone())));
         let sides = traffic::Sides::new(&mtls, &mesh, voice.ledger(config.telemetry.trace_ratio), sockets);
         let shutdowns = sides.start(&mut critical, outbound, inbound);
 
@@ -187,7 +186,7 @@ impl Starting {
         self.critical.spawn_local(named("the health port", served.run(public)));
         let admin = Admin {
             config: Rc::clone(&self.config),
-            level: voice.level.clone(),
+            log: voice.log.clone(),
             stop: stop.clone(),
             live: Rc::clone(&self.live),
         };

@@ -14,7 +14,7 @@ use crate::{
     net::socket::Sockets,
     telemetry::{
         access::{Spans, Telemetry},
-        log::{self, Level, LogError},
+        log::{self, Log, LogError},
         metrics::Metrics,
         otlp::{self, Collector},
         resource::{self, Attributes},
@@ -34,7 +34,7 @@ const FLUSH_SPANS: Duration = Duration::from_secs(3);
 pub(super) struct Voice {
     pub(super) telemetry: Rc<Telemetry>,
     /// `None` when the log belongs to somebody else in this process.
-    pub(super) level: Option<Level>,
+    pub(super) log: Option<Log>,
     stop: CancellationToken,
     exporter: Option<JoinHandle<()>>,
 }
@@ -52,8 +52,8 @@ impl Voice {
         );
         let lost = LostLines::default();
         let writer = LineWriter::new(io::stdout(), lost.clone()).context("start the log's thread")?;
-        let level = match log::install(&origin, &told.log, writer.clone()) {
-            Ok(level) => Some(level),
+        let log = match log::install(&origin, &told.log, writer.clone()) {
+            Ok(log) => Some(log),
             // Another sidecar of this process has it: in tests.
             Err(LogError::Installed(_)) => None,
             Err(error) => return Err(error).context("set the log up"),
@@ -67,11 +67,16 @@ impl Voice {
         let exporter = collector.map(|collector| {
             tokio::task::spawn_local(otlp::run(Rc::clone(&telemetry), collector, stop.clone()))
         });
-        Ok(Self { telemetry, level, stop, exporter })
+        Ok(Self { telemetry, log, stop, exporter })
     }
 
     pub(super) fn ledger(&self, root_ratio: f64) -> Ledger {
         Ledger::new(Rc::clone(&self.telemetry), Sampler { root_ratio })
+    }
+
+    /// What keeps up with the live values.
+    pub(super) fn namer(&self) -> Namer {
+        Namer { telemetry: Rc::clone(&self.telemetry), log: self.log.clone() }
     }
 
     /// Sends what is left, within a bounded time.
@@ -84,15 +89,30 @@ impl Voice {
     }
 }
 
+/// Gives the workload's name, once the control plane has said it, to all that is told.
+pub(super) struct Namer {
+    telemetry: Rc<Telemetry>,
+    log: Option<Log>,
+}
+
+impl Namer {
+    pub(super) fn name_service(&self, service: &str) {
+        self.telemetry.name_service(service);
+        if let Some(log) = &self.log {
+            log.name_service(&self.telemetry.origin().service);
+        }
+    }
+}
+
 /// Keeps the figures of the live values, for ever.
-pub(super) async fn tell(telemetry: Rc<Telemetry>, mtls: Mtls, mesh: Mesh) {
+pub(super) async fn tell(namer: Namer, mtls: Mtls, mesh: Mesh) {
     let (mut identity, mut snapshot) = (mtls.watch(), mesh.watch());
     loop {
-        telemetry.metrics.certificate_expires(identity.borrow_and_update().svid.leaf.not_after);
+        namer.telemetry.metrics.certificate_expires(identity.borrow_and_update().svid.leaf.not_after);
         {
             let snapshot = snapshot.borrow_and_update();
-            telemetry.metrics.snapshot(snapshot.epoch, snapshot.sequence);
-            telemetry.name_service(&snapshot.own.service_name);
+            namer.telemetry.metrics.snapshot(snapshot.epoch, snapshot.sequence);
+            namer.name_service(&snapshot.own.service_name);
         }
         let changed = tokio::select! {
             changed = identity.changed() => changed,

@@ -200,7 +200,12 @@ impl Follower {
         let changed =
             self.held.as_ref().is_none_or(|held| !Arc::ptr_eq(&held.policies.borrow(), &next.policies));
         if changed {
-            tracing::info!(epoch = next.epoch, sequence = next.sequence, ?complaints, "new policies");
+            tracing::info!(
+                epoch = next.epoch,
+                sequence = next.sequence,
+                complaints = complaints.join("; "),
+                "new policies"
+            );
         }
         let Some(held) = &self.held else {
             return self.publish_first(next);

@@ -1,9 +1,13 @@
 //! What the sidecar says of itself: events of `tracing` as one JSON object a line, with the same names as the access
-//! log, on their way out like it ([`crate::telemetry::writer`]). The level can be changed while it runs.
+//! log, on their way out like it ([`crate::telemetry::writer`]). The level can be changed while it runs, and the name
+//! that the workload goes by.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
@@ -19,9 +23,12 @@ use tracing_subscriber::{
 
 use crate::telemetry::{line::cut, origin::Origin, writer::LineWriter};
 
-/// Changes the level of a running log.
+/// A running log.
 #[derive(Debug, Clone)]
-pub struct Level(reload::Handle<EnvFilter, Registry>);
+pub struct Log {
+    filter: reload::Handle<EnvFilter, Registry>,
+    service: Arc<RwLock<String>>,
+}
 
 /// Why the log cannot be as asked.
 #[derive(Debug, thiserror::Error)]
@@ -43,32 +50,40 @@ pub enum LogError {
 ///
 /// # Errors
 /// [`LogError`].
-pub fn install(origin: &Origin, filter: &str, writer: LineWriter) -> Result<Level, LogError> {
+pub fn install(origin: &Origin, filter: &str, writer: LineWriter) -> Result<Log, LogError> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
-    let lines = tracing_subscriber::fmt::layer()
-        .event_format(JsonLine::new(origin))
-        .with_writer(move || writer.clone());
+    let line = JsonLine::new(origin);
+    let log = Log { filter: handle, service: Arc::clone(&line.service) };
+    let lines = tracing_subscriber::fmt::layer().event_format(line).with_writer(move || writer.clone());
     Registry::default()
         .with(filter)
         .with(lines)
         .try_init()
         .map_err(|error| LogError::Installed(error.to_string()))?;
-    Ok(Level(handle))
+    Ok(log)
 }
 
-impl Level {
+impl Log {
+    /// From now on the workload is called so.
+    pub fn name_service(&self, service: &str) {
+        let mut named = self.service.write().unwrap_or_else(PoisonError::into_inner);
+        if *named != service {
+            service.clone_into(&mut named);
+        }
+    }
+
     /// Replaces the filter, such as `debug` or `info,h2=trace`.
     ///
     /// # Errors
     /// [`LogError`]; the old filter stays then.
-    pub fn set(&self, filter: &str) -> Result<(), LogError> {
-        self.0.reload(parse(filter)?).map_err(|error| LogError::Installed(error.to_string()))
+    pub fn set_level(&self, filter: &str) -> Result<(), LogError> {
+        self.filter.reload(parse(filter)?).map_err(|error| LogError::Installed(error.to_string()))
     }
 
     /// The filter as it is.
     #[must_use]
-    pub fn current(&self) -> String {
-        self.0.with_current(ToString::to_string).unwrap_or_default()
+    pub fn level(&self) -> String {
+        self.filter.with_current(ToString::to_string).unwrap_or_default()
     }
 }
 
@@ -78,7 +93,7 @@ fn parse(text: &str) -> Result<EnvFilter, LogError> {
 
 /// Each event as `{"timestamp":…,"level":…,"kind":"event","message":…,"service":…,…}`.
 struct JsonLine {
-    service: String,
+    service: Arc<RwLock<String>>,
     environment: String,
     namespace: String,
     pod: String,
@@ -88,7 +103,7 @@ impl JsonLine {
     fn new(origin: &Origin) -> Self {
         let Origin { service, environment, namespace, pod, .. } = origin;
         Self {
-            service: (**service).to_owned(),
+            service: Arc::new(RwLock::new((**service).to_owned())),
             environment: (**environment).to_owned(),
             namespace: (**namespace).to_owned(),
             pod: (**pod).to_owned(),
@@ -107,30 +122,42 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut fields = Fields(Map::new());
+        let mut fields = Fields::default();
         event.record(&mut fields);
+        let service = self.service.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let level = event.metadata().level().as_str().to_ascii_lowercase();
+        // In the order in which people read them.
         let own = [
-            ("timestamp", humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string()),
-            ("level", event.metadata().level().as_str().to_ascii_lowercase()),
-            ("kind", "event".to_owned()),
-            ("service", self.service.clone()),
-            ("environment", self.environment.clone()),
-            ("namespace", self.namespace.clone()),
-            ("pod", self.pod.clone()),
-            ("target", event.metadata().target().to_owned()),
+            ("timestamp", humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string().into()),
+            ("level", level.into()),
+            ("kind", "event".into()),
+            ("message", fields.message),
+            ("service", service.into()),
+            ("environment", self.environment.as_str().into()),
+            ("namespace", self.namespace.as_str().into()),
+            ("pod", self.pod.as_str().into()),
+            ("target", event.metadata().target().into()),
         ];
-        for (name, value) in own {
-            fields.0.insert(name.to_owned(), Value::String(value));
-        }
-        writeln!(writer, "{}", Value::Object(fields.0))
+        let told = fields.others.into_iter().filter(|(name, _)| own.iter().all(|(own, _)| own != name));
+        let members: Vec<_> =
+            own.iter().cloned().chain(told).map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        writeln!(writer, "{{{}}}", members.join(","))
     }
 }
 
-struct Fields(Map<String, Value>);
+#[derive(Default)]
+struct Fields {
+    message: Value,
+    // Names are identifiers of our own code: they need no escapes.
+    others: Vec<(&'static str, Value)>,
+}
 
 impl Fields {
     fn keep(&mut self, field: &Field, value: Value) {
-        self.0.insert(field.name().to_owned(), value);
+        match field.name() {
+            "message" => self.message = value,
+            name => self.others.push((name, value)),
+        }
     }
 }
 
@@ -200,13 +227,14 @@ mod tests {
         let (kept, origin) = (Kept::default(), Origin { service: "orders".into(), ..Origin::default() });
         let writer = LineWriter::new(kept.clone(), LostLines::default()).unwrap();
 
-        let level = install(&origin, "info", writer.clone()).unwrap();
+        let log = install(&origin, "info", writer.clone()).unwrap();
         tracing::debug!("not told");
         tracing::warn!(peer = %"a\nb", count = 3, message = "told");
-        level.set("off,douane_proxy::telemetry::log=debug").unwrap();
+        log.set_level("off,douane_proxy::telemetry::log=debug").unwrap();
+        log.name_service("orders-v2");
         tracing::debug!(ok = true, "told now");
-        assert!(level.set("info,=/").is_err());
-        assert!(level.current().contains("debug"));
+        assert!(log.set_level("info,=/").is_err());
+        assert!(log.level().contains("debug"));
         assert!(matches!(install(&origin, "info", writer.clone()), Err(LogError::Installed(_))));
         writer.flush(Duration::from_secs(5));
 
@@ -217,5 +245,7 @@ mod tests {
         assert_eq!((&lines[0]["peer"], &lines[0]["count"]), (&"a\nb".into(), &3.into()));
         assert_eq!((&lines[0]["service"], &lines[0]["kind"]), (&"orders".into(), &"event".into()));
         assert_eq!((&lines[1]["message"], &lines[1]["ok"]), (&"told now".into(), &true.into()));
+        assert_eq!(lines[1]["service"], "orders-v2", "the name that the control plane said");
+        assert!(text.starts_with("{\"timestamp\":"), "{text}");
     }
 }

@@ -236,7 +236,7 @@ impl Metrics {
             "Spans that the collector received",
             self.spans_exported.clone(),
         );
-        r.register("douane_otel_exporter_up", "Did the last export succeed?", self.exporter_up.clone());
+        r.register("douane_otel_exporter_up", "Whether the last export succeeded", self.exporter_up.clone());
         r.register(
             "douane_log_lines_dropped",
             "Log lines that the output was too slow for, or refused",
