@@ -101,10 +101,11 @@ fn a_demo_that_was_interrupted_is_no_success() {
     if Started::with(&[("pair.yaml", PAIR)]).is_none() {
         return;
     }
-    let folder = Folder::with(&[]);
+    let nothing: [(&str, &str); 0] = [];
+    let folder = Folder::with(&nothing);
     let mut demo = lab(&folder).arg("demo").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     eventually("the demo's lab is there", || {
-        lab(&folder).arg("status").stderr(Stdio::null()).status().unwrap().success()
+        lab(&folder).arg("status").stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
     });
 
     signal("INT", demo.id());

@@ -207,7 +207,7 @@ pub(crate) fn eventually(what: &str, mut so: impl FnMut() -> bool) {
 const READY: Duration = Duration::from_secs(60);
 
 /// Sends a signal to one process.
-pub fn signal(name: &str, process: u32) {
+pub(crate) fn signal(name: &str, process: u32) {
     let sent = Command::new("kill").args([format!("-{name}"), process.to_string()]).status().unwrap();
     assert!(sent.success());
 }
