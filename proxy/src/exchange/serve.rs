@@ -36,6 +36,16 @@ pub enum Framing {
     Http2,
 }
 
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Ended {
+    /// Every answer that was begun was also ended, or its client had gone.
+    InOrder,
+    /// In the middle of an answer.
+    Cut,
+}
+
 /// Runs hyper's tasks on this thread.
 #[derive(Debug, Clone)]
 pub struct LocalTasks(pub TaskTracker);
@@ -52,9 +62,9 @@ where
 
 /// Serves one connection until it ends, or until draining has let its requests finish. The handler is told what the
 /// framing of the request gave reason to doubt.
-pub async fn serve<I, H, Answer>(io: I, framing: Framing, shutdown: &Shutdown, handler: H)
+pub async fn serve<I, H, Answer>(io: I, framing: Framing, shutdown: &Shutdown, handler: H) -> Ended
 where
-    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    I: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Request<Body>, Verdict) -> Answer,
     Answer: Future<Output = Response<Body>> + 'static,
 {
@@ -62,14 +72,15 @@ where
         Framing::Http1 => serve_http1(io, shutdown, handler).await,
         Framing::Http2 => serve_http2(io, shutdown, handler).await,
     };
-    if let Err(error) = ended {
-        debug!(%error, "a connection from an application ended");
-    }
+    let Err(error) = ended else { return Ended::InOrder };
+    debug!(%error, "a connection from an application ended");
+    // hyper calls us its user: the body that we gave it broke.
+    if error.is_user() { Ended::Cut } else { Ended::InOrder }
 }
 
 async fn serve_http1<I, H, Answer>(io: I, shutdown: &Shutdown, handler: H) -> hyper::Result<()>
 where
-    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    I: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Request<Body>, Verdict) -> Answer,
     Answer: Future<Output = Response<Body>> + 'static,
 {
@@ -101,7 +112,7 @@ where
 
 async fn serve_http2<I, H, Answer>(io: I, shutdown: &Shutdown, handler: H) -> hyper::Result<()>
 where
-    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    I: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Request<Body>, Verdict) -> Answer,
     Answer: Future<Output = Response<Body>> + 'static,
 {

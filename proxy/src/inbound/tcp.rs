@@ -142,7 +142,8 @@ impl Receiver {
         let Ok(send) = accept(respond) else { return };
         let io = Prefixed::new(first, StreamIo::new(recv, send));
         let (receiver, arrival) = (Rc::clone(self), Rc::clone(arrival));
-        serve::serve(io, framing, &self.shutdown, move |request, verdict| {
+        // Without its end the stream is reset, so that a cut needs no other word.
+        let _ = serve::serve(io, framing, &self.shutdown, move |request, verdict| {
             let (receiver, arrival) = (Rc::clone(&receiver), Rc::clone(&arrival));
             // Of a client that has gone, the server of this stream drops the requests itself.
             async move { receiver.answer(&arrival, request, Source::Inside(verdict), pending()).await }

@@ -23,13 +23,14 @@ use crate::{
     exchange::{
         ledger::{Ledger, note},
         origins::Origins,
-        serve::{self, Framing},
+        serve::{self, Ended, Framing},
     },
     net::{
         detect::{HTTP_PATIENCE, Opening, Prefixed, SILENCE, detect},
         hairpin::Hairpins,
         listener,
         original_dst::{NoOriginalDst, original_dst},
+        relay,
         socket::Sockets,
     },
     outbound::{balance::Balancer, pool::Pool, sender::Sender},
@@ -143,11 +144,21 @@ impl Outbound {
             }
         };
         let sender = Rc::clone(&self.sender);
-        serve::serve(Prefixed::new(first, stream), framing, &self.shutdown, move |request, verdict| {
-            let sender = Rc::clone(&sender);
-            async move { sender.answer(destination, request, verdict).await }
-        })
+        // HTTP/1.0 ends an answer by closing: only a reset tells that half of it is not the whole.
+        relay::resets_unless_whole(&stream);
+        let ended = serve::serve(
+            Prefixed::new(first, &mut stream),
+            framing,
+            &self.shutdown,
+            move |request, verdict| {
+                let sender = Rc::clone(&sender);
+                async move { sender.answer(destination, request, verdict).await }
+            },
+        )
         .await;
+        if ended == Ended::InOrder {
+            relay::is_whole(&stream);
+        }
         Ok(())
     }
 

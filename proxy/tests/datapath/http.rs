@@ -5,6 +5,7 @@ use douane_proto::mesh::Protocol;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Frame;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     apps::{client1, client2, echo_stream, fed, full, http1, http2, mirror, raw},
@@ -104,6 +105,27 @@ fn an_http10_client_never_hears_chunks() {
 
         assert!(told.ends_with("\r\n\r\nHTTP/1.0"), "{told}");
         assert!(!told.to_lowercase().contains("chunked"), "{told}");
+    });
+}
+
+#[test]
+fn half_an_answer_is_never_taken_for_a_whole_one() {
+    run(async {
+        let shop = Shop::open(Protocol::Http1, |mut stream| async move {
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
+        })
+        .await;
+        for version in ["1.0", "1.1"] {
+            let mut stream = shop.web.connect(vip()).await;
+            let request = format!("GET / HTTP/{version}\r\nHost: orders\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+
+            let end = stream.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind());
+
+            assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset), "HTTP/{version}");
+        }
     });
 }
 
