@@ -7,6 +7,11 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use spiffe::SpiffeId;
 
+/// SPIFFE-ID 2.3: no longer ID is issued, and none needs to be understood.
+const MAX_ID_BYTES: usize = 2048;
+/// SPIFFE-ID 2.3: the trust domain's part of it.
+const MAX_TRUST_DOMAIN_BYTES: usize = 255;
+
 /// A trust domain in its one valid spelling: lower case letters, digits, `.`, `-`, `_` (SPIFFE-ID 2.1).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TrustDomain(Arc<str>);
@@ -44,6 +49,9 @@ impl TrustDomain {
     /// # Errors
     /// [`IdError::NotSpiffe`] when a SPIFFE ID cannot have it.
     pub fn parse(text: &str) -> Result<Self, IdError> {
+        if text.len() > MAX_TRUST_DOMAIN_BYTES {
+            return Err(not_spiffe(text, "a trust domain has 255 bytes at most"));
+        }
         match spiffe::TrustDomain::new(text) {
             // The library also accepts a whole SPIFFE ID here; we want the bare name, in its one spelling.
             Ok(parsed) if parsed.as_str() == text => Ok(Self(text.into())),
@@ -106,11 +114,17 @@ impl FromStr for WorkloadId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
+        if text.len() > MAX_ID_BYTES {
+            return Err(not_spiffe(text, "an ID has 2048 bytes at most"));
+        }
         let id = SpiffeId::new(text).map_err(|error| not_spiffe(text, &error.to_string()))?;
         // A valid ID has one spelling (SPIFFE-ID 2.4 compares scheme and domain without case; we issue and accept one).
         let Some(rest) = text.strip_prefix("spiffe://") else {
             return Err(not_spiffe(text, "the scheme is spiffe, in lower case"));
         };
+        if id.trust_domain_name().len() > MAX_TRUST_DOMAIN_BYTES {
+            return Err(not_spiffe(text, "a trust domain has 255 bytes at most"));
+        }
         if rest.split('/').next() != Some(id.trust_domain_name()) {
             return Err(not_spiffe(text, "the trust domain is written in lower case"));
         }
@@ -201,6 +215,17 @@ mod tests {
         for text in ["", "Cluster.local", "spiffe://cluster.local", "a/b", "a b", "a:1"] {
             assert!(TrustDomain::parse(text).is_err(), "{text:?} must be refused");
         }
+    }
+
+    #[test]
+    fn names_have_a_longest_length() {
+        let domain = TrustDomain::parse("cluster.local").unwrap();
+        let rest = "spiffe://cluster.local/ns/shop/sa/".len();
+        assert!(WorkloadId::new(&domain, "shop", &"a".repeat(2048 - rest)).is_ok());
+        assert!(WorkloadId::new(&domain, "shop", &"a".repeat(2049 - rest)).is_err());
+        assert!(TrustDomain::parse(&"a".repeat(255)).is_ok());
+        assert!(TrustDomain::parse(&"a".repeat(256)).is_err());
+        assert!(format!("spiffe://{}/ns/a/sa/b", "a".repeat(256)).parse::<WorkloadId>().is_err());
     }
 
     proptest! {

@@ -62,6 +62,9 @@ pub enum JwtError {
     /// Not a JWT, or longer than 16 KiB.
     #[error("it is not a JWT")]
     Malformed,
+    /// It names header fields that must be understood (RFC 7515 4.1.11); we understand none.
+    #[error("its header demands an extension that is not understood (crit)")]
+    Critical,
     /// No key of that id or algorithm.
     #[error("no key of the key set fits its key id and algorithm")]
     UnknownKey,
@@ -195,6 +198,9 @@ pub fn verify(token: &str, keys: &Keys, expected: Expected<'_>, now: u64) -> Res
         return Err(JwtError::Malformed);
     }
     let header = jsonwebtoken::decode_header(token).map_err(|_| JwtError::Malformed)?;
+    if header.crit.is_some() {
+        return Err(JwtError::Critical);
+    }
     let mut fitting = keys.0.iter().filter(|key| key.fits(header.kid.as_deref(), header.alg)).peekable();
     if fitting.peek().is_none() {
         return Err(JwtError::UnknownKey);
@@ -351,6 +357,16 @@ mod tests {
         assert_eq!(check(&lab, none), Err(JwtError::Malformed));
         for garbage in ["", "a.b.c", "....", &"x".repeat(MAX_TOKEN_BYTES + 1)] {
             assert_eq!(check(&lab, garbage), Err(JwtError::Malformed));
+        }
+    }
+
+    #[test]
+    fn a_header_field_that_must_be_understood_is_refused() {
+        let lab = issuer("a");
+        for names in [vec![], vec!["exp".to_owned()], vec!["b64".to_owned()]] {
+            let header = Header { crit: Some(names), ..Header::new(Algorithm::ES256) };
+            let token = encode(&header, &good(), &lab.key).unwrap();
+            assert_eq!(check(&lab, &token), Err(JwtError::Critical));
         }
     }
 

@@ -54,7 +54,8 @@ pub(crate) struct Assembled {
 pub(crate) fn assemble(resources: &[Vec<Resource>], doubts: &[Doubt], settings: &Settings) -> Assembled {
     let mut assembly =
         Assembly { settings, errors: Vec::new(), warnings: Vec::new(), places: HashMap::new() };
-    let objects = assembly.merge(resources);
+    let mut doubts = doubts.to_vec();
+    let objects = assembly.merge(resources, &mut doubts);
     let services: Vec<(&Resource, &resource::Service)> = of_kind(&objects, |kind| match kind {
         Kind::Service(service) => Some(service),
         _ => None,
@@ -85,7 +86,7 @@ pub(crate) fn assemble(resources: &[Vec<Resource>], doubts: &[Doubt], settings: 
         }
     }
     let externals = assembly.externals(&objects);
-    let laws = assembly.laws(&objects, doubts);
+    let laws = assembly.laws(&objects, &doubts);
     let is_known = doubts.iter().all(|doubt| doubt.namespace.is_some());
     let index = Index {
         mesh: settings.mesh.clone(),
@@ -127,7 +128,8 @@ struct Built<'a> {
 
 impl Assembly<'_> {
     // Within one folder a name stands for one object; a later folder replaces what an earlier one says.
-    fn merge<'r>(&mut self, folders: &'r [Vec<Resource>]) -> Vec<&'r Resource> {
+    // A law that is left out for another of its name may forbid what that one allows: it is in doubt.
+    fn merge<'r>(&mut self, folders: &'r [Vec<Resource>], doubts: &mut Vec<Doubt>) -> Vec<&'r Resource> {
         let mut merged: BTreeMap<Key<'r>, &'r Resource> = BTreeMap::new();
         for folder in folders {
             let mut own: BTreeMap<Key<'r>, &'r Resource> = BTreeMap::new();
@@ -142,6 +144,15 @@ impl Assembly<'_> {
                         metadata.key(),
                         first.location
                     ));
+                    if let (Kind::AuthorizationPolicy(law), true) =
+                        (&resource.kind, resource.kind != first.kind)
+                    {
+                        doubts.push(Doubt {
+                            namespace: Some(law.scope.namespace.clone()),
+                            name: Some(metadata.name.clone()),
+                            selector: Some(law.scope.selector.clone()),
+                        });
+                    }
                     continue;
                 }
                 own.insert(key, resource);

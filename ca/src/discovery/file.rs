@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use douane_proto::resource::{Doubt, Kind, Resource, parse_file};
+use douane_proto::resource::{Doubt, Resource, doubts, parse_file};
 
 /// So long a removal must last before it counts.
 pub(crate) const STABLE: Duration = Duration::from_millis(500);
@@ -220,48 +220,6 @@ fn names(resources: &[Resource]) -> BTreeSet<(&str, &str, &str)> {
     resources.iter().map(|one| (name(one), &*one.metadata.namespace, &*one.metadata.name)).collect()
 }
 
-// A broken file is refused whole, so that the sound laws in it are in doubt as well: their scopes are denied, too.
-fn doubts(path: &Arc<Path>, text: &str) -> Vec<Doubt> {
-    if text.trim().is_empty() {
-        // Cut to nothing, perhaps; nobody knows what it said.
-        return vec![Doubt::default()];
-    }
-    let mut doubts = Vec::new();
-    for document in documents(text) {
-        match parse_file(path, &document) {
-            Ok(resources) => doubts.extend(resources.iter().filter_map(scope_of_law)),
-            Err(errors) => doubts.extend(errors.into_iter().filter_map(|error| error.doubt)),
-        }
-    }
-    doubts
-}
-
-fn scope_of_law(resource: &Resource) -> Option<Doubt> {
-    let Kind::AuthorizationPolicy(law) = &resource.kind else { return None };
-    Some(Doubt {
-        namespace: Some(law.scope.namespace.clone()),
-        name: Some(resource.metadata.name.clone()),
-        selector: Some(law.scope.selector.clone()),
-    })
-}
-
-// `---` at the beginning of a line ends a document wherever it stands (YAML 1.2, 9.1.2).
-fn documents(text: &str) -> Vec<String> {
-    let mut documents = vec![String::new()];
-    for line in text.split_inclusive('\n') {
-        let is_marker = line
-            .strip_prefix("---")
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
-        if is_marker {
-            documents.push(String::new());
-        }
-        if let Some(last) = documents.last_mut() {
-            last.push_str(line);
-        }
-    }
-    documents
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -385,10 +343,12 @@ spec: {}
         assert_eq!(names, ["orders", "web"]);
         assert_eq!(seer.text(LAW, 10), Outcome::Objects);
         assert!(seer.file.doubts().is_empty());
-        // An empty file may have been anything.
-        let mut empty = Seer::new(Past::Unknown);
-        empty.text("", 0);
-        assert_eq!(empty.file.doubts(), [Doubt::default()]);
+        // An empty file may have been anything, and one that was cut to its first comment, too.
+        for nothing in ["", " \n", "# The law of the shop.\n", "---\n"] {
+            let mut empty = Seer::new(Past::Unknown);
+            empty.text(nothing, 0);
+            assert_eq!(empty.file.doubts(), [Doubt::default()], "{nothing:?}");
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::discovery::{
 const MAX_READ_BYTES: u64 = 1024 * 1024 + 1;
 /// More files than this in one folder are an error, not a mesh.
 const MAX_FILES: usize = 10_000;
+/// Files are kept on the disk so many at once: each waits for the disk, and nothing new comes into force meanwhile.
+const KEPT_AT_ONCE: usize = 256;
 /// A file that changed within this may change again without another time stamp.
 const STAMP_DOUBT: Duration = Duration::from_millis(100);
 
@@ -120,10 +122,12 @@ impl Folders {
         scan
     }
 
-    /// Keeps on the disk what came into force. Slow, and so apart from [`Self::scan`].
+    /// Keeps on the disk what came into force: some of it, the rest with the next calls. Slow, and so apart from
+    /// [`Self::scan`].
     pub(crate) fn keep(&mut self) {
+        let mut room = KEPT_AT_ONCE;
         for folder in &mut self.folders {
-            folder.keep(&self.kept);
+            room -= folder.keep(&self.kept, room);
         }
     }
 
@@ -190,8 +194,10 @@ impl Folder {
         scan
     }
 
-    fn keep(&mut self, kept: &Kept) {
-        for path in self.unkept.drain(..) {
+    // Says how many, `room` at most.
+    fn keep(&mut self, kept: &Kept, room: usize) -> usize {
+        let some = self.unkept.len().min(room);
+        for path in self.unkept.drain(..some) {
             let done = match self.files.get(&path) {
                 Some(tracked) => kept.keep(&path, tracked.file.past()),
                 None => kept.forget(&path),
@@ -200,6 +206,7 @@ impl Folder {
                 tracing::error!(%error, file = %path.display(), "the last good text of a file cannot be kept");
             }
         }
+        some
     }
 }
 

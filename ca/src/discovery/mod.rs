@@ -148,7 +148,7 @@ impl Discovery {
 
     fn refresh(&mut self, now: Instant) {
         if self.folders.scan(now) == Scan::Same {
-            return;
+            return self.folders.keep();
         }
         let (assembled, report) = read(&self.folders, &self.settings);
         self.index.send_replace(Arc::new(assembled.index));

@@ -177,7 +177,8 @@ impl Stream {
         }
     }
 
-    // The workload must exist and be of the account that the certificate proves; for both failures one answer.
+    // The workload must exist and be of the account that the certificate proves. For both failures one answer, at the
+    // same time: who is not its sidecar does not learn whether it exists.
     async fn wait_for_own(
         &self,
         index: &mut watch::Receiver<Arc<Index>>,
@@ -189,8 +190,9 @@ impl Stream {
             let now = Arc::clone(&index.borrow_and_update());
             if now.law == Law::Known
                 && let Some(own) = now.workloads.get(workload)
+                && own.workload.id == self.id
             {
-                return self.demand_own(own).map(|()| own.clone());
+                return Ok(own.clone());
             }
             if now.law == Law::Unknown && !hinted {
                 tracing::error!(

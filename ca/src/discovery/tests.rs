@@ -248,6 +248,26 @@ fn a_pod_is_governed_by_its_own_namespace_and_the_root_namespace() {
 }
 
 #[test]
+fn two_laws_of_one_name_deny_what_the_second_means_to_govern() {
+    let law = |action: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: twice, namespace: shop}}
+spec: {{action: {action}, selector: {{matchLabels: {{app: orders}}}}, rules: [{{}}]}}\n"
+        )
+    };
+    let pods = pod("orders-1", "orders", "10.77.0.5") + &pod("web-1", "web", "10.77.0.6");
+    let allow = ("twice".to_owned(), Action::Allow);
+    let deny = ("twice".to_owned(), Action::Deny);
+    let differ = mesh(&(pods.clone() + &law("ALLOW") + &law("DENY")));
+    assert_eq!(differ.errors.len(), 1);
+    assert_eq!(laws(&differ, "shop/orders-1"), [allow.clone(), deny]);
+    assert_eq!(laws(&differ, "shop/web-1"), []);
+    // The same text twice, as while a file is being renamed, contradicts nothing.
+    let same = mesh(&(pods + &law("ALLOW") + &law("ALLOW")));
+    assert_eq!(laws(&same, "shop/orders-1"), [allow]);
+}
+
+#[test]
 fn doubt_denies_what_it_names_or_everything() {
     let pods = format!("{}{}", pod("o", "orders", "10.77.0.1"), pod("w", "web", "10.77.0.2"));
     let named = Doubt {

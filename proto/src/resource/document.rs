@@ -10,7 +10,7 @@ use super::{
     metadata::Metadata,
     security::{AuthorizationPolicy, PeerAuthentication},
     service::Service,
-    tree::{self, Node, Part, Value},
+    tree::{self, Node, Part, Value, Work},
     workload::{Deployment, Pod},
 };
 
@@ -85,29 +85,56 @@ impl Kind {
 /// assert!(errors[0].to_string().starts_with("shop.yaml:1: "));
 /// ```
 pub fn parse_file(path: &Path, text: &str) -> Result<Vec<Resource>, Vec<ResourceError>> {
+    let (resources, errors) = read_all(path, text);
+    if errors.is_empty() { Ok(resources) } else { Err(errors) }
+}
+
+/// Whom a file that cannot be read meant to govern. It is refused whole, so that the sound laws in it are in doubt as
+/// well: their scopes are among these.
+#[must_use]
+pub fn doubts(path: &Path, text: &str) -> Vec<Doubt> {
+    let (resources, errors) = read_all(path, text);
+    let sound = resources.iter().filter_map(scope_of_law);
+    sound.chain(errors.into_iter().filter_map(|error| error.doubt)).collect()
+}
+
+// What is sound of a file, and what is wrong with the rest; nothing sound without an error is never the answer.
+fn read_all(path: &Path, text: &str) -> (Vec<Resource>, Vec<ResourceError>) {
     let file = File { path: path.into() };
+    let refused = |error| (Vec::new(), vec![error]);
     if text.len() > MAX_FILE_BYTES {
-        return Err(vec![file.bound(format!("{} bytes are too many", text.len()), text)]);
+        return refused(file.bound(format!("{} bytes are too many", text.len()), text));
     }
     let parts = tree::split(text);
     if parts.len() > MAX_DOCUMENTS {
-        return Err(vec![file.bound(format!("{} documents are too many", parts.len()), text)]);
+        return refused(file.bound(format!("{} documents are too many", parts.len()), text));
     }
-    let mut resources = Vec::new();
-    let mut errors = Vec::new();
+    let (mut resources, mut errors) = (Vec::new(), Vec::new());
+    let mut work = Work::new();
     for part in parts {
-        match file.read(part) {
+        if work.is_done() {
+            // One bomb is enough: what follows it is not read, and may be anything.
+            errors.push(file.unread(part));
+            break;
+        }
+        match file.read(part, &mut work) {
             Ok(found) => resources.extend(found),
             Err(error) => errors.push(*error),
         }
     }
-    if !errors.is_empty() {
-        return Err(errors);
+    if resources.is_empty() && errors.is_empty() {
+        errors.push(file.empty());
     }
-    if resources.is_empty() {
-        return Err(vec![file.empty()]);
-    }
-    Ok(resources)
+    (resources, errors)
+}
+
+fn scope_of_law(resource: &Resource) -> Option<Doubt> {
+    let Kind::AuthorizationPolicy(law) = &resource.kind else { return None };
+    Some(Doubt {
+        namespace: Some(law.scope.namespace.clone()),
+        name: Some(resource.metadata.name.clone()),
+        selector: Some(law.scope.selector.clone()),
+    })
 }
 
 struct File {
@@ -116,15 +143,15 @@ struct File {
 
 impl File {
     // A document without content (before the first `---`, or after the last) is none.
-    fn read(&self, part: Part<'_>) -> Result<Option<Resource>, Box<ResourceError>> {
-        let node = tree::parse(part).map_err(|error| {
+    fn read(&self, part: Part<'_>, work: &mut Work) -> Result<Option<Resource>, Box<ResourceError>> {
+        let node = tree::parse(part, work).map_err(|error| {
             Box::new(ResourceError {
                 location: self.line(error.line),
                 subject: None,
                 what: format!("this is no valid YAML: {}", error.what),
                 mend: "mend the line, or the one above it; the file may be half written".to_owned(),
                 cause: Cause::Syntax,
-                doubt: doubt::of_text(part.text, error.line.saturating_sub(part.before)),
+                doubt: doubt::of_text(part.text, error.line.saturating_sub(part.before), work),
             })
         })?;
         if matches!(node.value, Value::Null) {
@@ -161,6 +188,7 @@ impl File {
         }
     }
 
+    // Cut to nothing, or to its first comment, perhaps; nobody knows what it said.
     fn empty(&self) -> ResourceError {
         ResourceError {
             location: self.line(1),
@@ -168,7 +196,18 @@ impl File {
             what: "the file holds no document".to_owned(),
             mend: "write one, or remove the file to remove its objects".to_owned(),
             cause: Cause::Empty,
-            doubt: None,
+            doubt: Some(Doubt::default()),
+        }
+    }
+
+    fn unread(&self, part: Part<'_>) -> ResourceError {
+        ResourceError {
+            location: self.line(part.before.saturating_add(1)),
+            subject: None,
+            what: "from here on the file is not read: what stands above is too much already".to_owned(),
+            mend: "split the file, and use fewer aliases".to_owned(),
+            cause: Cause::Bound,
+            doubt: Some(Doubt::default()),
         }
     }
 }

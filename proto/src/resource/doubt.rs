@@ -8,7 +8,7 @@ use super::{
     cursor::{Cursor, Manner, bounded},
     error::Doubt,
     security,
-    tree::{self, Node, Part, Value},
+    tree::{self, Node, Part, Value, Work},
 };
 
 /// Kinds that forbid something. A broken `PeerAuthentication` leaves STRICT, which is all that it could demand.
@@ -37,13 +37,16 @@ pub(super) fn of_node(node: &Node) -> Option<Doubt> {
 }
 
 /// The doubt about a document that is no valid YAML from its line `fault` on: what its sound beginning says.
-pub(super) fn of_text(text: &str, fault: u32) -> Option<Doubt> {
+pub(super) fn of_text(text: &str, fault: u32, work: &mut Work) -> Option<Doubt> {
     let sound = usize::try_from(fault).unwrap_or(usize::MAX).saturating_sub(1);
     let lines: Vec<usize> = text.split_inclusive('\n').map(str::len).take(sound).collect();
     let mut length: usize = lines.iter().sum();
     for line in lines.iter().rev().take(MAX_LINES_GIVEN_UP) {
+        if work.is_done() {
+            break;
+        }
         let part = Part { text: text.get(..length).unwrap_or_default(), before: 0 };
-        match tree::parse(part) {
+        match tree::parse(part, work) {
             Ok(node) if matches!(node.value, Value::Map(_)) => {
                 return may_be_law(&node).then(|| doubt(&node, Extent::Beginning));
             }

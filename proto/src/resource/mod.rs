@@ -18,7 +18,7 @@ mod service;
 mod tree;
 mod workload;
 
-pub use document::{Kind, Resource, parse_file};
+pub use document::{Kind, Resource, doubts, parse_file};
 pub use error::{Cause, Doubt, Located, Location, ResourceError};
 pub use external::{EntryPort, ServiceEntry};
 pub use metadata::{Metadata, Owner};

@@ -2,14 +2,14 @@
 //!
 //! Knows no kinds. Bounded against alias bombs and deep nesting; duplicate keys are an error.
 
-use std::fmt;
+use std::{cell::Cell, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Spanned, budget, options};
 
 /// Kubernetes' deepest objects nest about 15 levels.
 const MAX_DEPTH: usize = 40;
-/// A file of 1 MiB has fewer; an alias bomb has more.
+/// A file of 1 MiB has fewer; an alias bomb has more. All readings of one file share them.
 const MAX_NODES: usize = 200_000;
 /// Anchors are rare in manifests, bombs need many aliases.
 const MAX_ALIASES: usize = 1_000;
@@ -57,6 +57,29 @@ pub(super) struct SyntaxError {
     /// Counted from 1 in the file.
     pub(super) line: u32,
     pub(super) what: String,
+}
+
+/// How many nodes may still be read of one file, aliases counted as often as they stand for something.
+#[derive(Debug)]
+pub(super) struct Work {
+    left: usize,
+}
+
+thread_local! {
+    // Nodes visited by the reading that runs; serde has no other way out of a reading that fails.
+    static VISITED: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Work {
+    /// For one file.
+    pub(super) fn new() -> Self {
+        Self { left: MAX_NODES }
+    }
+
+    /// Is nothing left? Then what follows is not read at all.
+    pub(super) fn is_done(&self) -> bool {
+        self.left == 0
+    }
 }
 
 impl Value {
@@ -121,13 +144,21 @@ fn is_mark(line: &str) -> bool {
 }
 
 /// Reads one document; a document without content is [`Value::Null`].
-pub(super) fn parse(part: Part<'_>) -> Result<Node, SyntaxError> {
+pub(super) fn parse(part: Part<'_>, work: &mut Work) -> Result<Node, SyntaxError> {
     let options = options! {
-        budget: budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_aliases: MAX_ALIASES },
+        budget: budget! { max_depth: MAX_DEPTH, max_nodes: work.left, max_aliases: MAX_ALIASES },
         with_snippet: false,
         strict_booleans: true,
     };
-    let mut node: Node = serde_saphyr::from_str_with_options(part.text, options).map_err(|error| {
+    VISITED.set(0);
+    let read: Result<Node, _> = serde_saphyr::from_str_with_options(part.text, options);
+    // Nodes that the library counted and we never saw are few: it stops at the first one too many.
+    let margin = work.left / 100;
+    work.left = work.left.saturating_sub(VISITED.get());
+    if read.is_err() && work.left <= margin {
+        work.left = 0;
+    }
+    let mut node = read.map_err(|error| {
         let line = error.location().map_or(1, |location| narrow(location.line()));
         SyntaxError { line: part.before.saturating_add(line), what: bounded(&error.to_string()) }
     })?;
@@ -148,6 +179,7 @@ fn bounded(message: &str) -> String {
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        VISITED.set(VISITED.get() + 1);
         let spanned = Spanned::<Value>::deserialize(deserializer)?;
         Ok(Self { line: narrow(spanned.referenced.line()), value: spanned.value })
     }

@@ -49,7 +49,7 @@ fn a_file_without_a_document_is_empty() {
     for text in ["", "\n \n", "# nothing\n", "---\n", "---\n# x\n---\n", "\u{feff}", "null\n"] {
         let error = only_error(text);
         assert_eq!(error.cause, Cause::Empty, "{text:?}: {error}");
-        assert!(error.doubt.is_none());
+        assert_eq!(error.doubt, Some(Doubt::default()), "nobody knows what it said");
     }
 }
 
@@ -131,6 +131,21 @@ fn bombs_and_floods_are_refused() {
     }
     let law = format!("kind: AuthorizationPolicy\nx: {}\n", "x".repeat(2 * 1024 * 1024));
     assert_eq!(only_error(&law).doubt, Some(Doubt::default()), "a law too long to be read is in doubt");
+}
+
+#[test]
+fn many_bombs_cost_no_more_than_one() {
+    let mut bomb = "kind: AuthorizationPolicy\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let below = format!("*a{}", level - 1);
+        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", [below.as_str(); 10].join(", ")));
+    }
+    let text = format!("---\n{bomb}").repeat(500);
+    let errors = read(&text).unwrap_err();
+    assert!(errors.len() < 20, "the rest is not read: {}", errors.len());
+    assert_eq!(errors.last().unwrap().cause, Cause::Bound);
+    let in_doubt = doubts(Path::new("bombs.yaml"), &text);
+    assert!(in_doubt.contains(&Doubt::default()), "and may have been any law");
 }
 
 #[test]
