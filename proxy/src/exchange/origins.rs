@@ -40,6 +40,15 @@ pub struct Origins {
     multiplexed: RefCell<HashMap<SocketAddr, Multiplexed>>,
 }
 
+/// A request without an answer.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// Why.
+    pub refusal: Refusal,
+    /// The request, where nothing of it was sent: another server may have it.
+    pub unsent: Option<Box<Request<Body>>>,
+}
+
 #[derive(Debug)]
 struct Kept {
     send: http1::SendRequest<Body>,
@@ -73,21 +82,26 @@ impl Origins {
     /// Sends a request whose target is in absolute form, as the server wants to hear it.
     ///
     /// # Errors
-    /// [`Refusal::ConnectFailed`], [`Refusal::UpstreamFailed`].
+    /// [`Unanswered`]: [`Refusal::ConnectFailed`], [`Refusal::UpstreamFailed`].
     pub async fn send(
         &self,
         to: SocketAddr,
         speech: Speech,
         mut request: Request<Body>,
-    ) -> Result<Response<Body>, Refusal> {
-        let failed =
-            |error: &hyper::Error| Refusal::UpstreamFailed { address: to, reason: error_text(error) };
+    ) -> Result<Response<Body>, Unanswered> {
+        let failed = |error: &hyper::Error| Unanswered {
+            refusal: Refusal::UpstreamFailed { address: to, reason: error_text(error) },
+            unsent: None,
+        };
         *request.version_mut() = match speech {
             Speech::Http10 => Version::HTTP_10,
             Speech::Http11 => Version::HTTP_11,
             Speech::Http2 => {
                 *request.version_mut() = Version::HTTP_2;
-                let mut send = self.multiplexed(to).await?;
+                let mut send = match self.multiplexed(to).await {
+                    Ok(send) => send,
+                    Err(refusal) => return Err(Unanswered { refusal, unsent: Some(Box::new(request)) }),
+                };
                 let answer = send.send_request(request).await;
                 return answer.map(|answer| answer.map(Body::from)).map_err(|error| failed(&error));
             }
@@ -106,7 +120,10 @@ impl Origins {
                 },
             }
         }
-        let mut send = self.open(to).await?;
+        let mut send = match self.open(to).await {
+            Ok(send) => send,
+            Err(refusal) => return Err(Unanswered { refusal, unsent: Some(Box::new(request)) }),
+        };
         let answer = send.send_request(request).await.map_err(|error| failed(&error))?;
         self.keep(to, send);
         Ok(answer.map(Body::from))

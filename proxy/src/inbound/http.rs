@@ -116,7 +116,7 @@ impl Receiver {
         speech: Speech,
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
-        self.origins.send(to, speech, request).await
+        self.origins.send(to, speech, request).await.map_err(|unanswered| unanswered.refusal)
     }
 
     // What a policy may see of the request: exactly what will be sent on.

@@ -16,12 +16,13 @@ use crate::{
         },
         headwatch::Verdict,
         ledger::SharedAccess,
+        origins::Unanswered,
         pump,
         request::{assemble, with_body},
     },
     outbound::{
         resolve::{Candidate, Reach},
-        sender::Sender,
+        sender::{MAX_TRIES, Sender},
     },
     refusal::{BadRequest, Refusal},
     telemetry::access::Direction,
@@ -153,15 +154,25 @@ impl Sender {
         &self,
         addresses: &[SocketAddr],
         speech: Speech,
-        request: Request<Body>,
+        mut request: Request<Body>,
         access: &SharedAccess,
     ) -> Result<Response<Body>, Refusal> {
-        let Some((address, in_flight)) = self.balancer.pick(addresses, &[]) else {
-            return Err(Refusal::Draining);
-        };
-        access.borrow_mut().record.peer_address = Some(address);
-        let answer = self.origins.send(address, speech, request).await?;
-        Ok(answer.map(|body| body.keeping(in_flight)))
+        let mut tried = Vec::new();
+        let mut last = Refusal::Draining;
+        while let Some((address, in_flight)) = self.balancer.pick(addresses, &tried) {
+            access.borrow_mut().record.peer_address = Some(address);
+            match self.origins.send(address, speech, request).await {
+                Ok(answer) => return Ok(answer.map(|body| body.keeping(in_flight))),
+                Err(Unanswered { refusal, unsent: Some(unsent) })
+                    if refusal.another_may_answer() && tried.len() + 1 < MAX_TRIES =>
+                {
+                    tried.push(address);
+                    (request, last) = (*unsent, refusal);
+                }
+                Err(unanswered) => return Err(unanswered.refusal),
+            }
+        }
+        Err(last)
     }
 }
 

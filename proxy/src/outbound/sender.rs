@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Endpoints tried for one request or stream.
-const MAX_TRIES: usize = 3;
+pub(super) const MAX_TRIES: usize = 3;
 /// RFC 1035 2.3.4: nothing has a longer name, and what is asked is remembered.
 const MAX_HOST: usize = 253;
 /// Name resolution for entries without addresses.

@@ -1,7 +1,7 @@
 //! Requests and their answers.
 
 use bytes::Bytes;
-use douane_proto::mesh::Protocol;
+use douane_proto::mesh::{Port, Protocol};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Frame;
@@ -105,6 +105,32 @@ fn an_http10_client_never_hears_chunks() {
 
         assert!(told.ends_with("\r\n\r\nHTTP/1.0"), "{told}");
         assert!(!told.to_lowercase().contains("chunked"), "{told}");
+    });
+}
+
+#[test]
+fn another_endpoint_answers_where_one_cannot_be_reached_also_without_sidecars() {
+    run(async {
+        let shop = mirrored().await;
+        let listener = tokio::net::TcpListener::bind("127.0.3.1:0").await.unwrap();
+        let alive = listener.local_addr().unwrap();
+        tokio::task::spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::task::spawn_local(http1(stream, mirror));
+            }
+        });
+        // Nobody listens on the second.
+        let endpoints = [alive, ([127, 0, 3, 2], alive.port()).into()];
+        let port = Port { number: 80, protocol: Protocol::Http1, name: String::new() };
+        shop.web.learns_plain_service([10, 96, 0, 8].into(), port, &endpoints);
+
+        for _ in 0..10 {
+            let mut client = client1(shop.web.connect("10.96.0.8:80".parse().unwrap()).await).await;
+            let post = Request::post("/").header("host", "plain").body(full("word")).unwrap();
+            let answer = client.send_request(post).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK);
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "word");
+        }
     });
 }
 

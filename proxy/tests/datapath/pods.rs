@@ -83,7 +83,6 @@ pub(crate) struct Pod {
     pub(crate) outbound: Rc<Outbound>,
     pub(crate) identity: watch::Sender<Arc<Identity>>,
     pub(crate) law: watch::Sender<Arc<PolicySet>>,
-    #[expect(dead_code, reason = "the channel stays open while the pod lives")]
     snapshot: watch::Sender<Arc<Snapshot>>,
     pub(crate) telemetry: Rc<Telemetry>,
     pub(crate) shutdown: Shutdown,
@@ -165,6 +164,32 @@ impl Pod {
     /// A new law, as discovery publishes it.
     pub(crate) fn rule(&self, policies: Vec<wire::Policy>) {
         self.law.send_replace(Arc::new(compile(policies)));
+    }
+
+    /// A service of pods without sidecars at an address of its own, as discovery answers.
+    pub(crate) fn learns_plain_service(&self, at: IpAddr, port: Port, endpoints: &[SocketAddr]) {
+        let service = Service {
+            namespace: "shop".to_owned(),
+            name: "plain".to_owned(),
+            hosts: Vec::new(),
+            addresses: vec![at],
+            endpoints: endpoints
+                .iter()
+                .map(|endpoint| Endpoint {
+                    workload: Arc::new(Workload {
+                        dialect: Dialect::Plain,
+                        ..workload("plain", endpoint.ip(), Vec::new())
+                    }),
+                    targets: BTreeMap::from([(port.number, endpoint.port())]),
+                })
+                .collect(),
+            ports: vec![port],
+        };
+        self.snapshot.send_modify(|snapshot| {
+            let mut next = (**snapshot).clone();
+            next.answers.insert(Question::Address(at), Found::Service(Arc::new(service)));
+            *snapshot = Arc::new(next);
+        });
     }
 
     /// What this pod's metrics say.
