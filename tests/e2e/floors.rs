@@ -269,7 +269,10 @@ impl File {
 fn flatten(text: &str, base: &str) -> Vec<String> {
     let join = |path: &str| {
         let path = path.trim_matches(':');
-        if base.is_empty() { path.to_owned() } else { format!("{base}::{path}") }
+        match (base, path) {
+            ("", only) | (only, "") => only.to_owned(),
+            (base, path) => format!("{base}::{path}"),
+        }
     };
     let end = text.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(text.len());
     let (path, rest) = text.split_at(end);
@@ -340,4 +343,8 @@ fn groups_of_imports_are_flattened() {
         ["proto::snapshot::Found", "proto::snapshot::Question"]
     );
     assert_eq!(flatten("tls::Mtls) -> ", ""), ["tls::Mtls"]);
+    assert_eq!(
+        flatten("{explain, set::PolicySet};", "policy"),
+        ["policy::explain", "policy::set::PolicySet"]
+    );
 }

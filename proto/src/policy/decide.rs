@@ -1,8 +1,11 @@
 //! The one decision: may this request or stream pass? Pure: policies and facts in, a decision out.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
-use super::{explain, set::PolicySet};
+use super::{
+    explain::{self, Denial},
+    set::PolicySet,
+};
 use crate::facts::Facts;
 
 /// May it pass?
@@ -22,23 +25,6 @@ pub struct Permit {
     /// the workload.
     pub by: Option<Arc<str>>,
     _made_by_decision: (),
-}
-
-/// Why something was denied, in the operator's words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denial {
-    /// `namespace/name` of the policy that denied it, or of the nearest ALLOW policy that did not match.
-    pub policy: Option<String>,
-    /// Which of its rules, counted from 1.
-    pub rule: Option<usize>,
-    /// The first field that did not match (or, of a DENY rule, that it matched), for a human; names policy and rule.
-    pub reason: String,
-}
-
-impl fmt::Display for Denial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
-    }
 }
 
 /// Decides on `facts` by `policies`: DENY before ALLOW, and what no ALLOW policy allows is denied once one selects the

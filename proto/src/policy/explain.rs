@@ -2,9 +2,10 @@
 //!
 //! Runs only after a decision, with the same clauses that decided. Header values are never repeated: they may be secret.
 
+use std::fmt;
+
 use super::{
     clause::{Attribute, Clause, Effect, Values},
-    decide::Denial,
     rule::{Compiled, Rule},
     set::PolicySet,
 };
@@ -14,6 +15,23 @@ use crate::facts::Facts;
 const NAMED_VALUES: usize = 4;
 /// Longer texts of a request are cut.
 const MAX_CHARS: usize = 120;
+
+/// Why something was denied, in the operator's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// `namespace/name` of the policy that denied it, or of the nearest ALLOW policy that did not match.
+    pub policy: Option<String>,
+    /// Which of its rules, counted from 1.
+    pub rule: Option<usize>,
+    /// The first field that did not match (or, of a DENY rule, that it matched), for a human; names policy and rule.
+    pub reason: String,
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
 
 /// A DENY rule matched: which, and by what.
 pub(super) fn denied_by(policy: &Compiled, index: usize, rule: &Rule, facts: &Facts) -> Denial {

@@ -11,7 +11,6 @@ mod clause;
 mod compile;
 mod decide;
 mod explain;
-
 mod flaw;
 mod pattern;
 mod rule;
@@ -20,7 +19,8 @@ mod set;
 mod template;
 mod value;
 
-pub use decide::{Decision, Denial, Permit, decide};
+pub use decide::{Decision, Permit, decide};
+pub use explain::Denial;
 pub use flaw::{PolicyFlaw, Step};
 pub use scope::Scope;
 pub use set::{Policy, PolicyError, PolicySet};

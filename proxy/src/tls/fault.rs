@@ -9,6 +9,9 @@ use douane_proto::{
 };
 use rustls::{CertificateError, OtherError};
 
+/// Intermediates read of a peer's chain. Ours has one; cross-signing may add another.
+pub(super) const MAX_INTERMEDIATES: usize = 4;
+
 /// Why no session was established.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -56,7 +59,7 @@ pub enum PeerFault {
     #[error("the trust bundle of {0} is empty, nobody is trusted")]
     NobodyTrusted(TrustDomain),
     /// More intermediates than any chain of ours has.
-    #[error("it presented {0} intermediates, at most {max} are read", max = crate::tls::verify::MAX_INTERMEDIATES)]
+    #[error("it presented {0} intermediates, at most {max} are read", max = MAX_INTERMEDIATES)]
     TooManyIntermediates(usize),
     /// The path to a root of the bundle does not validate at this time.
     #[error("{0}")]

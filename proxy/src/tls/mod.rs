@@ -1,7 +1,8 @@
 //! Mutual TLS 1.3 with SPIFFE identities, from the live `Identity`, read at each handshake.
 //!
 //! Knows neither where an identity comes from (`identity`) nor what a verified peer may do (`authz`).
-//! - [`fault`]: why there is no session; `verify`: the one check of a peer; `settings`: how TLS is spoken
+//! - [`fault`]: why there is no session; `verify`: the one check of a peer; `settings`: how TLS is spoken, with the ciphers of
+//!   `provider`
 //! - `handshake`, `wire`, `cork`, `stream`: from a socket to a stream whose writes leave together
 //! - [`channel`]: the road to the control plane, server-authenticated or mutual
 
@@ -9,6 +10,7 @@ pub mod channel;
 mod cork;
 pub mod fault;
 mod handshake;
+mod provider;
 mod settings;
 mod stream;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //!
 //! A resumed session would skip the verifier, so there is no session store, no ticket and no client cache at all.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use douane_proto::{
     id::WorkloadId,
@@ -12,7 +12,7 @@ use douane_proto::{
 use rustls::{
     ClientConfig, ServerConfig,
     client::Resumption,
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     server::NoServerSessionStorage,
     sign::{CertifiedKey, SingleCertAndKey},
@@ -21,6 +21,7 @@ use rustls::{
 
 use super::{
     fault::TlsError,
+    provider::provider,
     verify::{Anchors, AnyWorkload, OneWorkload},
 };
 
@@ -81,28 +82,6 @@ pub(super) fn dialect(alpn: Option<&[u8]>) -> Result<&'static [u8], TlsError> {
         Some(ALPN_DOUANE1) => Ok(ALPN_DOUANE1),
         _ => Err(TlsError::Alpn),
     }
-}
-
-/// The one provider of cryptography.
-pub(super) fn provider() -> &'static Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-        Arc::new(CryptoProvider {
-            cipher_suites: vec![
-                // The cheapest on any processor with AES instructions; all three are sound.
-                aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
-                aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
-                aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-            ],
-            kx_groups: vec![
-                aws_lc_rs::kx_group::X25519MLKEM768,
-                aws_lc_rs::kx_group::X25519,
-                aws_lc_rs::kx_group::SECP256R1,
-                aws_lc_rs::kx_group::SECP384R1,
-            ],
-            ..aws_lc_rs::default_provider()
-        })
-    });
-    &PROVIDER
 }
 
 fn client(

@@ -22,12 +22,9 @@ use rustls::{
 };
 
 use super::{
-    fault::{PeerFault, TlsError},
-    settings::provider,
+    fault::{MAX_INTERMEDIATES, PeerFault, TlsError},
+    provider::provider,
 };
-
-/// Intermediates read of a peer's chain. Ours has one; cross-signing may add another.
-pub(super) const MAX_INTERMEDIATES: usize = 4;
 
 /// The roots that a peer's path must end in.
 #[derive(Debug)]
