@@ -45,6 +45,8 @@ struct Folder {
     unkept: Vec<PathBuf>,
     /// Was it listed before? What comes later was not there.
     listed: bool,
+    /// Device and inode of the folder when files were last seen in it.
+    place: Option<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -94,6 +96,7 @@ impl Folders {
                 error: None,
                 unkept: Vec::new(),
                 listed: false,
+                place: None,
             });
         }
         for (path, past) in kept.load() {
@@ -159,10 +162,10 @@ impl Folders {
 
 impl Folder {
     fn scan(&mut self, now: Instant) -> Scan {
-        let found = match list(&self.path) {
+        let found = match self.list() {
             Ok(found) => found,
             Err(error) => {
-                // A folder that is gone (a volume not mounted) removes nothing.
+                // A folder that is gone removes nothing.
                 let error = Some(format!("{}: {error}", self.path.display()));
                 let changed = self.error != error;
                 self.error = error;
@@ -192,6 +195,22 @@ impl Folder {
             self.unkept.push(path);
         }
         scan
+    }
+
+    // Where a volume is not mounted, its mount point is there and empty: that removes nothing either. A file that is taken
+    // out of the folder that we know is another matter.
+    fn list(&mut self) -> Result<Vec<PathBuf>, String> {
+        let metadata = fs::metadata(&self.path).map_err(|error| error.to_string())?;
+        let place = Some((metadata.dev(), metadata.ino()));
+        let found = list(&self.path)?;
+        if !found.is_empty() {
+            self.place = place;
+        } else if !self.files.is_empty() && self.place != place {
+            return Err("it is empty, and not the folder whose files were read last (is a volume not mounted?); what was \
+                 good last stays. To remove all of it, put any resource file into the folder"
+                .to_owned());
+        }
+        Ok(found)
     }
 
     // Says how many, `room` at most.

@@ -240,6 +240,39 @@ async fn only_a_lasting_removal_removes() {
 }
 
 #[tokio::test]
+async fn an_empty_folder_in_the_place_of_one_with_files_removes_nothing() {
+    let ground = ground();
+    let plane = ground.start().await;
+    let orders = watch(&ground, &plane, "orders").await;
+    assert_eq!(orders.policies(), ["shop/orders"]);
+    // As when a volume is unmounted: the mount point stays.
+    let away = ground.home.path().join("away");
+    fs::rename(ground.mesh(), &away).unwrap();
+    fs::create_dir(ground.mesh()).unwrap();
+    let said =
+        async |plane: &Plane| plane.page("/status").await.contains("a volume not mounted").then_some(());
+    eventually("the empty folder is an error", async || said(&plane).await).await;
+    plane.stop().await;
+
+    // Nor does a restart meanwhile.
+    let plane = ground.start().await;
+    eventually("it is an error again", async || said(&plane).await).await;
+    let orders = watch(&ground, &plane, "orders").await;
+    assert_eq!(orders.policies(), ["shop/orders"]);
+
+    // In the folder that is known, the last file may be removed like any other.
+    fs::remove_dir(ground.mesh()).unwrap();
+    fs::rename(&away, ground.mesh()).unwrap();
+    eventually("all is well", async || plane.page("/status").await.contains("\"errors\":[]").then_some(()))
+        .await;
+    fs::remove_file(ground.mesh().join("law.yaml")).unwrap();
+    fs::remove_file(ground.mesh().join("pods.yaml")).unwrap();
+    eventually("all is gone", async || plane.page("/status").await.contains("\"objects\":0").then_some(()))
+        .await;
+    plane.stop().await;
+}
+
+#[tokio::test]
 async fn the_last_good_law_survives_a_restart_with_a_broken_file() {
     let ground = ground();
     let plane = ground.start().await;
