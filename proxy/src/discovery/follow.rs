@@ -29,8 +29,11 @@ const RETRY: Backoff = Backoff { base: Duration::from_millis(200), cap: Duration
 const GOOD_LIFE: Duration = Duration::from_secs(30);
 /// From the hello to the first full set.
 const FIRST_LIMIT: Duration = Duration::from_secs(10);
-/// Messages on their way up; more wait in our own queue, which the number of questions bounds.
+/// Messages on their way up; more wait in our own queue.
 const OUTGOING: usize = 64;
+/// Messages in our own queue: every question that may be watched, and as many others. What does not fit is not said: a
+/// question is asked again when it is still wanted, and a report is as good as the next one.
+const MOST_WAITING: usize = 20_000;
 /// A full set of a pod that talks to thousands of workloads; more is refused unread.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 /// How often we look for what may be forgotten.
@@ -55,6 +58,18 @@ pub struct Follower {
 struct Published {
     snapshot: watch::Sender<Arc<Snapshot>>,
     policies: watch::Sender<Arc<PolicySet>>,
+}
+
+// What waits to be said to a control plane that reads slowly: it lets us ask 50 times a second, and an application may
+// want far more.
+#[derive(Debug, Default)]
+struct Waiting(VecDeque<wire::WatchRequest>);
+
+impl Waiting {
+    fn extend(&mut self, messages: impl IntoIterator<Item = wire::WatchRequest>) {
+        let room = MOST_WAITING.saturating_sub(self.0.len());
+        self.0.extend(messages.into_iter().take(room));
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +154,8 @@ impl Follower {
         let mut synced = false;
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut outgoing: VecDeque<_> = questions.watched.borrow_mut().all().iter().map(ask).collect();
+        let mut outgoing = Waiting::default();
+        outgoing.extend(questions.watched.borrow_mut().all().iter().map(ask));
         loop {
             tokio::select! {
                 delta = down.message() => {
@@ -147,9 +163,9 @@ impl Follower {
                     synced = true;
                     outgoing.extend(self.report());
                 }
-                room = up.reserve(), if !outgoing.is_empty() => {
+                room = up.reserve(), if !outgoing.0.is_empty() => {
                     let room = room.map_err(|_| FollowError::Ended)?;
-                    if let Some(message) = outgoing.pop_front() {
+                    if let Some(message) = outgoing.0.pop_front() {
                         room.send(message);
                     }
                 }
@@ -390,6 +406,15 @@ mod tests {
         let began = Instant::now();
         assert_eq!(mesh.find(address()).await, None);
         assert_eq!(began.elapsed(), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn what_waits_to_be_said_is_bounded() {
+        let mut waiting = Waiting::default();
+        for _ in 0..3 {
+            waiting.extend((0..MOST_WAITING).map(|_| ask(&address())));
+        }
+        assert_eq!(waiting.0.len(), MOST_WAITING);
     }
 
     #[tokio::test]
