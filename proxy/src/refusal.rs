@@ -283,7 +283,7 @@ impl Refusal {
     /// Does another endpoint of the same service deserve a try? Only where nothing was sent.
     #[must_use]
     pub fn another_may_answer(&self) -> bool {
-        matches!(self, Self::ConnectFailed { .. })
+        matches!(self, Self::ConnectFailed { .. } | Self::HandshakeTimeout)
     }
 }
 

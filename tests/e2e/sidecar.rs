@@ -17,7 +17,7 @@ use douane_proto::id::TrustDomain;
 use douane_proxy::{
     admin::client,
     app::{self, App},
-    config::{Config, ControlPlaneAddress, Drain, Ports, Telemetry},
+    config::{Config, ControlPlaneAddress, Drain, Limits, Ports, Telemetry},
     shutdown::Stop,
 };
 use serde_json::Value;
@@ -139,6 +139,7 @@ fn sidecar(folder: &Folder, control_plane: SocketAddr, bundle: &Path) -> App {
         run_dir: folder.path("run"),
         ports: Ports { outbound: 0, inbound: 0, health: 0 },
         telemetry: Telemetry { log: "off".to_owned(), ..Telemetry::default() },
+        limits: Limits::default(),
         drain: Drain::default(),
     })
     .unwrap()

@@ -7,17 +7,22 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
-use crate::{admin::socket, config::Config, net::socket::Sockets};
+use crate::{
+    admin::socket,
+    config::Config,
+    net::socket::{BACKLOG, Sockets},
+};
 
 /// Bound sockets.
 #[derive(Debug)]
 pub(super) struct Listeners {
     /// One for each address family.
     pub(super) outbound: Vec<TcpListener>,
-    /// For both families.
-    pub(super) inbound: TcpListener,
+    /// For both families. Bound only: until there is a law to judge them by, peers shall be refused at once and try
+    /// another endpoint, not wait for a handshake.
+    pub(super) inbound: TcpSocket,
     /// For both families.
     pub(super) health: TcpListener,
     pub(super) admin: UnixListener,
@@ -43,7 +48,7 @@ impl Listeners {
         Ok(Self {
             outbound: loopback(sockets, config.ports.outbound)?,
             inbound: wildcard(sockets, config.ports.inbound)?,
-            health: wildcard(sockets, config.ports.health)?,
+            health: wildcard(sockets, config.ports.health)?.listen(BACKLOG).context("listen for probes")?,
             admin,
         })
     }
@@ -66,10 +71,12 @@ fn loopback(sockets: Sockets, port: u16) -> anyhow::Result<Vec<TcpListener>> {
     }
 }
 
-fn wildcard(sockets: Sockets, port: u16) -> anyhow::Result<TcpListener> {
-    match sockets.listen((Ipv6Addr::UNSPECIFIED, port).into()) {
-        Err(error) if is_without_ipv6(&error) => listen(sockets, Ipv4Addr::UNSPECIFIED.into(), port),
-        bound => bound.with_context(|| format!("listen on [::]:{port}")),
+fn wildcard(sockets: Sockets, port: u16) -> anyhow::Result<TcpSocket> {
+    match sockets.bind((Ipv6Addr::UNSPECIFIED, port).into()) {
+        Err(error) if is_without_ipv6(&error) => {
+            sockets.bind((Ipv4Addr::UNSPECIFIED, port).into()).with_context(|| format!("bind 0.0.0.0:{port}"))
+        }
+        bound => bound.with_context(|| format!("bind [::]:{port}")),
     }
 }
 

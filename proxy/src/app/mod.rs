@@ -40,7 +40,7 @@ use crate::{
         issuer::Issuer,
         renew::{self, Outcome},
     },
-    net::socket::Sockets,
+    net::socket::{BACKLOG, Sockets},
     shutdown::{Drained, Stop},
     telemetry::metrics::Renewal,
     tls::{
@@ -150,7 +150,9 @@ impl App {
         namer.name_service(&mesh.snapshot().own.service_name);
         critical
             .spawn_local(named("telling of the live values", voice::tell(namer, mtls.clone(), mesh.clone())));
-        let sides = traffic::Sides::new(&mtls, &mesh, voice.ledger(config.telemetry.trace_ratio), sockets);
+        let ledger = voice.ledger(config.telemetry.trace_ratio);
+        let sides = traffic::Sides::new(&mtls, &mesh, ledger, sockets, config.limits);
+        let inbound = inbound.listen(BACKLOG).context("listen for peers")?;
         let shutdowns = sides.start(&mut critical, outbound, inbound);
 
         readiness.set(Phase::Ready);

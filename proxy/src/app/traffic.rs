@@ -6,6 +6,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 
 use super::{Critical, named};
 use crate::{
+    config::Limits,
     discovery::Mesh,
     exchange::ledger::Ledger,
     inbound::Inbound,
@@ -35,13 +36,20 @@ pub(super) struct Shutdowns {
 }
 
 impl Sides {
-    pub(super) fn new(mtls: &Mtls, mesh: &Mesh, ledger: Ledger, sockets: Sockets) -> Self {
+    pub(super) fn new(mtls: &Mtls, mesh: &Mesh, ledger: Ledger, sockets: Sockets, limits: Limits) -> Self {
         let shutdowns = Shutdowns::default();
         let (to_inbound, hairpins) = hairpin::channel();
-        let inbound =
-            Inbound::new(mesh.clone(), mtls.clone(), ledger.clone(), sockets, shutdowns.inbound.clone());
+        let inbound = Inbound::new(
+            mesh.clone(),
+            mtls.clone(),
+            ledger.clone(),
+            sockets,
+            shutdowns.inbound.clone(),
+            limits,
+        );
         let shutdown = shutdowns.outbound.clone();
-        let outbound = Outbound::new(mesh.clone(), mtls.clone(), ledger, sockets, shutdown, to_inbound);
+        let outbound =
+            Outbound::new(mesh.clone(), mtls.clone(), ledger, sockets, shutdown, to_inbound, limits);
         Self { inbound: Rc::new(inbound), outbound: Rc::new(outbound), hairpins, shutdowns }
     }
 

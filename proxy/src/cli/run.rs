@@ -7,7 +7,7 @@ use douane_proto::id::TrustDomain;
 
 use crate::{
     app::{self, App},
-    config::{Config, ControlPlaneAddress, Drain, Ports, Telemetry},
+    config::{Config, ControlPlaneAddress, Drain, Limits, Ports, Telemetry},
     redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
 };
 
@@ -64,12 +64,47 @@ pub(super) struct Run {
     /// Directory of the admin socket; it is made.
     #[arg(long, env = "DOUANE_RUN_DIR", default_value = RUN_DIR)]
     run_dir: PathBuf,
+    #[command(flatten)]
+    bounds: Bounds,
     /// On SIGTERM, go on serving for this long after readiness ended, so that peers learn of it first.
     #[arg(long, env = "DOUANE_DRAIN_DELAY", default_value = "0s", value_parser = humantime::parse_duration)]
     drain_delay: Duration,
     /// On SIGTERM, drop what still runs after this.
     #[arg(long, env = "DOUANE_DRAIN_LIMIT", default_value = "30s", value_parser = humantime::parse_duration)]
     drain_limit: Duration,
+}
+
+/// The flags of [`Limits`], where its defaults are.
+#[derive(Debug, clap::Args)]
+struct Bounds {
+    /// Connections that each side holds; one more is reset at once. [default: 10000]
+    #[arg(long, env = "DOUANE_MAX_CONNECTIONS")]
+    max_connections: Option<usize>,
+    /// A TLS handshake must end in this time. [default: 5s]
+    #[arg(long, env = "DOUANE_HANDSHAKE_TIMEOUT", value_parser = humantime::parse_duration)]
+    handshake_timeout: Option<Duration>,
+    /// A request's head must be whole this long after its first byte. [default: 5s]
+    #[arg(long, env = "DOUANE_HEAD_TIMEOUT", value_parser = humantime::parse_duration)]
+    head_timeout: Option<Duration>,
+    /// An opaque stream, or a connection between two requests, may rest this long. [default: 1h]
+    #[arg(long, env = "DOUANE_IDLE_TIMEOUT", value_parser = humantime::parse_duration)]
+    idle_timeout: Option<Duration>,
+    /// A request or stream in flight lives at most this long. [default: 24h]
+    #[arg(long, env = "DOUANE_MAX_STREAM_AGE", value_parser = humantime::parse_duration)]
+    max_stream_age: Option<Duration>,
+}
+
+impl Bounds {
+    fn limits(&self) -> Limits {
+        let usual = Limits::default();
+        Limits {
+            connections: self.max_connections.unwrap_or(usual.connections),
+            handshake: self.handshake_timeout.unwrap_or(usual.handshake),
+            head: self.head_timeout.unwrap_or(usual.head),
+            idle: self.idle_timeout.unwrap_or(usual.idle),
+            stream_age: self.max_stream_age.unwrap_or(usual.stream_age),
+        }
+    }
 }
 
 impl Run {
@@ -106,6 +141,7 @@ impl Run {
                 environment: self.environment,
                 resource_attributes: self.resource_attributes,
             },
+            limits: self.bounds.limits(),
             drain: Drain { delay: self.drain_delay, limit: self.drain_limit },
         })
     }

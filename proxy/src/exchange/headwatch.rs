@@ -11,7 +11,6 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -20,10 +19,8 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use crate::exchange::limits::{MAX_HEAD, REST};
+use crate::{config::Limits, exchange::limits::MAX_HEAD};
 
-/// A head must be whole this long after its first byte.
-const HEAD: Duration = Duration::from_secs(5);
 // One more than the server permits, so that the server's own answer to too many comes first.
 const MAX_HEADERS: usize = 128;
 // A chunk's size line, extensions included.
@@ -42,6 +39,7 @@ pub enum Verdict {
 #[derive(Debug, Clone)]
 pub struct Watch {
     verdict: Rc<Cell<Verdict>>,
+    late: Rc<Cell<bool>>,
     answering: Rc<()>,
 }
 
@@ -55,6 +53,7 @@ pub struct HeadWatch<T> {
     io: T,
     follower: Follower,
     watch: Watch,
+    limits: Limits,
     deadline: Pin<Box<Sleep>>,
     in_head: bool,
 }
@@ -91,6 +90,12 @@ impl Watch {
         self.verdict.get()
     }
 
+    /// Did the connection end because a request's head did not arrive in time?
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.late.get()
+    }
+
     /// A request is being answered until this is dropped.
     #[must_use]
     pub fn answering(&self) -> Answering {
@@ -100,11 +105,15 @@ impl Watch {
 
 impl<T> HeadWatch<T> {
     /// Watches what is read from `io`.
-    pub fn new(io: T) -> (Self, Watch) {
-        let watch = Watch { verdict: Rc::new(Cell::new(Verdict::Clear)), answering: Rc::new(()) };
+    pub fn new(io: T, limits: Limits) -> (Self, Watch) {
+        let watch = Watch {
+            verdict: Rc::new(Cell::new(Verdict::Clear)),
+            late: Rc::default(),
+            answering: Rc::new(()),
+        };
         let follower = Follower { state: State::Head, pending: BytesMut::new() };
-        let deadline = Box::pin(tokio::time::sleep(HEAD));
-        (Self { io, follower, watch: watch.clone(), deadline, in_head: true }, watch)
+        let deadline = Box::pin(tokio::time::sleep(limits.head));
+        (Self { io, follower, watch: watch.clone(), limits, deadline, in_head: true }, watch)
     }
 }
 
@@ -124,10 +133,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for HeadWatch<T> {
             ready!(this.deadline.as_mut().poll(cx));
             // Both watches hold one; a third is a request that is being answered.
             if Rc::strong_count(&this.watch.answering) > 2 && !this.in_head {
-                this.deadline.as_mut().reset(Instant::now() + REST);
+                this.deadline.as_mut().reset(Instant::now() + this.limits.idle);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            this.watch.late.set(this.in_head);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         };
         read?;
@@ -144,9 +154,9 @@ impl<T> HeadWatch<T> {
     fn set_deadline(&mut self) {
         let in_head = self.follower.state == State::Head && !self.follower.pending.is_empty();
         if in_head && !self.in_head {
-            self.deadline.as_mut().reset(Instant::now() + HEAD);
+            self.deadline.as_mut().reset(Instant::now() + self.limits.head);
         } else if !in_head && self.follower.state == State::Head {
-            self.deadline.as_mut().reset(Instant::now() + REST);
+            self.deadline.as_mut().reset(Instant::now() + self.limits.idle);
         }
         self.in_head = in_head;
     }

@@ -1,4 +1,4 @@
-//! The bounds of everything that a stranger can make us hold or wait for, in one place.
+//! The bounds that the wire formats need, in one place. What an operator may choose is in `config::Limits`.
 
 use std::time::Duration;
 
@@ -22,9 +22,5 @@ pub const MAX_PENDING_RESETS: usize = 20;
 pub const MAX_LOCAL_RESETS: usize = 128;
 /// Larger frames carry a bulk transfer with fewer headers; one is one to four TLS records.
 pub const MAX_FRAME: u32 = 64 * 1024;
-/// A stream in flight lives at most this long, also past the certificate's expiry.
-pub const MAX_STREAM_AGE: Duration = Duration::from_secs(24 * 3600);
-/// An opaque stream or a connection between requests may rest this long.
-pub const REST: Duration = Duration::from_secs(3600);
 /// Settings and preface of HTTP/2 must have come in this time.
 pub const PREFACE: Duration = Duration::from_secs(5);

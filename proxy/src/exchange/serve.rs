@@ -12,9 +12,10 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::{
+    config::Limits,
     exchange::{
         body::Body,
-        headwatch::{HeadWatch, Verdict},
+        headwatch::{HeadWatch, Verdict, Watch},
         limits::{
             CONNECTION_WINDOW, MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, MAX_LOCAL_RESETS, MAX_PENDING_RESETS,
             MAX_STREAMS, SEND_BUFFER, STREAM_WINDOW,
@@ -44,6 +45,8 @@ pub enum Ended {
     InOrder,
     /// In the middle of an answer.
     Cut,
+    /// A request's head did not arrive in time. No request's record tells it: there was none yet.
+    Late,
 }
 
 /// Runs hyper's tasks on this thread.
@@ -62,29 +65,46 @@ where
 
 /// Serves one connection until it ends, or until draining has let its requests finish. The handler is told what the
 /// framing of the request gave reason to doubt.
-pub async fn serve<I, H, Answer>(io: I, framing: Framing, shutdown: &Shutdown, handler: H) -> Ended
+pub async fn serve<I, H, Answer>(
+    io: I,
+    framing: Framing,
+    limits: Limits,
+    shutdown: &Shutdown,
+    handler: H,
+) -> Ended
 where
     I: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Request<Body>, Verdict) -> Answer,
     Answer: Future<Output = Response<Body>> + 'static,
 {
-    let ended = match framing {
-        Framing::Http1 => serve_http1(io, shutdown, handler).await,
-        Framing::Http2 => serve_http2(io, shutdown, handler).await,
+    let (ended, is_late) = match framing {
+        Framing::Http1 => {
+            let (io, watch) = HeadWatch::new(io, limits);
+            (serve_http1(io, &watch, shutdown, handler).await, watch.is_late())
+        }
+        Framing::Http2 => (serve_http2(io, shutdown, handler).await, false),
     };
     let Err(error) = ended else { return Ended::InOrder };
     debug!(%error, "a connection from an application ended");
-    // hyper calls us its user: the body that we gave it broke.
-    if error.is_user() { Ended::Cut } else { Ended::InOrder }
+    match (is_late, error.is_user()) {
+        (true, _) => Ended::Late,
+        // hyper calls us its user: the body that we gave it broke.
+        (false, true) => Ended::Cut,
+        (false, false) => Ended::InOrder,
+    }
 }
 
-async fn serve_http1<I, H, Answer>(io: I, shutdown: &Shutdown, handler: H) -> hyper::Result<()>
+async fn serve_http1<I, H, Answer>(
+    io: HeadWatch<I>,
+    watch: &Watch,
+    shutdown: &Shutdown,
+    handler: H,
+) -> hyper::Result<()>
 where
     I: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Request<Body>, Verdict) -> Answer,
     Answer: Future<Output = Response<Body>> + 'static,
 {
-    let (io, watch) = HeadWatch::new(io);
     let service = service_fn(|request: Request<_>| {
         let answer = handler(request.map(Body::from), watch.verdict());
         let answering = watch.answering();

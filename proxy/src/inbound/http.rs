@@ -24,7 +24,6 @@ use crate::{
         },
         headwatch::Verdict,
         ledger::{SharedAccess, note_permit},
-        limits::MAX_STREAM_AGE,
         request::{assemble, with_body},
     },
     inbound::{arrival::Arrival, receiver::Receiver},
@@ -89,10 +88,11 @@ impl Receiver {
         // What is still sent up after an early answer ends with the law as well.
         let ends: Cut = {
             let denied = revoked(law, Rc::clone(&facts));
+            let age = self.limits.stream_age;
             async move {
                 tokio::select! {
                     denial = denied => Refusal::Denied(denial),
-                    () = tokio::time::sleep(MAX_STREAM_AGE) => Refusal::StreamAge,
+                    () = tokio::time::sleep(age) => Refusal::StreamAge,
                 }
             }
             .boxed_local()

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    config::Limits,
     exchange::{
         ledger::{Ledger, note},
         origins::Origins,
@@ -35,8 +36,6 @@ use crate::{
     tls::{Mtls, TlsError},
 };
 
-/// A handshake must end in this time; it has a task of its own.
-const HANDSHAKE: Duration = Duration::from_secs(5);
 /// The application is on this machine.
 const CONNECT: Duration = Duration::from_millis(300);
 /// The sidecar's ports, which nobody may ask it for.
@@ -60,10 +59,11 @@ impl Inbound {
         ledger: Ledger,
         sockets: Sockets,
         shutdown: Shutdown,
+        limits: Limits,
     ) -> Self {
         let origins = Origins::new(sockets, CONNECT, shutdown.clone());
         let receiver =
-            Rc::new(Receiver { mesh, ledger: ledger.clone(), origins, shutdown: shutdown.clone() });
+            Rc::new(Receiver { mesh, ledger: ledger.clone(), origins, shutdown: shutdown.clone(), limits });
         Self { mtls, ledger, shutdown, receiver }
     }
 
@@ -73,8 +73,12 @@ impl Inbound {
             let inbound = Rc::clone(&self);
             async move { inbound.redirected(stream, source).await }
         };
+        let refuse = |stream: TcpStream, source| {
+            self.refuse(None, source, &stream, &Refusal::TooManyConnections);
+        };
+        let most = self.receiver.limits.connections;
         tokio::join!(
-            listener::run(listener, self.shutdown.clone(), serve),
+            listener::run(listener, most, self.shutdown.clone(), serve, refuse),
             self.take_hairpins(hairpins),
             self.receiver.origins.run(),
         );
@@ -96,7 +100,7 @@ impl Inbound {
         if let Err(refusal) = self.check(destination) {
             return self.refuse(Some(destination), source, &stream, &refusal);
         }
-        let handshake = tokio::time::timeout(HANDSHAKE, self.mtls.accept(stream));
+        let handshake = tokio::time::timeout(self.receiver.limits.handshake, self.mtls.accept(stream));
         let refusal = match handshake.await {
             Ok(Ok((io, session))) => {
                 let arrival = Arrival {

@@ -1,6 +1,7 @@
 //! What serves the streams of all connections: read by `streams`, `http` and `tcp`, which add what it does.
 
 use crate::{
+    config::Limits,
     discovery::Mesh,
     exchange::{ledger::Ledger, origins::Origins},
     shutdown::Shutdown,
@@ -17,4 +18,6 @@ pub(super) struct Receiver {
     pub(super) origins: Origins,
     /// Are we draining?
     pub(super) shutdown: Shutdown,
+    /// How long each may take.
+    pub(super) limits: Limits,
 }

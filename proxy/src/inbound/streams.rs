@@ -13,7 +13,7 @@ use crate::{
         body::Body,
         limits::{
             CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, MAX_LOCAL_RESETS, MAX_PENDING_RESETS, MAX_STREAMS,
-            PREFACE, REST, SEND_BUFFER, STREAM_WINDOW,
+            PREFACE, SEND_BUFFER, STREAM_WINDOW,
         },
         pump,
     },
@@ -71,7 +71,7 @@ impl Receiver {
                     continue;
                 }
                 () = self.shutdown.forced.cancelled() => return Ok(()),
-                () = tokio::time::sleep(REST) => {
+                () = tokio::time::sleep(self.limits.idle) => {
                     if !connection.has_streams() {
                         connection.graceful_shutdown();
                     }

@@ -13,13 +13,12 @@ use crate::{
     authz::{authorize, revoked},
     exchange::{
         ledger::{SharedAccess, note, note_permit},
-        limits::{MAX_STREAM_AGE, REST},
-        serve::{self, Framing},
+        serve::{self, Ended, Framing},
         stream_io::StreamIo,
     },
     inbound::{arrival::Arrival, http::Source, receiver::Receiver},
     net::{
-        detect::{HTTP_PATIENCE, Opening, Prefixed, SILENCE, classify},
+        detect::{Opening, Prefixed, SILENCE, classify},
         relay::{self, Counts, RelayError},
     },
     refusal::Refusal,
@@ -83,7 +82,7 @@ impl Receiver {
             Protocol::Undeclared => {}
         }
         let needs_http = self.mesh.policies().borrow().needs_http(port);
-        let (opening, first) = sniff(recv, if needs_http { HTTP_PATIENCE } else { SILENCE }).await?;
+        let (opening, first) = sniff(recv, if needs_http { self.limits.head } else { SILENCE }).await?;
         match opening {
             Opening::Http1 => Ok(Inside::Http(Framing::Http1, first)),
             Opening::Http2 => Ok(Inside::Http(Framing::Http2, first)),
@@ -110,11 +109,11 @@ impl Receiver {
         access.borrow_mut().opened();
         let counts = Counts::default();
         let ended = tokio::select! {
-            ended = relay::stream_to_server(&mut recv, first, &mut send, &mut server, &counts, REST) => {
+            ended = relay::stream_to_server(&mut recv, first, &mut send, &mut server, &counts, self.limits.idle) => {
                 ended.map_err(|error| broken(arrival, error))
             }
             denial = revoked(law, facts) => Err(Refusal::Denied(denial)),
-            () = tokio::time::sleep(MAX_STREAM_AGE) => Err(Refusal::StreamAge),
+            () = tokio::time::sleep(self.limits.stream_age) => Err(Refusal::StreamAge),
         };
         let record = &mut access.borrow_mut().record;
         (record.bytes_in, record.bytes_out) = (counts.up.get(), counts.down.get());
@@ -143,12 +142,19 @@ impl Receiver {
         let io = Prefixed::new(first, StreamIo::new(recv, send));
         let (receiver, arrival) = (Rc::clone(self), Rc::clone(arrival));
         // Without its end the stream is reset, so that a cut needs no other word.
-        let _ = serve::serve(io, framing, &self.shutdown, move |request, verdict| {
-            let (receiver, arrival) = (Rc::clone(&receiver), Rc::clone(&arrival));
-            // Of a client that has gone, the server of this stream drops the requests itself.
-            async move { receiver.answer(&arrival, request, Source::Inside(verdict), pending()).await }
-        })
-        .await;
+        let ended = serve::serve(io, framing, self.limits, &self.shutdown, {
+            let arrival = Rc::clone(&arrival);
+            move |request, verdict| {
+                let (receiver, arrival) = (Rc::clone(&receiver), Rc::clone(&arrival));
+                // Of a client that has gone, the server of this stream drops the requests itself.
+                async move { receiver.answer(&arrival, request, Source::Inside(verdict), pending()).await }
+            }
+        });
+        if ended.await == Ended::Late {
+            let mut access = self.ledger.begin(Direction::Inbound, arrival.destination);
+            arrival.describe(&mut access.record);
+            note(&mut access.record, &Refusal::HeadTimeout);
+        }
     }
 }
 

@@ -33,8 +33,6 @@ pub enum Opening {
 /// How long an undeclared port's client may be silent before its connection counts as opaque (it may wait for the
 /// server to speak first).
 pub const SILENCE: Duration = Duration::from_millis(100);
-/// How long to wait for the first bytes where only HTTP is acceptable.
-pub const HTTP_PATIENCE: Duration = Duration::from_secs(5);
 
 // RFC 9113 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -1,7 +1,6 @@
 //! The accept loop: takes connections until draining begins, never dies of one, and holds a bounded number.
 //!
-//! Knows not what a connection is for: the caller's closure spawns it at once, so that a slow handshake never blocks
-//! the next accept.
+//! Knows not what a connection is for, nor how one too many is told so: the caller's closures do.
 
 use std::{cell::Cell, future::Future, io, net::SocketAddr, rc::Rc, time::Duration};
 
@@ -10,28 +9,24 @@ use tracing::{debug, warn};
 
 use crate::shutdown::Shutdown;
 
-/// How many connections one listener holds; beyond it the kernel's backlog waits, then its clients.
-pub const MAX_CONNECTIONS: usize = 10_000;
 // Out of descriptors or memory: give those that run time to end (reliability: 10 to 100 ms, no spin, no exit).
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
-// A full house is looked at again this often.
-const FULL_PAUSE: Duration = Duration::from_millis(20);
 
-/// Accepts until draining begins. Each connection becomes a task of its own, which ends at `forced` at the latest.
-pub async fn run<F, Task>(listener: TcpListener, shutdown: Shutdown, serve: F)
-where
+/// Accepts until draining begins. Each connection becomes a task of its own, which ends at `forced` at the latest. While
+/// `most` are open, a further one is not kept waiting but refused: that is cheaper than its handshake, and its client
+/// can try another endpoint.
+pub async fn run<F, Task>(
+    listener: TcpListener,
+    most: usize,
+    shutdown: Shutdown,
+    serve: F,
+    refuse: impl Fn(TcpStream, SocketAddr),
+) where
     F: Fn(TcpStream, SocketAddr) -> Task,
     Task: Future<Output = ()> + 'static,
 {
     let open = Rc::new(Cell::new(0_usize));
     loop {
-        if open.get() >= MAX_CONNECTIONS {
-            warn!(open = open.get(), "too many connections, the next ones wait");
-            tokio::select! {
-                () = tokio::time::sleep(FULL_PAUSE) => continue,
-                () = shutdown.draining.cancelled() => return,
-            }
-        }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shutdown.draining.cancelled() => return,
@@ -40,6 +35,10 @@ where
             Ok((stream, source)) => {
                 // A dual-stack socket tells IPv4 peers as ::ffff:a.b.c.d.
                 let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+                if open.get() >= most {
+                    refuse(stream, source);
+                    continue;
+                }
                 let (guard, task, forced) =
                     (Open::count(&open), serve(stream, source), shutdown.forced.clone());
                 shutdown.tasks.spawn_local(async move {
@@ -79,4 +78,52 @@ fn is_of_one_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt as _, sync::oneshot};
+
+    use super::*;
+
+    #[test]
+    fn one_connection_too_many_is_refused_at_once_and_the_next_finds_the_freed_place() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())
+            .unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (ends, ended) = oneshot::channel::<()>();
+            let first = Cell::new(Some(ended));
+            let refused = Rc::new(Cell::new(0));
+            let serve = move |mut stream: TcpStream, _| {
+                let ended = first.take();
+                async move {
+                    if let Some(ended) = ended {
+                        let _ = ended.await;
+                    }
+                    let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"x").await;
+                }
+            };
+            let counted = Rc::clone(&refused);
+            let refuse = move |stream: TcpStream, _| {
+                let _ = stream.set_zero_linger();
+                counted.set(counted.get() + 1);
+            };
+            tokio::task::spawn_local(run(listener, 1, Shutdown::default(), serve, refuse));
+
+            let mut held = TcpStream::connect(address).await.unwrap();
+            let shed = async { TcpStream::connect(address).await?.read_u8().await };
+            assert_eq!(shed.await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+            assert_eq!(refused.get(), 1);
+
+            ends.send(()).unwrap();
+            assert_eq!(held.read_u8().await.unwrap(), b'x');
+            assert!(held.read_u8().await.is_err(), "the first has ended");
+            let mut next = TcpStream::connect(address).await.unwrap();
+            assert_eq!(next.read_u8().await.unwrap(), b'x');
+        });
+    }
 }

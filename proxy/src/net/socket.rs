@@ -30,6 +30,14 @@ impl Sockets {
     /// # Errors
     /// As the kernel says.
     pub fn listen(self, on: SocketAddr) -> io::Result<TcpListener> {
+        self.bind(on)?.listen(BACKLOG)
+    }
+
+    /// Binds, and listens only when told. An IPv6 wildcard takes IPv4 as well.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn bind(self, on: SocketAddr) -> io::Result<TcpSocket> {
         let socket = self.open(on)?;
         if on.is_ipv6() {
             socket.set_only_v6(!on.ip().is_unspecified())?;
@@ -38,8 +46,7 @@ impl Sockets {
         // Inherited by accepted sockets on Linux, so that accept needs no further calls.
         socket.set_tcp_nodelay(true)?;
         socket.bind(&on.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
+        Ok(TcpSocket::from_std_stream(socket.into()))
     }
 
     fn open(self, address: SocketAddr) -> io::Result<Socket> {
@@ -54,7 +61,7 @@ impl Sockets {
 }
 
 /// Connections that the kernel holds for us until they are accepted.
-const BACKLOG: i32 = 1024;
+pub const BACKLOG: u32 = 1024;
 // A silent peer is noticed after one minute.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(30))

@@ -119,13 +119,19 @@ impl Sender {
     ) -> Result<Response<Body>, Refusal> {
         let ended = http_body::Body::is_end_stream(&body);
         let mut body = Some(body);
+        let head_is_safe = head.method().is_safe();
+        let mut told_again = false;
         for _ in 0..MAX_LINES {
             let (line, in_flight, address) = self.reach(candidates, access).await?;
             // Nothing was sent on a line that had just ended: the next one takes it.
             let Ok(mut send) = line.ready().await else { continue };
             let failed = |error: &h2::Error| Refusal::UpstreamFailed { address, reason: error.to_string() };
-            // Without a body it can be told again, should the peer say that it did not process it.
+            // Without a body it can be told again, should the peer say that it did not process it, or should the peer
+            // die of something else before it answered a request that asks for nothing but an answer.
             let again = ended.then(|| head.clone());
+            let died = |error: &h2::Error| {
+                head_is_safe && !told_again && (error.is_io() || error.is_go_away() && error.is_remote())
+            };
             let (answer, stream) = send.send_request(head, ended).map_err(|error| failed(&error))?;
             if let (false, Some(body)) = (ended, body.take()) {
                 // The answer may begin, and end, before the request has.
@@ -138,8 +144,9 @@ impl Sender {
                 Ok(answer) => {
                     return Ok(answer.map(|recv| Body::from(recv).keeping((line, in_flight))));
                 }
-                Err(error) => match again.filter(|_| was_not_processed(&error)) {
+                Err(error) => match again.filter(|_| was_not_processed(&error) || died(&error)) {
                     Some(unsent) => {
+                        told_again |= !was_not_processed(&error);
                         line.retire();
                         head = unsent;
                     }

@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::debug;
 
 use crate::{
+    config::Limits,
     discovery::Mesh,
     exchange::{
         ledger::{Ledger, note},
@@ -26,7 +27,7 @@ use crate::{
         serve::{self, Ended, Framing},
     },
     net::{
-        detect::{HTTP_PATIENCE, Opening, Prefixed, SILENCE, detect},
+        detect::{Opening, Prefixed, SILENCE, detect},
         hairpin::Hairpins,
         listener,
         original_dst::{NoOriginalDst, original_dst},
@@ -61,14 +62,16 @@ impl Outbound {
         sockets: Sockets,
         shutdown: Shutdown,
         hairpins: Hairpins,
+        limits: Limits,
     ) -> Self {
         let sender = Rc::new(Sender {
             mesh,
             ledger,
-            pool: Pool::new(mtls, sockets, hairpins, shutdown.clone()),
+            pool: Pool::new(mtls, sockets, hairpins, shutdown.clone(), limits.handshake),
             balancer: Balancer::default(),
             origins: Origins::new(sockets, CONNECT, shutdown.clone()),
             shutdown: shutdown.clone(),
+            limits,
         });
         Self { shutdown, sender }
     }
@@ -76,11 +79,15 @@ impl Outbound {
     /// Serves the application's redirected connections until drained. One listener for each address family.
     pub async fn run(self: Rc<Self>, listeners: Vec<TcpListener>) {
         let accepting = futures_util::future::join_all(listeners.into_iter().map(|listener| {
-            let outbound = Rc::clone(&self);
-            listener::run(listener, self.shutdown.clone(), move |stream, source| {
-                let outbound = Rc::clone(&outbound);
+            let (serving, full) = (Rc::clone(&self), Rc::clone(&self));
+            let serve = move |stream, source| {
+                let outbound = Rc::clone(&serving);
                 async move { outbound.redirected(stream, source).await }
-            })
+            };
+            let refuse = move |stream: TcpStream, source| {
+                full.refuse(&stream, source, &Refusal::TooManyConnections);
+            };
+            listener::run(listener, self.sender.limits.connections, self.shutdown.clone(), serve, refuse)
         }));
         tokio::join!(accepting, self.sender.pool.run(), self.sender.origins.run());
     }
@@ -122,7 +129,7 @@ impl Outbound {
                 return Ok(());
             }
             Protocol::Undeclared => SILENCE,
-            Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => HTTP_PATIENCE,
+            Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => self.sender.limits.head,
         };
         let (opening, first) = detect(&mut stream, patience).await?;
         let framing = match opening {
@@ -146,18 +153,18 @@ impl Outbound {
         let sender = Rc::clone(&self.sender);
         // HTTP/1.0 ends an answer by closing: only a reset tells that half of it is not the whole.
         relay::resets_unless_whole(&stream);
-        let ended = serve::serve(
-            Prefixed::new(first, &mut stream),
-            framing,
-            &self.shutdown,
-            move |request, verdict| {
-                let sender = Rc::clone(&sender);
-                async move { sender.answer(destination, request, verdict).await }
-            },
-        )
-        .await;
-        if ended == Ended::InOrder {
-            relay::is_whole(&stream);
+        let (io, limits) = (Prefixed::new(first, &mut stream), self.sender.limits);
+        let served = serve::serve(io, framing, limits, &self.shutdown, move |request, verdict| {
+            let sender = Rc::clone(&sender);
+            async move { sender.answer(destination, request, verdict).await }
+        });
+        match served.await {
+            Ended::InOrder => relay::is_whole(&stream),
+            Ended::Cut => {}
+            Ended::Late => {
+                let mut access = self.sender.ledger.begin(Direction::Outbound, destination);
+                note(&mut access.record, &Refusal::HeadTimeout);
+            }
         }
         Ok(())
     }

@@ -39,7 +39,6 @@ use crate::{
 
 /// TCP to a peer, on the same network.
 const CONNECT: Duration = Duration::from_secs(1);
-const HANDSHAKE: Duration = Duration::from_secs(5);
 /// A connection without streams is kept this long.
 const REST: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(10);
@@ -114,14 +113,21 @@ struct Inner {
     sockets: Sockets,
     hairpins: Hairpins,
     shutdown: Shutdown,
+    handshake: Duration,
     lines: RefCell<HashMap<Key, Lines>>,
 }
 
 impl Pool {
-    /// Connects by `sockets`, proves itself by `mtls`; the own pod is reached by `hairpins`.
+    /// Connects by `sockets`, proves itself by `mtls` within `handshake`; the own pod is reached by `hairpins`.
     #[must_use]
-    pub fn new(mtls: Mtls, sockets: Sockets, hairpins: Hairpins, shutdown: Shutdown) -> Self {
-        Self(Rc::new(Inner { mtls, sockets, hairpins, shutdown, lines: RefCell::default() }))
+    pub fn new(
+        mtls: Mtls,
+        sockets: Sockets,
+        hairpins: Hairpins,
+        shutdown: Shutdown,
+        handshake: Duration,
+    ) -> Self {
+        Self(Rc::new(Inner { mtls, sockets, hairpins, shutdown, handshake, lines: RefCell::default() }))
     }
 
     /// A place for one stream to `peer`, on a connection of the newest generation.
@@ -220,7 +226,7 @@ impl Pool {
             .connect(address, CONNECT)
             .await
             .map_err(|error| Refusal::ConnectFailed { address, reason: error.to_string() })?;
-        let (io, session) = tokio::time::timeout(HANDSHAKE, inner.mtls.connect(socket, &key.expected))
+        let (io, session) = tokio::time::timeout(inner.handshake, inner.mtls.connect(socket, &key.expected))
             .await
             .map_err(|_| Refusal::HandshakeTimeout)?
             .map_err(|error| match error {

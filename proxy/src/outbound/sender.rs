@@ -9,6 +9,7 @@ use std::{
 use douane_proto::snapshot::{Found, Question};
 
 use crate::{
+    config::Limits,
     discovery::Mesh,
     exchange::{
         ledger::{Ledger, SharedAccess},
@@ -45,6 +46,8 @@ pub(super) struct Sender {
     pub(super) origins: Origins,
     /// Are we draining?
     pub(super) shutdown: Shutdown,
+    /// How long each may take.
+    pub(super) limits: Limits,
 }
 
 impl Sender {

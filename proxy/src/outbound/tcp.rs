@@ -8,10 +8,7 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use tokio::net::TcpStream;
 
 use crate::{
-    exchange::{
-        ledger::{SharedAccess, note},
-        limits::{MAX_STREAM_AGE, REST},
-    },
+    exchange::ledger::{SharedAccess, note},
     net::relay::{self, Counts, RelayError},
     outbound::{
         resolve::{Candidate, Reach, Route},
@@ -67,7 +64,7 @@ impl Sender {
         };
         let ended = tokio::select! {
             ended = relayed => ended,
-            () = tokio::time::sleep(MAX_STREAM_AGE) => Err(Refusal::StreamAge),
+            () = tokio::time::sleep(self.limits.stream_age) => Err(Refusal::StreamAge),
         };
         let record = &mut access.borrow_mut().record;
         (record.bytes_in, record.bytes_out) = (counts.up.get(), counts.down.get());
@@ -98,7 +95,8 @@ impl Sender {
                 access.borrow_mut().opened();
                 Ok(accepted)
             };
-            let relayed = relay::client_to_stream(client, first, &mut send, answer, counts, REST).await;
+            let relayed =
+                relay::client_to_stream(client, first, &mut send, answer, counts, self.limits.idle).await;
             return relayed.map_err(|ended| {
                 send.send_reset(Reason::CANCEL);
                 match ended {
@@ -126,7 +124,7 @@ impl Sender {
                 Ok(mut server) => {
                     access.borrow_mut().opened();
                     relay::resets_unless_whole(&server);
-                    let relayed = relay::sockets(client, first, &mut server, counts, REST).await;
+                    let relayed = relay::sockets(client, first, &mut server, counts, self.limits.idle).await;
                     relayed.map_err(|error| broken(address, &error))?;
                     relay::is_whole(&server);
                     return Ok(());

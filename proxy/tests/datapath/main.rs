@@ -11,4 +11,5 @@ mod http;
 mod law;
 mod opaque;
 mod pods;
+mod refusals;
 mod stranger;

@@ -20,6 +20,7 @@ use douane_proto::{
     wire,
 };
 use douane_proxy::{
+    config::Limits,
     discovery::Mesh,
     exchange::ledger::Ledger,
     inbound::Inbound,
@@ -79,6 +80,8 @@ pub(crate) struct Ca {
 
 /// A pod: an application behind its sidecar, or a client's sidecar alone.
 pub(crate) struct Pod {
+    /// The inbound side's own listener, to which nothing is redirected here.
+    pub(crate) port: SocketAddr,
     pub(crate) inbound: Rc<Inbound>,
     pub(crate) outbound: Rc<Outbound>,
     pub(crate) identity: watch::Sender<Arc<Identity>>,
@@ -133,7 +136,7 @@ impl Ca {
 }
 
 impl Pod {
-    fn new(ca: &Ca, snapshot: Snapshot) -> Self {
+    fn new(ca: &Ca, snapshot: Snapshot, limits: Limits) -> Self {
         let name = snapshot.own.name.clone();
         let (identity, identity_seen) = watch::channel(ca.identity(&name, 1));
         let (law, law_seen) = watch::channel(Arc::clone(&snapshot.policies));
@@ -144,11 +147,14 @@ impl Pod {
         let (shutdown, sockets) = (Shutdown::default(), Sockets::default());
         let (hairpins, own) = hairpin::channel();
         let inbound =
-            Rc::new(Inbound::new(mesh.clone(), mtls.clone(), ledger.clone(), sockets, shutdown.clone()));
-        let outbound = Rc::new(Outbound::new(mesh, mtls, ledger, sockets, shutdown.clone(), hairpins));
-        let unused = sockets.listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        spawn_local(Rc::clone(&inbound).run(unused, own));
-        Self { inbound, outbound, identity, law, snapshot, telemetry, shutdown }
+            Inbound::new(mesh.clone(), mtls.clone(), ledger.clone(), sockets, shutdown.clone(), limits);
+        let inbound = Rc::new(inbound);
+        let outbound = Outbound::new(mesh, mtls, ledger, sockets, shutdown.clone(), hairpins, limits);
+        let outbound = Rc::new(outbound);
+        let direct = sockets.listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let port = direct.local_addr().unwrap();
+        spawn_local(Rc::clone(&inbound).run(direct, own));
+        Self { port, inbound, outbound, identity, law, snapshot, telemetry, shutdown }
     }
 
     /// A connection of this pod's application to `destination`, as redirection hands it over.
@@ -185,11 +191,33 @@ impl Pod {
                 .collect(),
             ports: vec![port],
         };
+        self.learn(Question::Address(at), Found::Service(Arc::new(service)));
+    }
+
+    /// Changes what this pod knows of the service, as discovery would; told the pod behind it as it was.
+    pub(crate) fn change_service(&self, change: impl FnOnce(&mut Service, &Arc<Workload>)) {
+        let held = self.snapshot.borrow().answers[&Question::Address(VIP.into())].clone();
+        let Found::Service(service) = held else { panic!("the service is known") };
+        let mut service = (*service).clone();
+        let orders = Arc::clone(&service.endpoints[0].workload);
+        change(&mut service, &orders);
+        self.learn(Question::Address(VIP.into()), Found::Service(Arc::new(service)));
+    }
+
+    /// An answer of the control plane.
+    pub(crate) fn learn(&self, question: Question, found: Found) {
         self.snapshot.send_modify(|snapshot| {
-            let mut next = (**snapshot).clone();
-            next.answers.insert(Question::Address(at), Found::Service(Arc::new(service)));
-            *snapshot = Arc::new(next);
+            Arc::make_mut(snapshot).answers.insert(question, found);
         });
+    }
+
+    /// How often this pod refused for this reason.
+    pub(crate) fn refused(&self, label: &str) -> u64 {
+        let reason = format!("reason=\"{label}\"");
+        let metrics = self.metrics();
+        let counts =
+            metrics.lines().filter(|line| line.starts_with("douane_refusals") && line.contains(&reason));
+        counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
     }
 
     /// What this pod's metrics say.
@@ -201,6 +229,15 @@ impl Pod {
 impl Shop {
     /// `serve` is the application behind `orders`.
     pub(crate) async fn open<Served: Future<Output = ()> + 'static>(
+        protocol: Protocol,
+        serve: impl Fn(TcpStream) -> Served + 'static,
+    ) -> Self {
+        Self::open_with(Limits::default(), protocol, serve).await
+    }
+
+    /// The same with limits that a test can wait for.
+    pub(crate) async fn open_with<Served: Future<Output = ()> + 'static>(
+        limits: Limits,
         protocol: Protocol,
         serve: impl Fn(TcpStream) -> Served + 'static,
     ) -> Self {
@@ -227,8 +264,8 @@ impl Shop {
             (Question::Address([203, 0, 113, 9].into()), Found::Unknown),
             (Question::Host("nobody.example".to_owned()), Found::Unknown),
         ]);
-        let web = Pod::new(&ca, snapshot(web, answers.clone()));
-        let orders = Pod::new(&ca, snapshot(orders, answers));
+        let web = Pod::new(&ca, snapshot(web, answers.clone()), limits);
+        let orders = Pod::new(&ca, snapshot(orders, answers), limits);
         let (inbound, serve) = (Rc::clone(&orders.inbound), Rc::new(serve));
         spawn_local(async move {
             while let Ok((stream, source)) = listener.accept().await {
