@@ -9,13 +9,13 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use serde_json::Value;
 
-use crate::wait::eventually;
+use crate::{processes, wait::eventually};
 
 /// Debug builds on two busy cores: generous, since only a failure waits for it.
 const READY: Duration = Duration::from_secs(90);
@@ -31,6 +31,7 @@ pub struct Lab {
     folder: PathBuf,
     runtime: PathBuf,
     said: Arc<Mutex<String>>,
+    listening: Vec<JoinHandle<()>>,
 }
 
 /// What a program inside a pod did.
@@ -90,9 +91,9 @@ impl Lab {
             .spawn()
             .expect("the lab starts");
         let said = Arc::new(Mutex::new(String::new()));
-        listen(launcher.stdout.take(), &said);
-        listen(launcher.stderr.take(), &said);
-        Self { program, launcher, folder, runtime, said }
+        let listening = [listen(launcher.stdout.take(), &said), listen(launcher.stderr.take(), &said)];
+        let listening = listening.into_iter().flatten().collect();
+        Self { program, launcher, folder, runtime, said, listening }
     }
 
     /// Runs a program of the host inside a pod, as its application would.
@@ -103,13 +104,13 @@ impl Lab {
         Ran::from(self.ask("exec").arg(pod).arg("--").args(command).output().expect("lab exec starts"))
     }
 
-    /// Starts a program inside a pod and leaves it running; it ends with the lab.
+    /// Starts a program inside a pod and leaves it running; it ends with the lab. Its output is a pipe.
     ///
     /// # Panics
     /// When the lab's program cannot be started.
-    pub fn spawn(&self, pod: &str, command: &[&str]) -> Child {
+    pub fn spawn(&self, pod: &str, command: &[&str], input: Stdio) -> Child {
         let mut exec = self.ask("exec");
-        exec.arg(pod).arg("--").args(command).stdin(Stdio::null()).stdout(Stdio::piped());
+        exec.arg(pod).arg("--").args(command).stdin(input).stdout(Stdio::piped());
         exec.spawn().expect("lab exec starts")
     }
 
@@ -188,25 +189,89 @@ impl Lab {
         &self.runtime
     }
 
-    /// Waits for its end and returns the exit code; -1 after a signal.
+    /// Waits for its end and returns the exit code; -1 after a signal. What it [`said`](Self::said) is whole then.
     ///
     /// # Panics
     /// When it does not end.
     pub fn ended(&mut self) -> i32 {
-        eventually("the lab ends", READY, || match self.launcher.try_wait() {
+        let code = eventually("the lab ends", READY, || match self.launcher.try_wait() {
             Ok(Some(status)) => Ok(status.code().unwrap_or(-1)),
             other => Err(format!("{other:?}")),
-        })
+        });
+        // The pipes end with the last process of the lab, which may be a moment later.
+        eventually("all that the lab said is read", READY, || {
+            if self.listening.iter().all(JoinHandle::is_finished) { Ok(()) } else { Err(self.said()) }
+        });
+        code
+    }
+
+    /// Waits until the lab has said this.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn hears(&self, awaited: &str) {
+        eventually(&format!("the lab says {awaited:?}"), READY, || {
+            let said = self.said();
+            if said.contains(awaited) { Ok(()) } else { Err(said) }
+        });
+    }
+
+    /// The process of a pod's sidecar.
+    ///
+    /// # Panics
+    /// When none runs.
+    #[must_use]
+    pub fn sidecar(&self, pod: &str) -> u32 {
+        self.process(&["douane-proxy", "run", "--pod", pod])
+    }
+
+    /// The process of the control plane.
+    ///
+    /// # Panics
+    /// When none runs.
+    #[must_use]
+    pub fn control_plane(&self) -> u32 {
+        self.process(&["douane", "ca", "--dir"])
+    }
+
+    /// The rules in a pod's network, with their counters, as `douane-proxy redirect show` prints them.
+    ///
+    /// # Panics
+    /// When they cannot be read.
+    #[must_use]
+    pub fn rules(&self, pod: &str) -> String {
+        // Somebody who is in there for a moment: the namespaces are found by a process in them.
+        let mut inside = self.spawn(pod, &["sh", "-c", "echo; read end"], Stdio::piped());
+        let mut first = [0];
+        inside.stdout.take().expect("a pipe").read_exact(&mut first).expect("a program runs in the pod");
+        let shell = processes::below(inside.id()).pop().expect("it has a process");
+        let mut enter = Command::new("nsenter");
+        enter.arg("--target").arg(shell.to_string()).arg("--net");
+        if !processes::is_root() {
+            enter.args(["--user", "--preserve-credentials"]);
+        }
+        enter.arg(&self.program).args(["role-play", "douane-proxy", "redirect", "show"]);
+        let ran = Ran::from(enter.output().expect("nsenter(1)"));
+        drop(inside.stdin.take());
+        let _ = inside.wait();
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran.out
+    }
+
+    fn process(&self, words: &[&str]) -> u32 {
+        let found = processes::below(self.pid()).into_iter().find(|pid| {
+            let line = processes::command_line(*pid);
+            words.iter().all(|word| line.iter().any(|it| it == word))
+        });
+        found.unwrap_or_else(|| panic!("no process {words:?}"))
     }
 
     /// Sends a signal to the lab's own process.
     ///
     /// # Panics
-    /// When `kill` cannot be run.
+    /// When it has ended.
     pub fn signal(&self, name: &str) {
-        let pid = self.pid().to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
-        assert!(sent.success(), "the lab still runs");
+        processes::signal(self.pid(), name);
     }
 
     fn ask(&self, verb: &str) -> Command {
@@ -241,15 +306,15 @@ impl From<Output> for Ran {
     }
 }
 
-fn listen(pipe: Option<impl Read + Send + 'static>, said: &Arc<Mutex<String>>) {
-    let (Some(pipe), said) = (pipe, Arc::clone(said)) else { return };
-    thread::spawn(move || {
+fn listen(pipe: Option<impl Read + Send + 'static>, said: &Arc<Mutex<String>>) -> Option<JoinHandle<()>> {
+    let (pipe, said) = (pipe?, Arc::clone(said));
+    Some(thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
             let Ok(mut said) = said.lock() else { return };
             said.push_str(&line);
             said.push('\n');
         }
-    });
+    }))
 }
 
 fn own_folder() -> PathBuf {

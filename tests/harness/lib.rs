@@ -4,4 +4,5 @@
 
 pub mod lab;
 pub mod namespaces;
+pub mod processes;
 pub mod wait;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use douane_tests::wait::eventually;
+use douane_tests::{processes, wait::eventually};
 
 use super::{lab, started, yaml::PLAIN};
 
@@ -30,7 +30,7 @@ fn pods_reach_each_other_by_name_and_by_both_kinds_of_address() {
 #[test]
 fn ctrl_c_takes_everything_down_and_is_no_error() {
     let Some(mut lab) = lab(&[("town.yaml", PLAIN)]) else { return };
-    let processes = processes_of(lab.pid());
+    let processes = processes::below(lab.pid());
     lab.signal("INT");
     assert_eq!(lab.ended(), 0, "{}", lab.said());
     nobody_is_left(&processes);
@@ -40,7 +40,7 @@ fn ctrl_c_takes_everything_down_and_is_no_error() {
 #[test]
 fn a_kill_9_leaves_no_process_behind() {
     let Some(mut lab) = lab(&[("town.yaml", PLAIN)]) else { return };
-    let processes = processes_of(lab.pid());
+    let processes = processes::below(lab.pid());
     assert!(processes.len() > 2, "the lab has processes of its own: {processes:?}");
     lab.signal("KILL");
     lab.ended();
@@ -79,24 +79,9 @@ fn a_folder_that_cannot_run_is_refused_with_file_and_line() {
     }
 }
 
-/// The process and all below it.
-fn processes_of(root: u32) -> Vec<u32> {
-    let mut found = vec![root];
-    let mut next = 0;
-    while let Some(&pid) = found.get(next) {
-        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        for task in tasks {
-            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            found.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
-        }
-        next += 1;
-    }
-    found
-}
-
 fn nobody_is_left(processes: &[u32]) {
     eventually("every process of the lab is gone", GONE, || {
-        let left: Vec<_> = processes.iter().filter(|pid| is_alive(**pid)).collect();
+        let left: Vec<_> = processes.iter().filter(|pid| processes::is_alive(**pid)).collect();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     });
 }
@@ -112,9 +97,4 @@ fn nothing_is_left(runtime: &Path) {
 fn walk(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
-}
-
-fn is_alive(pid: u32) -> bool {
-    // A zombie has ended; its parent has only not asked yet.
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }

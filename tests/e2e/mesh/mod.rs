@@ -1,7 +1,9 @@
 //! A real mesh in real network namespaces: the lab's program is started on a folder of YAML and looked at from outside.
 
 mod life;
+mod odd;
 mod refusals;
+mod sidecar_life;
 mod yaml;
 
 use douane_tests::{lab::Lab, namespaces};
@@ -16,4 +18,21 @@ fn lab(files: &[(&str, &str)]) -> Option<Lab> {
 /// A lab that was only started.
 fn started(files: &[(&str, &str)]) -> Option<Lab> {
     namespaces::are_available().then(|| Lab::start(LAB, files))
+}
+
+/// The mesh of `yaml`, with its odd ends.
+fn mesh() -> Option<Lab> {
+    lab(&[("mesh.yaml", yaml::MESH), ("odd.yaml", yaml::ODD), ("law.yaml", yaml::LAW)])
+}
+
+/// A pod's IPv4 and IPv6 address, the latter in brackets: hosts of URLs.
+fn addresses(lab: &Lab, pod: &str) -> [String; 2] {
+    let found = lab.pod(pod)["addresses"].clone();
+    let text = |index: usize| found[index].as_str().expect("two addresses").to_owned();
+    [text(0), format!("[{}]", text(1))]
+}
+
+/// What a GET from a pod prints.
+fn get(lab: &Lab, pod: &str, url: &str) -> String {
+    lab.exec(pod, &["shop", "get", url]).out
 }

@@ -1,19 +1,6 @@
 //! What the mesh refuses, provoked from outside: each refusal is one, and the sidecar's record says why.
 
-use douane_tests::lab::Lab;
-
-use super::{
-    lab,
-    yaml::{LAW, MESH},
-};
-
-fn mesh() -> Option<Lab> {
-    lab(&[("mesh.yaml", MESH), ("law.yaml", LAW)])
-}
-
-fn get(lab: &Lab, pod: &str, url: &str) -> String {
-    lab.exec(pod, &["shop", "get", url]).out
-}
+use super::{addresses, get, mesh};
 
 #[test]
 fn what_the_law_allows_passes_and_what_it_does_not_is_403_with_a_reason() {
@@ -53,6 +40,7 @@ fn a_forbidden_opaque_stream_is_closed() {
     let refused = lab.exec("stranger", &["shop", "ledger-say", "keeper:7000", "ENTRY two"]);
     assert!(!refused.out.contains("OK") && refused.code != 0, "{refused:?}");
 
+    lab.refusal("stranger", "peer_refused");
     let record = lab.refusal("keeper", "denied");
     assert!(
         record["policy"].as_str().is_some_and(|policy| policy.contains("town/keeper-callers")),
@@ -63,9 +51,7 @@ fn a_forbidden_opaque_stream_is_closed() {
 #[test]
 fn plaintext_from_outside_the_mesh_is_refused_on_both_kinds_of_address() {
     let Some(lab) = mesh() else { return };
-    let keeper = lab.pod("keeper")["addresses"].clone();
-
-    for address in [keeper[0].as_str().unwrap().to_owned(), format!("[{}]", keeper[1].as_str().unwrap())] {
+    for address in addresses(&lab, "keeper") {
         let ran = lab.exec("tourist", &["shop", "get", &format!("http://{address}:7000/")]);
         assert_ne!(ran.code, 0, "{address}: {ran:?}");
         let ran = lab.exec("tourist", &["shop", "ledger-say", &format!("{address}:7000"), "ENTRY one"]);
@@ -96,6 +82,7 @@ fn the_sidecars_own_ports_are_no_way_in() {
             assert!(!ran.out.starts_with("200 "), "{pod} -> {host}:{port}: {ran:?}");
         }
     }
+    lab.refusal("keeper", "not_redirected");
     // Health is for everyone, and nothing else is on its port.
     let ready = lab.exec("tourist", &["shop", "get", &format!("http://{other}:15020/readyz")]);
     assert!(ready.out.starts_with("200 "), "{ready:?}");

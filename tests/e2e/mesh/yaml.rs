@@ -100,3 +100,62 @@ spec:
   rules:
   - from: [{source: {principals: [cluster.local/ns/town/sa/asker]}}]
 ";
+
+/// What stands at the edge of [`MESH`]: `mixed` declares no protocol (HTTP on 9000, a server that speaks first on 9001, nobody
+/// on 9002), `depot` has what lasts (a ledger on 7000, gRPC streams on 9090), and nobody is behind `empty`.
+pub(super) const ODD: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: mixed, namespace: town, labels: {app: mixed, douane.io/inject: enabled}}
+spec:
+  serviceAccountName: mixed
+  containers:
+  - {name: http, command: [shop, partner, --listen, '[::]:9000']}
+  - {name: ledger, command: [shop, ledger, --listen, '[::]:9001']}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: mixed, namespace: town}
+spec:
+  selector: {app: mixed}
+  ports: [{name: alpha, port: 9000}, {name: beta, port: 9001}, {name: gamma, port: 9002}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: depot, namespace: town, labels: {app: depot, douane.io/inject: enabled}}
+spec:
+  serviceAccountName: depot
+  containers:
+  - name: ledger
+    command: [shop, ledger, --listen, '[::]:7000']
+    ports: [{name: tcp-ledger, containerPort: 7000}]
+  - name: inventory
+    command: [shop, inventory, --listen, '[::]:9090']
+    ports: [{name: grpc-inventory, containerPort: 9090}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: depot, namespace: town}
+spec: {selector: {app: depot}, ports: [{name: tcp-ledger, port: 7000}, {name: grpc, port: 9090}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: empty, namespace: town}
+spec: {selector: {app: nobody}, ports: [{name: http, port: 80}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: mixed-callers, namespace: town}
+spec:
+  selector: {matchLabels: {app: mixed}}
+  rules:
+  - from: [{source: {principals: [cluster.local/ns/town/sa/asker]}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: depot-callers, namespace: town}
+spec:
+  selector: {matchLabels: {app: depot}}
+  rules:
+  - from: [{source: {principals: [cluster.local/ns/town/sa/asker]}}]
+";
