@@ -119,7 +119,7 @@ impl Sender {
     ) -> Result<Response<Body>, Refusal> {
         let ended = http_body::Body::is_end_stream(&body);
         let mut body = Some(body);
-        let head_is_safe = head.method().is_safe();
+        let is_safe = head.method().is_safe();
         let mut told_again = false;
         for _ in 0..MAX_LINES {
             let (line, in_flight, address) = self.reach(candidates, access).await?;
@@ -130,7 +130,7 @@ impl Sender {
             // die of something else before it answered a request that asks for nothing but an answer.
             let again = ended.then(|| head.clone());
             let died = |error: &h2::Error| {
-                head_is_safe && !told_again && (error.is_io() || error.is_go_away() && error.is_remote())
+                is_safe && !told_again && (error.is_io() || error.is_go_away() && error.is_remote())
             };
             let (answer, stream) = send.send_request(head, ended).map_err(|error| failed(&error))?;
             if let (false, Some(body)) = (ended, body.take()) {
