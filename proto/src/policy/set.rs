@@ -116,6 +116,16 @@ impl PolicySet {
         compiled
     }
 
+    /// `namespace/name` of each DENY policy, in the order in which they are asked.
+    pub fn denying(&self) -> impl Iterator<Item = &str> {
+        self.deny.iter().map(|policy| &*policy.key)
+    }
+
+    /// `namespace/name` of each ALLOW policy, in the order in which they are asked.
+    pub fn allowing(&self) -> impl Iterator<Item = &str> {
+        self.allow.iter().map(|policy| &*policy.key)
+    }
+
     /// What could not be applied as written, one line each, for the operator.
     #[must_use]
     pub fn complaints(&self) -> &[String] {

@@ -1,6 +1,9 @@
 //! What the live values look like to an operator, as JSON. Keys are never among it.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use douane_proto::{
     mesh::Workload,
@@ -16,8 +19,8 @@ pub(super) fn certificates(identity: &Identity) -> Value {
     json!({
         "spiffe_id": leaf.id.to_string(),
         "generation": identity.generation,
-        "not_before": leaf.not_before,
-        "not_after": leaf.not_after,
+        "not_before": time(leaf.not_before),
+        "not_after": time(leaf.not_after),
         "chain": identity.svid.chain.iter().map(|der| hex(der)).collect::<Vec<_>>(),
         "bundle": {
             "trust_domain": bundle.trust_domain.to_string(),
@@ -40,9 +43,17 @@ pub(super) fn snapshot(snapshot: &Snapshot) -> Value {
     json!({
         "epoch": snapshot.epoch,
         "sequence": snapshot.sequence,
-        "mesh": format!("{:?}", snapshot.mesh),
+        "mesh": {
+            "trust_domain": snapshot.mesh.trust_domain.to_string(),
+            "root_namespace": snapshot.mesh.root_namespace,
+            "outbound": format!("{:?}", snapshot.mesh.outbound),
+            "path_normalization": format!("{:?}", snapshot.mesh.path_normalization),
+        },
         "own": workload(&snapshot.own),
-        "policies": format!("{:?}", snapshot.policies),
+        "policies": {
+            "deny": snapshot.policies.denying().collect::<Vec<_>>(),
+            "allow": snapshot.policies.allowing().collect::<Vec<_>>(),
+        },
         "complaints": snapshot.policies.complaints(),
         "answers": answers.collect::<serde_json::Map<_, _>>(),
     })
@@ -76,10 +87,33 @@ fn workload(workload: &Arc<Workload>) -> Value {
     })
 }
 
+// A certificate's times end with the year 9999, as those do that can be written so.
+fn time(seconds: i64) -> String {
+    let since = u64::try_from(seconds).ok().filter(|it| *it < YEAR_10000).map(Duration::from_secs);
+    let time = since.and_then(|since| UNIX_EPOCH.checked_add(since));
+    time.map_or_else(|| seconds.to_string(), |time| humantime::format_rfc3339_seconds(time).to_string())
+}
+
 fn hex(der: &[u8]) -> String {
     use std::fmt::Write as _;
     der.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+// Seconds since 1970.
+const YEAR_10000: u64 = 253_402_300_800;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_readable_and_no_number_is_too_great() {
+        assert_eq!(time(1_795_363_815), "2026-11-22T16:10:15Z");
+        assert_eq!(time(253_402_300_799), "9999-12-31T23:59:59Z");
+        assert_eq!(time(i64::MAX), i64::MAX.to_string());
+        assert_eq!(time(-1), "-1");
+    }
 }
