@@ -150,7 +150,8 @@ impl Lab {
     /// The records that a pod's sidecar has written of requests and streams.
     #[must_use]
     pub fn records(&self, pod: &str) -> Vec<Value> {
-        let log = self.pod(pod)["log"].as_str().map(PathBuf::from).unwrap_or_default();
+        let pod = self.pod(pod);
+        let log = pod.get("log").and_then(Value::as_str).map(PathBuf::from).unwrap_or_default();
         let text = fs::read_to_string(log).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.filter(|line| line["kind"] == "access").collect()

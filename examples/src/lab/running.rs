@@ -215,12 +215,6 @@ impl Lab {
         &self.inner.logs
     }
 
-    /// Where files of a running lab may be put: gone with the lab.
-    #[must_use]
-    pub fn state_dir(&self) -> &Path {
-        &self.inner.state
-    }
-
     /// For whoever watches the lab's folder, and must not keep the lab alive.
     pub(super) fn weak(&self) -> Weak<Inner> {
         Arc::downgrade(&self.inner)

@@ -92,7 +92,7 @@ impl Outbound {
         tokio::join!(accepting, self.sender.pool.run(), self.sender.origins.run());
     }
 
-    /// Generations of the lines that take new streams, one entry for each line: for the admin socket.
+    /// Generations of the lines that take new streams, one entry for each line.
     #[must_use]
     pub fn open_lines(&self) -> Vec<u64> {
         self.sender.pool.generations()
