@@ -1,7 +1,7 @@
 //! The shop: ordinary programs that know nothing of a mesh, in one multi-call binary. No file here imports a crate of
 //! Douane, or the lab; a test reads the `use` lines and holds that.
 //!
-//! Servers: [`web`] → [`orders`] → [`inventory`] (gRPC) and [`ledger`] (opaque TCP), and a [`partner`] outside. Clients
+//! Servers: `web` → `orders` → `inventory` (gRPC) and `ledger` (opaque TCP), and a `partner` outside. Clients
 //! that an operator runs inside a pod: `get`, `load`, `ledger-say`, `ledger-hold`, `grpc`, `tls-probe`.
 
 mod answer;

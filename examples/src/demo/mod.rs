@@ -1,7 +1,7 @@
 //! The demo: the shop in a lab, and a script of attempts on it. Each attempt is judged by what its programs got and by
 //! what the sidecars say about it; nothing here looks into a sidecar.
 //!
-//! [`run`] is the script; [`stage`] is where it takes place, [`attempts`] what is tried, [`script`] and [`report`] how
+//! [`run`] is the script; `stage` is where it takes place, `attempts` what is tried, [`script`] and [`report`] how
 //! it is told; [`sink`], [`span`] and [`waterfall`] make the picture of a trace.
 
 mod attempts;

@@ -1,7 +1,7 @@
 //! From a peer to the application: original destination, handshake, then each stream is decided on its own.
 //!
-//! Knows neither how a peer found us, nor what the law says (`authz` asks it). Next: [`streams`] takes the streams of
-//! a connection apart into [`http`] and [`tcp`].
+//! Knows neither how a peer found us, nor what the law says (`authz` asks it). Next: `streams` takes the streams of
+//! a connection apart into `http` and `tcp`.
 
 mod arrival;
 mod http;

@@ -2,7 +2,7 @@
 //! resolved on its own.
 //!
 //! Knows not what the law of the destination says. Next: [`resolve`] (where does it lead), [`balance`] (to which of
-//! them), [`pool`] (on which connection), [`http`] and [`tcp`] (what travels).
+//! them), [`pool`] (on which connection), `http` and `tcp` (what travels).
 
 pub mod balance;
 mod http;

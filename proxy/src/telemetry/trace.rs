@@ -1,8 +1,8 @@
 //! Where a span stands in its trace: the child of what the headers carry, or a root of its own.
 //!
 //! W3C Trace Context comes first, B3 is understood; what goes on to the next hop is W3C and the form of B3 that came.
-//! The headers themselves are read in [`crate::telemetry::w3c`] and [`crate::telemetry::b3`]; what becomes of a span at
-//! its end is in [`crate::telemetry::span`].
+//! The headers themselves are read in `telemetry::w3c` and `telemetry::b3`; what becomes of a span at
+//! its end is in `telemetry::span`.
 
 use std::fmt;
 
