@@ -14,7 +14,7 @@ use crate::{
         hairpin::{self, Hairpin},
         socket::Sockets,
     },
-    outbound::Outbound,
+    outbound::{Outbound, Ways},
     shutdown::Shutdown,
     tls::Mtls,
 };
@@ -48,8 +48,14 @@ impl Sides {
             limits,
         );
         let shutdown = shutdowns.outbound.clone();
-        let outbound =
-            Outbound::new(mesh.clone(), mtls.clone(), ledger, sockets, shutdown, to_inbound, limits);
+        let outbound = Outbound::new(
+            mesh.clone(),
+            mtls.clone(),
+            ledger,
+            Ways { sockets, hairpins: to_inbound },
+            shutdown,
+            limits,
+        );
         Self { inbound: Rc::new(inbound), outbound: Rc::new(outbound), hairpins, shutdowns }
     }
 

@@ -45,6 +45,15 @@ use crate::{
 /// To a server without a sidecar, which may be far.
 const CONNECT: Duration = Duration::from_secs(1);
 
+/// How destinations are reached.
+#[derive(Debug)]
+pub struct Ways {
+    /// Those elsewhere.
+    pub sockets: Sockets,
+    /// The own pod.
+    pub hairpins: Hairpins,
+}
+
 /// The outbound side.
 #[derive(Debug)]
 pub struct Outbound {
@@ -53,15 +62,14 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// Finds peers by `mesh`, proves itself by `mtls`, records in `ledger`; the own pod is reached by `hairpins`.
+    /// Finds peers by `mesh`, proves itself by `mtls`, records in `ledger`.
     #[must_use]
     pub fn new(
         mesh: Mesh,
         mtls: Mtls,
         ledger: Ledger,
-        sockets: Sockets,
+        Ways { sockets, hairpins }: Ways,
         shutdown: Shutdown,
-        hairpins: Hairpins,
         limits: Limits,
     ) -> Self {
         let sender = Rc::new(Sender {

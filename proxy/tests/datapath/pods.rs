@@ -25,7 +25,7 @@ use douane_proxy::{
     exchange::ledger::Ledger,
     inbound::Inbound,
     net::{hairpin, socket::Sockets},
-    outbound::Outbound,
+    outbound::{Outbound, Ways},
     shutdown::Shutdown,
     telemetry::{access::Telemetry, trace::Sampler},
     tls::{Mtls, park_flush},
@@ -149,7 +149,8 @@ impl Pod {
         let inbound =
             Inbound::new(mesh.clone(), mtls.clone(), ledger.clone(), sockets, shutdown.clone(), limits);
         let inbound = Rc::new(inbound);
-        let outbound = Outbound::new(mesh, mtls, ledger, sockets, shutdown.clone(), hairpins, limits);
+        let outbound =
+            Outbound::new(mesh, mtls, ledger, Ways { sockets, hairpins }, shutdown.clone(), limits);
         let outbound = Rc::new(outbound);
         let direct = sockets.listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let port = direct.local_addr().unwrap();
