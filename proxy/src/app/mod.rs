@@ -148,8 +148,10 @@ impl App {
         let Starting { config, mut critical, .. } = starting;
         let namer = voice.namer();
         namer.name_service(&mesh.snapshot().own.service_name);
-        critical
-            .spawn_local(named("telling of the live values", voice::tell(namer, mtls.clone(), mesh.clone())));
+        critical.spawn_local(named(
+            "telling of the live values",
+            voice::tell(namer, readiness.clone(), mtls.clone(), mesh.clone()),
+        ));
         let ledger = voice.ledger(config.telemetry.trace_ratio);
         let sides = traffic::Sides::new(&mtls, &mesh, ledger, sockets, config.limits);
         let inbound = inbound.listen(BACKLOG).context("listen for peers")?;

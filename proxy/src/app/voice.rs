@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admin::health::Health,
     config::Config,
     discovery::Mesh,
     exchange::ledger::Ledger,
@@ -105,10 +106,12 @@ impl Namer {
 }
 
 /// Keeps the figures of the live values, for ever.
-pub(super) async fn tell(namer: Namer, mtls: Mtls, mesh: Mesh) {
+pub(super) async fn tell(namer: Namer, health: Health, mtls: Mtls, mesh: Mesh) {
     let (mut identity, mut snapshot) = (mtls.watch(), mesh.watch());
     loop {
-        namer.telemetry.metrics.certificate_expires(identity.borrow_and_update().svid.leaf.not_after);
+        let not_after = identity.borrow_and_update().svid.leaf.not_after;
+        namer.telemetry.metrics.certificate_expires(not_after);
+        health.set_certified_until(not_after);
         {
             let snapshot = snapshot.borrow_and_update();
             namer.telemetry.metrics.snapshot(snapshot.epoch, snapshot.sequence);

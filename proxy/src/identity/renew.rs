@@ -24,6 +24,8 @@ const RENEW_UNTIL: f64 = 0.60;
 const URGENT: f64 = 0.20;
 const RETRY_FROM: Duration = Duration::from_millis(200);
 const RETRY_CAP: Duration = Duration::from_secs(30);
+/// Before the first certificate: a pod waits for it, and what it lacks (a token, the control plane) often comes at once.
+const FIRST_CAP: Duration = Duration::from_secs(5);
 const URGENT_CAP: Duration = Duration::from_secs(5);
 /// The wall clock may be set while we wait, so it is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -51,7 +53,7 @@ pub async fn first(issuer: &mut Issuer, told: &impl Fn(Outcome)) -> Identity {
             }
             Err(error) => {
                 failures += 1;
-                let wait = Backoff { base: RETRY_FROM, cap: RETRY_CAP }.wait(failures, rand::random());
+                let wait = Backoff { base: RETRY_FROM, cap: FIRST_CAP }.wait(failures, rand::random());
                 say_failed(&error, wait, None);
                 told(Outcome::Failed);
                 tokio::time::sleep(wait).await;
