@@ -242,7 +242,7 @@ fn a_peer_that_dies_before_it_answers_costs_a_safe_request_nothing_and_no_other_
                 async move {
                     let Some(reached) = dies else { return http1(stream, mirror).await };
                     reached.notify_one();
-                    pending().await
+                    pending::<()>().await;
                 }
             })
             .await;
