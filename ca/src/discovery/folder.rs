@@ -233,6 +233,11 @@ impl Tracked {
     fn look(&mut self, path: &Path, now: Instant) -> Outcome {
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
+            // A removed file has no entry in its folder; one that leads nowhere was not removed.
+            Err(_) if fs::symlink_metadata(path).is_ok_and(|entry| entry.is_symlink()) => {
+                self.stamp = None;
+                return self.file.see(Seen::Unreadable("it is a link that leads nowhere".to_owned()), now);
+            }
             Err(error) => {
                 self.stamp = None;
                 return self.file.see(unreadable(&error), now);

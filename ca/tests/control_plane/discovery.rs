@@ -273,6 +273,21 @@ async fn an_empty_folder_in_the_place_of_one_with_files_removes_nothing() {
 }
 
 #[tokio::test]
+async fn a_link_that_leads_nowhere_removes_nothing() {
+    let ground = ground();
+    let target = ground.home.path().join("target.yaml");
+    fs::rename(ground.mesh().join("law.yaml"), &target).unwrap();
+    std::os::unix::fs::symlink(&target, ground.mesh().join("law.yaml")).unwrap();
+    let plane = ground.start().await;
+    fs::remove_file(&target).unwrap();
+    let told = "a link that leads nowhere";
+    eventually("it is an error", async || plane.page("/status").await.contains(told).then_some(())).await;
+    let orders = watch(&ground, &plane, "orders").await;
+    assert_eq!(orders.policies(), ["shop/orders"]);
+    plane.stop().await;
+}
+
+#[tokio::test]
 async fn the_last_good_law_survives_a_restart_with_a_broken_file() {
     let ground = ground();
     let plane = ground.start().await;
