@@ -8,11 +8,11 @@ bin=target/counterparts/bin
 mkdir -p "$bin"
 
 # program:package
-wanted="curl:curl openssl:openssl setpriv:util-linux python3:python3-minimal nft:nftables"
+wanted="curl:curl openssl:openssl setpriv:util-linux kill:procps python3:python3-minimal nft:nftables"
 
 missing=""
 for pair in $wanted; do
-    PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
+    PATH="$PATH:/usr/sbin:/sbin" type -P "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
 if [ -n "$missing" ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
     apt-get update -qq
@@ -21,7 +21,7 @@ if [ -n "$missing" ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; t
 fi
 for pair in $wanted; do
     program=${pair%%:*}
-    if found=$(PATH="$PATH:/usr/sbin:/sbin" command -v "$program"); then
+    if found=$(PATH="$PATH:/usr/sbin:/sbin" type -P "$program"); then
         ln -sf "$found" "$bin/$program"
         echo "counterpart $program: $found"
     else
