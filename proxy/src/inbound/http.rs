@@ -170,10 +170,7 @@ impl Receiver {
 
 fn rebuild(allowed: &RequestFacts, speech: Speech, body: Body) -> Result<Request<Body>, Refusal> {
     let RequestFacts { method, target, headers } = allowed;
-    let path = match &target.query {
-        Some(query) => format!("{}?{query}", target.path),
-        None => target.path.clone(),
-    };
+    let path = target.path_and_query();
     let head = assemble(method.clone(), &target.authority, &path, headers.clone(), speech)?;
     Ok(with_body(head, body))
 }
