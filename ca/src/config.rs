@@ -153,6 +153,7 @@ impl Config {
                 Normalization::Base => PathNormalization::Base,
                 Normalization::MergeSlashes => PathNormalization::MergeSlashes,
             },
+            trust_domain_aliases: Vec::new(),
         }
     }
 

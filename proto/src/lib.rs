@@ -9,19 +9,26 @@
 //! - [`mesh`]: workloads, services, endpoints, outside hosts
 //! - [`snapshot`]: what one sidecar knows of the mesh
 //! - [`resource`]: the Kubernetes and Istio kinds an operator writes, from YAML
+//! - [`yaml`]: text to a tree that knows its lines
 //! - [`policy`]: compiled policies and the decision
+//! - [`law`]: which of all policies govern a workload; [`mtls`]: whom it lets connect
+//! - [`authentication`]: the tokens of a request
 //! - [`facts`]: what is decided on; [`target`]: a request target and its one normalized form
 //! - [`jwt`]: is this token signed by one of these keys, and for us?
 
+pub mod authentication;
 pub mod facts;
 pub mod id;
 pub mod jwt;
+pub mod law;
 pub mod mesh;
+pub mod mtls;
 pub mod policy;
 pub mod resource;
 pub mod snapshot;
 pub mod svid;
 pub mod target;
+pub mod yaml;
 
 /// The wire, as generated from `douane/v1/*.proto` (checked in; `tests/generated.rs` keeps it fresh).
 pub mod wire {
@@ -41,6 +48,8 @@ pub mod wire {
 pub mod features {
     /// Sources, operations and conditions of the first version.
     pub const POLICY_V1: &str = "policy/v1";
+    /// Tokens, CUSTOM, AUDIT, dry-run, trust domains, client addresses, unreadable parts, and modes of mutual TLS.
+    pub const POLICY_V2: &str = "policy/v2";
     /// All of them.
-    pub const ALL: &[&str] = &[POLICY_V1];
+    pub const ALL: &[&str] = &[POLICY_V1, POLICY_V2];
 }

@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     id::{IdError, TrustDomain, WorkloadId},
+    mtls::MtlsModes,
     wire,
 };
 
@@ -68,6 +69,8 @@ pub struct Workload {
     pub ready: bool,
     /// The pod's labels.
     pub labels: BTreeMap<String, String>,
+    /// What its sidecar demands of connections.
+    pub mtls: MtlsModes,
 }
 
 /// A service: names and virtual addresses in front of endpoints.
@@ -275,6 +278,7 @@ impl From<&Workload> for wire::Workload {
             service_name: workload.service_name.clone(),
             ready: workload.ready,
             labels: workload.labels.clone(),
+            mtls: Some((&workload.mtls).into()),
         }
     }
 }
@@ -301,6 +305,7 @@ impl TryFrom<wire::Workload> for Workload {
             service_name: workload.service_name,
             ready: workload.ready,
             labels: workload.labels,
+            mtls: workload.mtls.map(Into::into).unwrap_or_default(),
         })
     }
 }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use crate::{
     id::{IdError, TrustDomain},
     mesh::{External, MeshError, Service, Workload, address_from_wire, address_to_wire},
-    policy::{PolicyError, PolicySet},
+    policy::{PolicyError, PolicySet, Trust},
     wire,
 };
 
@@ -43,6 +43,8 @@ pub struct MeshSettings {
     pub outbound: OutboundMode,
     /// How request paths are normalized before they are matched and sent on.
     pub path_normalization: PathNormalization,
+    /// Other names of the trust domain: a peer of one of them is one of ours.
+    pub trust_domain_aliases: Vec<TrustDomain>,
 }
 
 /// What happens to destinations that no resource names.
@@ -101,6 +103,14 @@ pub enum ApplyError {
     Policy(#[from] PolicyError),
 }
 
+impl MeshSettings {
+    /// The names by which policies know the mesh's own workloads.
+    #[must_use]
+    pub fn trust(&self) -> Trust<'_> {
+        Trust { local: &self.trust_domain, aliases: &self.trust_domain_aliases }
+    }
+}
+
 impl Snapshot {
     /// The state after `delta`, or why it cannot follow `held`. Nothing of a refused delta is taken over.
     ///
@@ -124,7 +134,7 @@ impl Snapshot {
             next.own = Arc::new(own.try_into()?);
         }
         if let Some(policies) = delta.policies {
-            next.policies = Arc::new(PolicySet::from_wire(policies, &next.mesh.trust_domain)?);
+            next.policies = Arc::new(PolicySet::from_wire(policies, next.mesh.trust())?);
         }
         for answer in delta.answers {
             let (question, found) = read_answer(answer)?;
@@ -141,7 +151,7 @@ impl Snapshot {
             epoch: delta.epoch,
             sequence: delta.sequence,
             own: Arc::new(own.try_into()?),
-            policies: Arc::new(PolicySet::from_wire(policies, &mesh.trust_domain)?),
+            policies: Arc::new(PolicySet::from_wire(policies, mesh.trust())?),
             answers: delta.answers.into_iter().map(read_answer).collect::<Result<_, _>>()?,
             mesh,
         })
@@ -204,8 +214,11 @@ impl From<&MeshSettings> for wire::MeshSettings {
             path_normalization: match mesh.path_normalization {
                 PathNormalization::Base => wire::PathNormalization::Base,
                 PathNormalization::MergeSlashes => wire::PathNormalization::MergeSlashes,
+                PathNormalization::DecodeAndMergeSlashes => wire::PathNormalization::DecodeAndMergeSlashes,
+                PathNormalization::None => wire::PathNormalization::None,
             }
             .into(),
+            trust_domain_aliases: mesh.trust_domain_aliases.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -225,11 +238,20 @@ impl TryFrom<wire::MeshSettings> for MeshSettings {
             path_normalization: match wire::PathNormalization::try_from(mesh.path_normalization) {
                 Ok(wire::PathNormalization::Base) => PathNormalization::Base,
                 Ok(wire::PathNormalization::MergeSlashes) => PathNormalization::MergeSlashes,
+                Ok(wire::PathNormalization::DecodeAndMergeSlashes) => {
+                    PathNormalization::DecodeAndMergeSlashes
+                }
+                Ok(wire::PathNormalization::None) => PathNormalization::None,
                 Err(_) => {
                     let value = mesh.path_normalization;
                     return Err(MeshError::Unknown { what: "path normalization", value }.into());
                 }
             },
+            trust_domain_aliases: mesh
+                .trust_domain_aliases
+                .iter()
+                .map(|alias| TrustDomain::parse(alias))
+                .collect::<Result<_, _>>()?,
         })
     }
 }

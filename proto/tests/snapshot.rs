@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use douane_proto::{
     facts::Facts,
     mesh::MeshError,
-    policy::{Decision, decide},
+    policy::{Answers, Decision, decide},
     snapshot::{ApplyError, Found, OutboundMode, Question, Snapshot},
     target::PathNormalization,
     wire,
@@ -63,18 +63,19 @@ fn asked(last: u8) -> Question {
 
 fn deny_all() -> wire::PolicySet {
     let policy = wire::Policy { namespace: "shop".to_owned(), name: "none".to_owned(), ..Default::default() };
-    wire::PolicySet { policies: vec![policy] }
+    wire::PolicySet { policies: vec![policy], ..Default::default() }
 }
 
 fn passes(snapshot: &Snapshot) -> bool {
     let facts = Facts {
         peer: None,
         source: IpAddr::from([10, 77, 0, 5]),
+        remote: IpAddr::from([10, 77, 0, 5]),
         destination: ([10, 77, 0, 9], 8080).into(),
         sni: None,
         request: None,
     };
-    matches!(decide(&snapshot.policies, &facts), Decision::Allow(_))
+    matches!(decide(&snapshot.policies, &facts, &Answers::default()), Decision::Allow(_))
 }
 
 #[test]

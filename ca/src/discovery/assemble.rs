@@ -12,6 +12,7 @@ use std::{
 use douane_proto::{
     id::WorkloadId,
     mesh::{Dialect, Endpoint, External, Port, Protocol, Service, Workload},
+    mtls::MtlsModes,
     policy::{Policy, Scope},
     resource::{
         self, ClusterIp, Doubt, Kind, Location, Metadata, Phase, Pod, Resource, TargetPort, Transport,
@@ -206,6 +207,7 @@ impl Assembly<'_> {
             service_name: service_name(metadata),
             ready: pod.status.ready() != Some(false),
             labels: metadata.labels.clone(),
+            mtls: MtlsModes::default(),
         })
     }
 
@@ -309,7 +311,7 @@ impl Assembly<'_> {
         let mut laws = Vec::new();
         for resource in objects {
             let Kind::AuthorizationPolicy(law) = &resource.kind else { continue };
-            for warning in law.policy.warnings(&self.settings.mesh.trust_domain) {
+            for warning in law.policy.warnings(self.settings.mesh.trust()) {
                 self.warnings.push(format!("{}: {}: {warning}", resource.location, resource.metadata.key()));
             }
             laws.push((law.scope.clone(), law.policy.to_wire()));
@@ -353,7 +355,10 @@ fn govern(
             .iter()
             .filter(|(scope, _)| scope.selects(workload.id.namespace(), &workload.labels, root_namespace));
         let policies = selecting.map(|(_, policy)| policy.clone()).collect();
-        Governed { workload: Arc::clone(workload), policies: Arc::new(wire::PolicySet { policies }) }
+        Governed {
+            workload: Arc::clone(workload),
+            policies: Arc::new(wire::PolicySet { policies, ..Default::default() }),
+        }
     };
     workloads.iter().map(|built| (built.workload.key(), governed(&built.workload))).collect()
 }

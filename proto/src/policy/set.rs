@@ -7,10 +7,19 @@ use super::{
     rule::{Compiled, Rule},
     value::{self, Context},
 };
-use crate::{features, id::TrustDomain, wire};
+use crate::{authentication::Authentication, features, id::TrustDomain, wire};
 
 /// More policies that select one workload are refused.
 const MAX_POLICIES: usize = 4096;
+
+/// The names of the mesh's own trust domain. Policies that name one of them mean all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trust<'a> {
+    /// Its name now.
+    pub local: &'a TrustDomain,
+    /// Its other names.
+    pub aliases: &'a [TrustDomain],
+}
 
 /// An authorization policy as written. One that exists is valid.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +30,7 @@ pub struct Policy(wire::Policy);
 pub struct PolicySet {
     pub(super) deny: Vec<Compiled>,
     pub(super) allow: Vec<Compiled>,
+    authentication: Authentication,
     complaints: Vec<String>,
 }
 
@@ -62,6 +72,7 @@ impl Policy {
             action: wire::Action::Deny.into(),
             rules: vec![wire::Rule::default()],
             requires: vec![features::POLICY_V1.to_owned()],
+            ..wire::Policy::default()
         })
     }
 
@@ -85,8 +96,8 @@ impl Policy {
 
     /// What it does that its author may not expect, one line each.
     #[must_use]
-    pub fn warnings(&self, local: &TrustDomain) -> Vec<String> {
-        warnings(&self.0, local)
+    pub fn warnings(&self, trust: Trust<'_>) -> Vec<String> {
+        warnings(&self.0, trust.local)
     }
 }
 
@@ -97,21 +108,23 @@ impl PolicySet {
     ///
     /// # Errors
     /// [`PolicyError`] when there are too many.
-    pub fn from_wire(set: wire::PolicySet, local: &TrustDomain) -> Result<Self, PolicyError> {
+    pub fn from_wire(set: wire::PolicySet, trust: Trust<'_>) -> Result<Self, PolicyError> {
         if set.policies.len() > MAX_POLICIES {
             return Err(PolicyError::TooMany(set.policies.len()));
         }
-        let mut compiled = Self::default();
-        set.policies.into_iter().for_each(|policy| compiled.add(&policy, local));
+        let authentication = Authentication::from_wire(&set.authentications);
+        let complaints = authentication.complaints().to_vec();
+        let mut compiled = Self { authentication, complaints, ..Self::default() };
+        set.policies.into_iter().for_each(|policy| compiled.add(&policy, trust.local));
         Ok(compiled)
     }
 
     /// Compiles valid policies, as a sidecar of the trust domain does with what it receives.
     #[must_use]
-    pub fn compile<'a>(policies: impl IntoIterator<Item = &'a Policy>, local: &TrustDomain) -> Self {
+    pub fn compile<'a>(policies: impl IntoIterator<Item = &'a Policy>, trust: Trust<'_>) -> Self {
         let mut compiled = Self::default();
         for policy in policies {
-            compiled.add(&policy.0, local);
+            compiled.add(&policy.0, trust.local);
         }
         compiled
     }
@@ -124,6 +137,12 @@ impl PolicySet {
     /// `namespace/name` of each ALLOW policy, in the order in which they are asked.
     pub fn allowing(&self) -> impl Iterator<Item = &str> {
         self.allow.iter().map(|policy| &*policy.key)
+    }
+
+    /// The token rules of the workload.
+    #[must_use]
+    pub fn authentication(&self) -> &Authentication {
+        &self.authentication
     }
 
     /// What could not be applied as written, one line each, for the operator.
@@ -181,7 +200,7 @@ impl PolicySet {
 fn effect(action: wire::Action) -> Effect {
     match action {
         wire::Action::Allow => Effect::Allow,
-        wire::Action::Deny => Effect::Deny,
+        wire::Action::Deny | wire::Action::Custom | wire::Action::Audit => Effect::Deny,
     }
 }
 

@@ -3,16 +3,15 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    cursor::{Cursor, Fields, Flaw, Manner, bounded},
     doubt,
-    error::{Cause, Doubt, Location, ResourceError},
+    error::{Doubt, Location, ResourceError},
     external::ServiceEntry,
     metadata::Metadata,
     security::{AuthorizationPolicy, PeerAuthentication},
     service::Service,
-    tree::{self, Node, Part, Value, Work},
     workload::{Deployment, Pod},
 };
+use crate::yaml::{self, Cause, Cursor, Fields, Flaw, Manner, Node, Part, Value, Work, bounded};
 
 /// Larger files are refused unread; a Kubernetes object is 1.5 MiB at most.
 const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -105,7 +104,7 @@ fn read_all(path: &Path, text: &str) -> (Vec<Resource>, Vec<ResourceError>) {
     if text.len() > MAX_FILE_BYTES {
         return refused(file.bound(format!("{} bytes are too many", text.len()), text));
     }
-    let parts = tree::split(text);
+    let parts = yaml::split(text);
     if parts.len() > MAX_DOCUMENTS {
         return refused(file.bound(format!("{} documents are too many", parts.len()), text));
     }
@@ -144,7 +143,7 @@ struct File {
 impl File {
     // A document without content (before the first `---`, or after the last) is none.
     fn read(&self, part: Part<'_>, work: &mut Work) -> Result<Option<Resource>, Box<ResourceError>> {
-        let node = tree::parse(part, work).map_err(|error| {
+        let node = yaml::parse(part, work).map_err(|error| {
             Box::new(ResourceError {
                 location: self.line(error.line),
                 subject: None,

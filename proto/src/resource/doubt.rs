@@ -4,12 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    cursor::{Cursor, Manner, bounded},
-    error::Doubt,
-    security,
-    tree::{self, Node, Part, Value, Work},
-};
+use super::{error::Doubt, security};
+use crate::yaml::{self, Cursor, Manner, Node, Part, Value, Work, bounded};
 
 /// Kinds that forbid something. A broken `PeerAuthentication` leaves STRICT, which is all that it could demand.
 pub(super) const LAWS: &[&str] = &["AuthorizationPolicy", "RequestAuthentication"];
@@ -46,7 +42,7 @@ pub(super) fn of_text(text: &str, fault: u32, work: &mut Work) -> Option<Doubt> 
             break;
         }
         let part = Part { text: text.get(..length).unwrap_or_default(), before: 0 };
-        match tree::parse(part, work) {
+        match yaml::parse(part, work) {
             Ok(node) if matches!(node.value, Value::Map(_)) => {
                 return may_be_law(&node).then(|| doubt(&node, Extent::Beginning));
             }

@@ -1,21 +1,14 @@
 //! Where something was written, and why it could not be read.
 
-use std::{collections::BTreeMap, fmt, ops::Deref, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+
+use crate::yaml::Cause;
 
 /// A line of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Location {
     /// The file, as its reader named it.
     pub file: Arc<Path>,
-    /// Counted from 1.
-    pub line: u32,
-}
-
-/// A value and the line that it was written on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Located<T> {
-    /// The value.
-    pub value: T,
     /// Counted from 1.
     pub line: u32,
 }
@@ -36,21 +29,6 @@ pub struct ResourceError {
     pub cause: Cause,
     /// What a broken law meant to govern; `None` when the document is surely no policy.
     pub doubt: Option<Doubt>,
-}
-
-/// Which sort of error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// The file holds no document at all: being written, or cut.
-    Empty,
-    /// Too large, or too many documents.
-    Bound,
-    /// Not YAML.
-    Syntax,
-    /// A kind, field, action or mode that this version does not implement.
-    Unsupported,
-    /// Anything else that is wrong with it.
-    Invalid,
 }
 
 /// What can still be read of a policy that cannot be read whole. Where there is no last good law, what it names is
@@ -76,13 +54,5 @@ impl fmt::Display for Prefix<'_> {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file.display(), self.line)
-    }
-}
-
-impl<T> Deref for Located<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.value
     }
 }

@@ -3,10 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::{
-    cursor::{Cursor, Fields, Flaw, bounded},
-    error::Located,
-};
+use crate::yaml::{Cursor, Fields, Flaw, Located, bounded};
 
 /// A `ServiceEntry`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::cursor::{Cursor, Fields, Flaw, Manner};
+use crate::yaml::{Cursor, Fields, Flaw, Manner};
 
 /// The namespace of an object that names none, as `kubectl` has it.
 const DEFAULT_NAMESPACE: &str = "default";

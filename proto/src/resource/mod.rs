@@ -4,10 +4,8 @@
 //! the fields of Kubernetes' own kinds that no part of the mesh needs. Knows neither folders nor Kubernetes (`ca`
 //! reads those), and not how a policy decides (see [`crate::policy`]).
 //!
-//! Text becomes a tree of nodes with lines (`tree`), a document finds its kind (`document`), the kind's own file reads
-//! it by a cursor that knows where it is (`cursor`). Where a law is broken, `doubt` reads what it meant to govern.
+//! A document finds its kind (`document`), the kind's own file reads it by a cursor of [`crate::yaml`]. Where a law is broken, `doubt` reads what it meant to govern.
 
-mod cursor;
 mod document;
 mod doubt;
 mod error;
@@ -15,11 +13,11 @@ mod external;
 mod metadata;
 mod security;
 mod service;
-mod tree;
 mod workload;
 
+pub use crate::yaml::{Cause, Located};
 pub use document::{Kind, Resource, doubts, parse_file};
-pub use error::{Cause, Doubt, Located, Location, ResourceError};
+pub use error::{Doubt, Location, ResourceError};
 pub use external::{EntryPort, ServiceEntry};
 pub use metadata::{Metadata, Owner};
 pub use security::{AuthorizationPolicy, MtlsMode, PeerAuthentication};

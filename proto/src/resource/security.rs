@@ -5,12 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    cursor::{Cursor, Fields, Flaw, bounded},
-    error::Cause,
-    metadata::Metadata,
-    tree::{Node, Value},
-};
+use super::metadata::Metadata;
+use crate::yaml::{Cause, Cursor, Fields, Flaw, Node, Value, bounded};
 use crate::{
     policy::{Policy, PolicyFlaw, Scope, Step},
     wire,
@@ -68,7 +64,7 @@ impl AuthorizationPolicy {
             name: metadata.name.clone(),
             action: action.unwrap_or(wire::Action::Allow).into(),
             rules,
-            requires: Vec::new(),
+            ..wire::Policy::default()
         };
         let policy = Policy::from_wire(message).map_err(|flaw| place(flaw, &spec))?;
         Ok(Self { scope, policy })
@@ -161,6 +157,7 @@ fn rule(at: &Cursor<'_>) -> Result<wire::Rule, Flaw> {
         from: fields.read("from", |at| entries(&at, "source", source))?,
         to: fields.read("to", |at| entries(&at, "operation", operation))?,
         when: fields.read("when", |at| filled(&at)?.iter().map(condition).collect())?,
+        ..wire::Rule::default()
     };
     fields.end()?;
     Ok(rule)
@@ -229,6 +226,7 @@ fn source(fields: &Fields<'_>) -> Result<wire::Source, Flaw> {
         not_ip_blocks: texts(fields, "notIpBlocks")?,
         service_accounts: texts(fields, "serviceAccounts")?,
         not_service_accounts: texts(fields, "notServiceAccounts")?,
+        ..wire::Source::default()
     })
 }
 
@@ -242,6 +240,7 @@ fn operation(fields: &Fields<'_>) -> Result<wire::Operation, Flaw> {
         not_methods: texts(fields, "notMethods")?,
         paths: texts(fields, "paths")?,
         not_paths: texts(fields, "notPaths")?,
+        ..wire::Operation::default()
     })
 }
 
@@ -251,6 +250,7 @@ fn condition(at: &Cursor<'_>) -> Result<wire::Condition, Flaw> {
         key: fields.required("key")?.text()?,
         values: texts(&fields, "values")?,
         not_values: texts(&fields, "notValues")?,
+        ..wire::Condition::default()
     };
     fields.end()?;
     Ok(condition)

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use super::{
-    cursor::{Cursor, Fields, Flaw, bounded},
-    error::Located,
-};
+use crate::yaml::{Cursor, Fields, Flaw, Located, bounded};
 
 /// A `Service`.
 #[derive(Debug, Clone, PartialEq, Eq)]

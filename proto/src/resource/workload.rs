@@ -3,12 +3,8 @@
 
 use std::net::IpAddr;
 
-use super::{
-    cursor::{Cursor, Fields, Flaw},
-    error::Located,
-    metadata::Metadata,
-    service::Transport,
-};
+use super::{metadata::Metadata, service::Transport};
+use crate::yaml::{Cursor, Fields, Flaw, Located};
 
 /// A `Pod`.
 #[derive(Debug, Clone, PartialEq, Eq)]

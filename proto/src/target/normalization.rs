@@ -8,4 +8,8 @@ pub enum PathNormalization {
     Base,
     /// The same, and repeated slashes are one.
     MergeSlashes,
+    /// The same, and escaped slashes are slashes (`%2F`, `%5C`) before anything else.
+    DecodeAndMergeSlashes,
+    /// As it came; what cannot be a path is refused all the same.
+    None,
 }

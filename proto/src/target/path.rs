@@ -16,8 +16,8 @@ pub(super) fn normalize(path: &str, normalization: PathNormalization) -> Result<
     }
     let plain = remove_dot_segments(&decoded)?;
     Ok(match normalization {
-        PathNormalization::Base => plain,
-        PathNormalization::MergeSlashes => merge_slashes(&plain),
+        PathNormalization::Base | PathNormalization::None => plain,
+        PathNormalization::MergeSlashes | PathNormalization::DecodeAndMergeSlashes => merge_slashes(&plain),
     })
 }
 

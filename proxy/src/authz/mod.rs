@@ -7,7 +7,7 @@ use std::{future::pending, rc::Rc, sync::Arc};
 
 use douane_proto::{
     facts::Facts,
-    policy::{Decision, Denial, Permit, PolicySet, decide},
+    policy::{Answers, Decision, Denial, Permit, PolicySet, decide},
 };
 use tokio::sync::watch;
 
@@ -23,9 +23,12 @@ pub type Law = watch::Receiver<Arc<PolicySet>>;
 /// [`Refusal::Denied`].
 pub fn authorize(law: &mut Law, facts: &Facts) -> Result<Permit, Refusal> {
     let policies = Arc::clone(&law.borrow_and_update());
-    match decide(&policies, facts) {
+    match decide(&policies, facts, &Answers::default()) {
         Decision::Allow(permit) => Ok(permit),
         Decision::Deny(denial) => Err(Refusal::Denied(denial)),
+        Decision::Ask(_) => {
+            Err(Refusal::Denied(Denial { policy: None, rule: None, reason: "nobody was asked".to_owned() }))
+        }
     }
 }
 
@@ -37,7 +40,7 @@ pub async fn revoked(mut law: Law, facts: Rc<Facts>) -> Denial {
             return pending().await;
         }
         let policies = Arc::clone(&law.borrow_and_update());
-        if let Decision::Deny(denial) = decide(&policies, &facts) {
+        if let Decision::Deny(denial) = decide(&policies, &facts, &Answers::default()) {
             return denial;
         }
     }

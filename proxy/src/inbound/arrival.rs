@@ -36,6 +36,7 @@ impl Arrival {
         Facts {
             peer: Some(self.peer.clone()),
             source: self.source.ip().to_canonical(),
+            remote: self.source.ip().to_canonical(),
             destination: self.destination,
             sni: self.sni.clone(),
             request,

@@ -164,12 +164,12 @@ impl Receiver {
         strip_reserved(&mut parts.headers);
         join_cookies(&mut parts.headers);
         parts.headers.remove(header::HOST);
-        Ok((speech, RequestFacts { method: parts.method, target, headers: parts.headers }))
+        Ok((speech, RequestFacts { method: parts.method, target, headers: parts.headers, token: None }))
     }
 }
 
 fn rebuild(allowed: &RequestFacts, speech: Speech, body: Body) -> Result<Request<Body>, Refusal> {
-    let RequestFacts { method, target, headers } = allowed;
+    let RequestFacts { method, target, headers, .. } = allowed;
     let path = target.path_and_query();
     let head = assemble(method.clone(), &target.authority, &path, headers.clone(), speech)?;
     Ok(with_body(head, body))

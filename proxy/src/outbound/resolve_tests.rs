@@ -19,6 +19,7 @@ fn workload(name: &str, address: &str, dialect: Dialect) -> Workload {
         service_name: name.to_owned(),
         ready: true,
         labels: BTreeMap::new(),
+        mtls: douane_proto::mtls::MtlsModes::default(),
     }
 }
 

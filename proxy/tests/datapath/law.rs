@@ -18,7 +18,7 @@ fn deny(operation: wire::Operation) -> wire::Policy {
         name: "no".to_owned(),
         action: wire::Action::Deny.into(),
         rules: vec![wire::Rule { to: vec![operation], ..wire::Rule::default() }],
-        requires: Vec::new(),
+        ..Default::default()
     }
 }
 

@@ -14,7 +14,8 @@ use std::{
 use douane_proto::{
     id::{TrustDomain, WorkloadId},
     mesh::{Dialect, Endpoint, Port, Protocol, Service, Workload},
-    policy::PolicySet,
+    mtls::MtlsModes,
+    policy::{PolicySet, Trust},
     snapshot::{Found, MeshSettings, OutboundMode, PathNormalization, Question, Snapshot},
     svid::{Identity, Svid, TrustBundle},
     wire,
@@ -305,6 +306,7 @@ fn snapshot(own: Arc<Workload>, answers: HashMap<Question, Found>) -> Snapshot {
             root_namespace: "istio-system".to_owned(),
             outbound: OutboundMode::RegistryOnly,
             path_normalization: PathNormalization::Base,
+            trust_domain_aliases: Vec::new(),
         },
         own,
         policies: Arc::new(compile(Vec::new())),
@@ -322,11 +324,13 @@ fn workload(name: &str, address: IpAddr, ports: Vec<Port>) -> Workload {
         service_name: name.to_owned(),
         ready: true,
         labels: BTreeMap::new(),
+        mtls: MtlsModes::default(),
     }
 }
 
 fn compile(policies: Vec<wire::Policy>) -> PolicySet {
-    PolicySet::from_wire(wire::PolicySet { policies }, &domain()).unwrap()
+    let trust = Trust { local: &domain(), aliases: &[] };
+    PolicySet::from_wire(wire::PolicySet { policies, ..Default::default() }, trust).unwrap()
 }
 
 fn domain() -> TrustDomain {

@@ -77,7 +77,7 @@ fn deny_everything() -> wire::Policy {
         name: "no".to_owned(),
         action: wire::Action::Deny.into(),
         rules: vec![wire::Rule::default()],
-        requires: Vec::new(),
+        ..Default::default()
     }
 }
 

@@ -43,8 +43,8 @@ fn a_principal_of_cluster_local_is_one_of_the_local_trust_domain() {
     let facts = Facts { peer: Some(id("spiffe://prod.example/ns/shop/sa/web")), ..stream() };
     let decides = |principal: &str| {
         let rule = source(|source| source.principals = list(&[principal]));
-        let policies = wire::PolicySet { policies: vec![allow(vec![rule])] };
-        passes(&PolicySet::from_wire(policies, &prod).unwrap(), &facts)
+        let policies = wire::PolicySet { policies: vec![allow(vec![rule])], ..Default::default() };
+        passes(&PolicySet::from_wire(policies, trust(&prod)).unwrap(), &facts)
     };
     assert!(decides("cluster.local/ns/shop/sa/web"));
     assert!(decides("prod.example/ns/shop/sa/web"));

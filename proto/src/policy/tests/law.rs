@@ -52,7 +52,7 @@ fn sections_are_joined_by_and_their_entries_by_or() {
     let rule = |from: &[&wire::Source], to: &[&wire::Operation]| wire::Rule {
         from: from.iter().copied().cloned().collect(),
         to: to.iter().copied().cloned().collect(),
-        when: vec![],
+        ..Default::default()
     };
     let facts = request("GET", "/");
     assert!(allows(rule(&[&web], &[&get]), &facts));

@@ -20,6 +20,10 @@ fn local() -> TrustDomain {
     TrustDomain::parse("cluster.local").unwrap()
 }
 
+fn trust(local: &TrustDomain) -> Trust<'_> {
+    Trust { local, aliases: &[] }
+}
+
 fn id(text: &str) -> WorkloadId {
     text.parse().unwrap()
 }
@@ -29,6 +33,7 @@ fn stream() -> Facts {
     Facts {
         peer: Some(id("spiffe://cluster.local/ns/shop/sa/web")),
         source: "10.77.0.5".parse().unwrap(),
+        remote: "10.77.0.5".parse().unwrap(),
         destination: "10.77.0.9:8080".parse().unwrap(),
         sni: None,
         request: None,
@@ -41,6 +46,7 @@ fn request(method: &str, path: &str) -> Facts {
         method: Method::from_bytes(method.as_bytes()).unwrap(),
         target: Target::parse("orders.shop:8080", path, PathNormalization::Base).unwrap(),
         headers: HeaderMap::new(),
+        token: None,
     };
     Facts { request: Some(request), ..stream() }
 }
@@ -63,8 +69,12 @@ fn to(operation: wire::Operation) -> wire::Rule {
 }
 
 fn when(key: &str, values: &[&str], not_values: &[&str]) -> wire::Rule {
-    let condition =
-        wire::Condition { key: key.to_owned(), values: list(values), not_values: list(not_values) };
+    let condition = wire::Condition {
+        key: key.to_owned(),
+        values: list(values),
+        not_values: list(not_values),
+        ..Default::default()
+    };
     wire::Rule { when: vec![condition], ..wire::Rule::default() }
 }
 
@@ -78,7 +88,7 @@ fn written(action: wire::Action, name: &str, rules: Vec<wire::Rule>) -> wire::Po
         name: name.to_owned(),
         action: action.into(),
         rules,
-        requires: Vec::new(),
+        ..wire::Policy::default()
     }
 }
 
@@ -91,23 +101,24 @@ fn deny(rules: Vec<wire::Rule>) -> wire::Policy {
 }
 
 fn received(policies: Vec<wire::Policy>) -> PolicySet {
-    PolicySet::from_wire(wire::PolicySet { policies }, &local()).unwrap()
+    PolicySet::from_wire(wire::PolicySet { policies, ..Default::default() }, trust(&local())).unwrap()
 }
 
 fn valid(policies: Vec<wire::Policy>) -> PolicySet {
     let policies: Vec<Policy> =
         policies.into_iter().map(|policy| Policy::from_wire(policy).unwrap()).collect();
-    PolicySet::compile(&policies, &local())
+    PolicySet::compile(&policies, trust(&local()))
 }
 
 fn passes(policies: &PolicySet, facts: &Facts) -> bool {
-    matches!(decide(policies, facts), Decision::Allow(_))
+    matches!(decide(policies, facts, &Answers::default()), Decision::Allow(_))
 }
 
 fn reason(policies: &PolicySet, facts: &Facts) -> String {
-    match decide(policies, facts) {
+    match decide(policies, facts, &Answers::default()) {
         Decision::Deny(denial) => denial.reason,
         Decision::Allow(permit) => panic!("allowed by {:?}", permit.by),
+        Decision::Ask(providers) => panic!("asks {providers:?}"),
     }
 }
 

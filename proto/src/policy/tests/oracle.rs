@@ -122,7 +122,12 @@ fn a_condition() -> impl Strategy<Value = wire::Condition> {
     let key = select(&["request.headers[x-tier]", "source.namespace"][..]).prop_map(str::to_owned);
     let values = &["gold", "shop", "bank", "*"];
     (key, some_of(values), some_of(values))
-        .prop_map(|(key, values, not_values)| wire::Condition { key, values, not_values })
+        .prop_map(|(key, values, not_values)| wire::Condition {
+            key,
+            values,
+            not_values,
+            ..Default::default()
+        })
         .prop_filter("it needs values", |condition| {
             !condition.values.is_empty() || !condition.not_values.is_empty()
         })
@@ -130,7 +135,7 @@ fn a_condition() -> impl Strategy<Value = wire::Condition> {
 
 fn a_rule() -> impl Strategy<Value = wire::Rule> {
     (vec(a_source(), 0..3), vec(an_operation(), 0..3), vec(a_condition(), 0..2))
-        .prop_map(|(from, to, when)| wire::Rule { from, to, when })
+        .prop_map(|(from, to, when)| wire::Rule { from, to, when, ..Default::default() })
 }
 
 fn a_policy() -> impl Strategy<Value = wire::Policy> {
@@ -196,7 +201,7 @@ proptest! {
 
     #[test]
     fn each_denial_names_its_policy_and_a_reason(policies in vec(a_policy(), 0..4), facts in some_facts()) {
-        if let Decision::Deny(denial) = decide(&valid(policies), &facts) {
+        if let Decision::Deny(denial) = decide(&valid(policies), &facts, &Answers::default()) {
             let policy = denial.policy.expect("a policy denied it");
             prop_assert!(denial.reason.starts_with(&format!("policy {policy}")), "{}", denial.reason);
         }
@@ -208,9 +213,10 @@ proptest! {
         let rule = wire::Rule {
             from: vec![wire::Source { principals: vec![a, b], ip_blocks: vec![c], ..Default::default() }],
             to: vec![wire::Operation { paths: vec![d], hosts: vec![e], ports: vec![f], ..Default::default() }],
-            when: vec![wire::Condition { key: g, values: vec![h], not_values: vec![i] }],
+            when: vec![wire::Condition { key: g, values: vec![h], not_values: vec![i], ..Default::default() }],
+            ..Default::default()
         };
         let policy = wire::Policy { action, namespace: j, ..allow(vec![rule]) };
-        let _ = decide(&received(vec![policy]), &facts);
+        let _ = decide(&received(vec![policy]), &facts, &Answers::default());
     }
 }

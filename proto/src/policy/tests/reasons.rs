@@ -15,7 +15,7 @@ fn orders_callers() -> wire::Policy {
             ..Default::default()
         })
         .to,
-        when: vec![],
+        ..Default::default()
     };
     written(wire::Action::Allow, "orders-callers", vec![rule])
 }
@@ -53,7 +53,9 @@ fn the_rule_that_came_farthest_is_named() {
         written(wire::Action::Allow, "also", vec![far]),
     ]);
 
-    let Decision::Deny(denial) = decide(&policies, &stream()) else { panic!("it must be denied") };
+    let Decision::Deny(denial) = decide(&policies, &stream(), &Answers::default()) else {
+        panic!("it must be denied")
+    };
     assert_eq!(denial.policy.as_deref(), Some("shop/near"));
     assert_eq!(denial.rule, Some(1));
     assert_eq!(denial.reason, "policy shop/near rule 1: port 8080 is not in [9]");
@@ -81,7 +83,7 @@ fn a_policy_without_rules_says_so_and_a_permit_names_its_rule() {
         "policy shop/allow: it has no rules, so that it allows nothing"
     );
     let policies = valid(vec![orders_callers()]);
-    let Decision::Allow(permit) = decide(&policies, &request("GET", "/orders/1")) else {
+    let Decision::Allow(permit) = decide(&policies, &request("GET", "/orders/1"), &Answers::default()) else {
         panic!("it must pass")
     };
     assert_eq!(permit.by.as_deref(), Some("shop/orders-callers rule 1"));

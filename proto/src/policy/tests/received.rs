@@ -124,15 +124,15 @@ fn a_valid_policy_travels_with_what_it_requires() {
 
 #[test]
 fn what_stands_in_for_an_unreadable_policy_denies_everything() {
-    let policies = PolicySet::compile(&[Policy::deny_everything("shop", "broken")], &local());
+    let policies = PolicySet::compile(&[Policy::deny_everything("shop", "broken")], trust(&local()));
     assert!(!passes(&policies, &stream()));
     assert_eq!(reason(&policies, &stream()), "policy shop/broken rule 1: it denies everything");
 }
 
 #[test]
 fn too_many_policies_are_refused() {
-    let set = wire::PolicySet { policies: vec![allow(vec![]); 5000] };
-    assert_eq!(PolicySet::from_wire(set, &local()).unwrap_err(), PolicyError::TooMany(5000));
+    let set = wire::PolicySet { policies: vec![allow(vec![]); 5000], ..Default::default() };
+    assert_eq!(PolicySet::from_wire(set, trust(&local())).unwrap_err(), PolicyError::TooMany(5000));
 }
 
 #[test]
@@ -143,11 +143,11 @@ fn an_author_is_warned_of_values_that_match_less_than_they_seem_to() {
     rule.to = to(wire::Operation { paths: list(&["/a?b", "/ü", "/fine"]), ..Default::default() }).to;
     let policy = Policy::from_wire(allow(vec![rule])).unwrap();
 
-    let warnings = policy.warnings(&prod);
+    let warnings = policy.warnings(trust(&prod));
 
     assert_eq!(warnings.len(), 3, "{warnings:?}");
     assert!(warnings[0].contains("cluster.local/ns/shop/*"));
     assert!(warnings.iter().all(|warning| warning.starts_with("policy shop/allow: ")));
-    assert_eq!(policy.warnings(&local()).len(), 2);
-    assert_eq!(PolicySet::compile(&[policy], &prod).complaints().len(), 3);
+    assert_eq!(policy.warnings(trust(&local())).len(), 2);
+    assert_eq!(PolicySet::compile(&[policy], trust(&prod)).complaints().len(), 3);
 }

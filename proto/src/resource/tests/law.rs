@@ -74,12 +74,15 @@ fn every_field_of_a_rule_arrives_at_its_place() {
                 not_methods: one("j"),
                 paths: one("/k"),
                 not_paths: one("/l"),
+                ..Default::default()
             }],
             when: vec![wire::Condition {
                 key: "source.ip".to_owned(),
                 values: one("10.0.0.3"),
                 not_values: one("10.0.0.4"),
+                ..Default::default()
             }],
+            ..Default::default()
         }]
     );
 }

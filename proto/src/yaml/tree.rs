@@ -16,52 +16,64 @@ const MAX_ALIASES: usize = 1_000;
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) line: u32,
-    pub(super) value: Value,
+pub struct Node {
+    /// Counted from 1.
+    pub line: u32,
+    /// What stands there.
+    pub value: Value,
 }
 
 /// What YAML can say.
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub enum Value {
+    /// Nothing, or `null`.
     Null,
+    /// `true` or `false`.
     Bool(bool),
+    /// A whole number of 64 bits.
     Integer(i64),
-    /// A number that is no 64-bit integer.
-    Number,
+    /// Any other number.
+    Float(f64),
+    /// A text.
     Text(String),
+    /// A list.
     List(Vec<Node>),
+    /// A map, in the order of the file.
     Map(Vec<Entry>),
 }
 
 /// A key with its value.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) key: String,
+pub struct Entry {
+    /// The key.
+    pub key: String,
     /// The key's line.
-    pub(super) line: u32,
-    pub(super) node: Node,
+    pub line: u32,
+    /// The value.
+    pub node: Node,
 }
 
 /// The text of one document.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part<'a> {
-    pub(super) text: &'a str,
+pub struct Part<'a> {
+    /// As it stands in the file.
+    pub text: &'a str,
     /// Lines of the file before it.
-    pub(super) before: u32,
+    pub before: u32,
 }
 
 /// Why a text is no YAML that we take.
 #[derive(Debug)]
-pub(super) struct SyntaxError {
+pub struct SyntaxError {
     /// Counted from 1 in the file.
-    pub(super) line: u32,
-    pub(super) what: String,
+    pub line: u32,
+    /// What is wrong.
+    pub what: String,
 }
 
 /// How many nodes may still be read of one file, aliases counted as often as they stand for something.
 #[derive(Debug)]
-pub(super) struct Work {
+pub struct Work {
     left: usize,
 }
 
@@ -71,23 +83,39 @@ thread_local! {
 }
 
 impl Work {
-    /// For one file.
-    pub(super) fn new() -> Self {
-        Self { left: MAX_NODES }
+    /// For one file of manifests.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::of(MAX_NODES)
+    }
+
+    /// For a file that may hold so many nodes.
+    #[must_use]
+    pub fn of(nodes: usize) -> Self {
+        Self { left: nodes }
     }
 
     /// Is nothing left? Then what follows is not read at all.
-    pub(super) fn is_done(&self) -> bool {
+    #[must_use]
+    pub fn is_done(&self) -> bool {
         self.left == 0
     }
 }
 
+impl Default for Work {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Value {
-    pub(super) fn name(&self) -> &'static str {
+    /// What it is, for a message.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
             Self::Bool(_) => "true or false",
-            Self::Integer(_) | Self::Number => "a number",
+            Self::Integer(_) | Self::Float(_) => "a number",
             Self::Text(_) => "a text",
             Self::List(_) => "a list",
             Self::Map(_) => "a map",
@@ -97,13 +125,15 @@ impl Value {
 
 impl Node {
     /// The value of a key, when this is a map that has it.
-    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Self> {
         let Value::Map(entries) = &self.value else { return None };
         entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
     }
 
     /// The text, when this is one.
-    pub(super) fn text(&self) -> Option<&str> {
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) => Some(text),
             _ => None,
@@ -124,7 +154,8 @@ impl Node {
 }
 
 /// Splits a file at its document marks: `---` at the beginning of a line, followed by a blank or nothing.
-pub(super) fn split(text: &str) -> Vec<Part<'_>> {
+#[must_use]
+pub fn split(text: &str) -> Vec<Part<'_>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut parts = Vec::new();
     let (mut start, mut before, mut offset) = (0, 0, 0);
@@ -144,7 +175,10 @@ fn is_mark(line: &str) -> bool {
 }
 
 /// Reads one document; a document without content is [`Value::Null`].
-pub(super) fn parse(part: Part<'_>, work: &mut Work) -> Result<Node, SyntaxError> {
+///
+/// # Errors
+/// [`SyntaxError`] with the line of the file; also for what is nested too deep or is more than `work` has left.
+pub fn parse(part: Part<'_>, work: &mut Work) -> Result<Node, SyntaxError> {
     let options = options! {
         budget: budget! { max_depth: MAX_DEPTH, max_nodes: work.left, max_aliases: MAX_ALIASES },
         with_snippet: false,
@@ -217,11 +251,11 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(i64::try_from(value).map_or(Value::Number, Value::Integer))
+        Ok(i64::try_from(value).map_or(Value::Float(value as f64), Value::Integer))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
-        Ok(Value::Number)
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Float(value))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {

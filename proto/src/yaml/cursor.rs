@@ -6,8 +6,8 @@
 use std::{cell::RefCell, collections::BTreeMap, net::IpAddr};
 
 use super::{
-    error::{Cause, Located},
-    tree::{Node, Value},
+    place::{Cause, Flaw, Located},
+    tree::{Entry, Node, Value},
 };
 
 /// What a list may hold at most, so that one file cannot make the control plane slow.
@@ -15,7 +15,7 @@ const MAX_LIST: usize = 10_000;
 
 /// How unknown and empty fields are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Manner {
+pub enum Manner {
     /// Unknown fields are passed over, `null` is absence.
     Lenient,
     /// Both are errors.
@@ -24,7 +24,7 @@ pub(super) enum Manner {
 
 /// A place in a document.
 #[derive(Debug, Clone)]
-pub(super) struct Cursor<'a> {
+pub struct Cursor<'a> {
     node: &'a Node,
     line: u32,
     path: String,
@@ -33,47 +33,52 @@ pub(super) struct Cursor<'a> {
 
 /// The fields of a map, and which of them somebody asked for.
 #[derive(Debug)]
-pub(super) struct Fields<'a> {
+pub struct Fields<'a> {
     at: Cursor<'a>,
     asked: RefCell<Vec<&'static str>>,
 }
 
-/// What is wrong at a place.
-#[derive(Debug)]
-pub(super) struct Flaw {
-    pub(super) line: u32,
-    pub(super) what: String,
-    pub(super) mend: String,
-    pub(super) cause: Cause,
-}
-
 impl<'a> Cursor<'a> {
-    pub(super) fn root(node: &'a Node, manner: Manner) -> Self {
+    /// The whole document.
+    #[must_use]
+    pub fn root(node: &'a Node, manner: Manner) -> Self {
         Self { node, line: node.line, path: String::new(), manner }
     }
 
-    pub(super) fn line(&self) -> u32 {
+    /// The line that it stands on, counted from 1.
+    #[must_use]
+    pub fn line(&self) -> u32 {
         self.line
     }
 
-    pub(super) fn node(&self) -> &'a Node {
+    /// What stands there.
+    #[must_use]
+    pub fn node(&self) -> &'a Node {
         self.node
     }
 
     /// The same place, read in another manner.
-    pub(super) fn manner(mut self, manner: Manner) -> Self {
+    pub fn manner(mut self, manner: Manner) -> Self {
         self.manner = manner;
         self
     }
 
-    pub(super) fn fields(&self) -> Result<Fields<'a>, Flaw> {
+    /// A map, read field by field.
+    ///
+    /// # Errors
+    /// [`Flaw`] when it is none.
+    pub fn fields(&self) -> Result<Fields<'a>, Flaw> {
         match self.node.value {
             Value::Map(_) => Ok(Fields { at: self.clone(), asked: RefCell::default() }),
             ref other => Err(self.not("a map of fields", other)),
         }
     }
 
-    pub(super) fn list(&self) -> Result<Vec<Self>, Flaw> {
+    /// A list of 10,000 entries at most.
+    ///
+    /// # Errors
+    /// [`Flaw`] when it is none.
+    pub fn list(&self) -> Result<Vec<Self>, Flaw> {
         let items = match &self.node.value {
             Value::List(items) if items.len() <= MAX_LIST => items,
             Value::List(items) => {
@@ -91,37 +96,61 @@ impl<'a> Cursor<'a> {
         Ok(items.iter().enumerate().map(item).collect())
     }
 
-    pub(super) fn text(&self) -> Result<String, Flaw> {
+    /// A text.
+    ///
+    /// # Errors
+    /// [`Flaw`] when it is none.
+    pub fn text(&self) -> Result<String, Flaw> {
         match &self.node.value {
             Value::Text(text) => Ok(text.clone()),
             other => Err(self.not("a text", other)),
         }
     }
 
-    pub(super) fn located_text(&self) -> Result<Located<String>, Flaw> {
+    /// A text with its line.
+    ///
+    /// # Errors
+    /// [`Flaw`] when it is none.
+    pub fn located_text(&self) -> Result<Located<String>, Flaw> {
         Ok(Located { value: self.text()?, line: self.node.line })
     }
 
-    pub(super) fn located_texts(&self) -> Result<Vec<Located<String>>, Flaw> {
+    /// A list of texts with their lines.
+    ///
+    /// # Errors
+    /// [`Flaw`] when it is none.
+    pub fn located_texts(&self) -> Result<Vec<Located<String>>, Flaw> {
         self.list()?.iter().map(Self::located_text).collect()
     }
 
-    pub(super) fn text_map(&self) -> Result<BTreeMap<String, String>, Flaw> {
+    /// A map of texts.
+    ///
+    /// # Errors
+    /// [`Flaw`] when it is none.
+    pub fn text_map(&self) -> Result<BTreeMap<String, String>, Flaw> {
         let Value::Map(entries) = &self.node.value else {
             return Err(self.not("a map of texts", &self.node.value));
         };
-        let pair = |entry: &'a super::tree::Entry| Ok((entry.key.clone(), self.below(entry).text()?));
+        let pair = |entry: &'a Entry| Ok((entry.key.clone(), self.below(entry).text()?));
         entries.iter().map(pair).collect()
     }
 
-    pub(super) fn boolean(&self) -> Result<bool, Flaw> {
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// [`Flaw`] when it is neither.
+    pub fn boolean(&self) -> Result<bool, Flaw> {
         match self.node.value {
             Value::Bool(value) => Ok(value),
             ref other => Err(self.not("true or false", other)),
         }
     }
 
-    pub(super) fn integer<T: TryFrom<i64>>(&self, range: &str) -> Result<T, Flaw> {
+    /// A whole number; `range` says which, for the message.
+    ///
+    /// # Errors
+    /// [`Flaw`] when it is none, or out of range.
+    pub fn integer<T: TryFrom<i64>>(&self, range: &str) -> Result<T, Flaw> {
         let Value::Integer(value) = self.node.value else {
             return Err(self.not("a whole number", &self.node.value));
         };
@@ -130,14 +159,22 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    pub(super) fn port(&self) -> Result<u16, Flaw> {
+    /// A port from 1 to 65535.
+    ///
+    /// # Errors
+    /// [`Flaw`] when it is none.
+    pub fn port(&self) -> Result<u16, Flaw> {
         match self.integer("a port from 1 to 65535")? {
             0 => Err(self.flaw(format!("{} is 0", self.name()), "write a port from 1 to 65535")),
             port => Ok(port),
         }
     }
 
-    pub(super) fn address(&self) -> Result<Located<IpAddr>, Flaw> {
+    /// An IP address, in canonical form.
+    ///
+    /// # Errors
+    /// [`Flaw`] when it is none.
+    pub fn address(&self) -> Result<Located<IpAddr>, Flaw> {
         let text = self.text()?;
         match text.parse::<IpAddr>() {
             Ok(address) => Ok(Located { value: address.to_canonical(), line: self.node.line }),
@@ -149,7 +186,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A DNS name as Kubernetes' objects have them.
-    pub(super) fn object_name(&self) -> Result<String, Flaw> {
+    pub fn object_name(&self) -> Result<String, Flaw> {
         let text = self.text()?;
         let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let bytes = text.as_bytes();
@@ -164,30 +201,34 @@ impl<'a> Cursor<'a> {
         ))
     }
 
-    pub(super) fn flaw(&self, what: impl Into<String>, mend: impl Into<String>) -> Flaw {
+    /// Something wrong here.
+    #[must_use]
+    pub fn flaw(&self, what: impl Into<String>, mend: impl Into<String>) -> Flaw {
         Flaw { line: self.line, what: what.into(), mend: mend.into(), cause: Cause::Invalid }
     }
 
     /// Something that this version does not implement.
-    pub(super) fn unsupported(&self, what: impl Into<String>, mend: impl Into<String>) -> Flaw {
+    pub fn unsupported(&self, what: impl Into<String>, mend: impl Into<String>) -> Flaw {
         Flaw { cause: Cause::Unsupported, ..self.flaw(what, mend) }
     }
 
     /// The path of this place, as an operator would write it.
-    pub(super) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         if self.path.is_empty() { "the document" } else { &self.path }
     }
 
     fn not(&self, expected: &str, found: &Value) -> Flaw {
         let mend = match found {
             Value::Null => "write its value, or remove the field; the file may be half written",
-            Value::Bool(_) | Value::Integer(_) | Value::Number if expected == "a text" => "put it in quotes",
+            Value::Bool(_) | Value::Integer(_) | Value::Float(_) if expected == "a text" => {
+                "put it in quotes"
+            }
             _ => "see the kind's reference for its form",
         };
         self.flaw(format!("{} must be {expected}, but is {}", self.name(), found.name()), mend)
     }
 
-    fn below(&self, entry: &'a super::tree::Entry) -> Self {
+    fn below(&self, entry: &'a Entry) -> Self {
         let dot = if self.path.is_empty() { "" } else { "." };
         Self {
             node: &entry.node,
@@ -200,12 +241,12 @@ impl<'a> Cursor<'a> {
 
 impl<'a> Fields<'a> {
     /// Where the map itself stands.
-    pub(super) fn at(&self) -> &Cursor<'a> {
+    pub fn at(&self) -> &Cursor<'a> {
         &self.at
     }
 
     /// A field that may be absent.
-    pub(super) fn optional(&self, key: &'static str) -> Result<Option<Cursor<'a>>, Flaw> {
+    pub fn optional(&self, key: &'static str) -> Result<Option<Cursor<'a>>, Flaw> {
         self.asked.borrow_mut().push(key);
         let Some(entry) = self.entries().iter().find(|entry| entry.key == key) else { return Ok(None) };
         let found = self.at.below(entry);
@@ -217,7 +258,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A field that must be there.
-    pub(super) fn required(&self, key: &'static str) -> Result<Cursor<'a>, Flaw> {
+    pub fn required(&self, key: &'static str) -> Result<Cursor<'a>, Flaw> {
         self.optional(key)?.ok_or_else(|| {
             let within = if self.at.path.is_empty() { "" } else { &self.at.path };
             let dot = if within.is_empty() { "" } else { "." };
@@ -226,7 +267,7 @@ impl<'a> Fields<'a> {
     }
 
     /// `read` applied to a field, or the default when it is absent.
-    pub(super) fn read<T: Default>(
+    pub fn read<T: Default>(
         &self,
         key: &'static str,
         read: impl FnOnce(Cursor<'a>) -> Result<T, Flaw>,
@@ -235,12 +276,12 @@ impl<'a> Fields<'a> {
     }
 
     /// Fields that are known and of no interest.
-    pub(super) fn pass_over(&self, keys: &[&'static str]) {
+    pub fn pass_over(&self, keys: &[&'static str]) {
         self.asked.borrow_mut().extend_from_slice(keys);
     }
 
     /// Ends the reading; a field that nobody asked for is an error where the manner is strict.
-    pub(super) fn end(self) -> Result<(), Flaw> {
+    pub fn end(self) -> Result<(), Flaw> {
         match self.at.manner {
             Manner::Lenient => Ok(()),
             Manner::Strict => self.end_strictly(),
@@ -248,7 +289,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Ends the reading; a field that nobody asked for is an error in any manner.
-    pub(super) fn end_strictly(self) -> Result<(), Flaw> {
+    pub fn end_strictly(self) -> Result<(), Flaw> {
         let asked = self.asked.borrow();
         let unknown = self.entries().iter().find(|entry| !asked.contains(&&*entry.key));
         let Some(entry) = unknown else { return Ok(()) };
@@ -257,7 +298,7 @@ impl<'a> Fields<'a> {
         Err(place.unsupported(what, format!("known here: {}", asked.join(", "))))
     }
 
-    fn entries(&self) -> &'a [super::tree::Entry] {
+    fn entries(&self) -> &'a [Entry] {
         match &self.at.node.value {
             Value::Map(entries) => entries,
             _ => &[],
@@ -266,6 +307,6 @@ impl<'a> Fields<'a> {
 }
 
 /// What a file said, cut to a length that fits a log line.
-pub(super) fn bounded(text: &str) -> String {
+pub fn bounded(text: &str) -> String {
     text.chars().take(100).collect()
 }
