@@ -14,6 +14,7 @@
 //! - [`law`]: which of all policies govern a workload; [`mtls`]: whom it lets connect
 //! - [`authentication`]: the tokens of a request
 //! - [`facts`]: what is decided on; [`target`]: a request target and its one normalized form
+//! - [`request`]: what a policy may see of a request
 //! - [`jwt`]: is this token signed by one of these keys, and for us?
 
 pub mod authentication;
@@ -24,6 +25,7 @@ pub mod law;
 pub mod mesh;
 pub mod mtls;
 pub mod policy;
+pub mod request;
 pub mod resource;
 pub mod snapshot;
 pub mod svid;

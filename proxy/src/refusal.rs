@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use douane_proto::{id::WorkloadId, policy::Denial, target::TargetError};
+use douane_proto::{id::WorkloadId, policy::Denial, request::BadRequest};
 use http::StatusCode;
 
 /// Who must mend it.
@@ -142,35 +142,6 @@ pub enum Refusal {
     ClientGone,
 }
 
-/// Why a request cannot be understood without doubt; each class is a known attack.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadRequest {
-    /// RFC 9112 6.1: the two ways to say a length contradict each other.
-    #[error("Content-Length together with Transfer-Encoding")]
-    TwoLengths,
-    /// RFC 9112 3.2.
-    #[error("no Host")]
-    NoHost,
-    /// RFC 9112 3.2.
-    #[error("more than one Host")]
-    ManyHosts,
-    /// Host and `:authority` name different hosts.
-    #[error("Host and :authority differ")]
-    HostMismatch,
-    /// `Connection` names a header that carries identity or routing.
-    #[error("Connection names {0}, which must not be removed")]
-    ConnectionNames(String),
-    /// The dialect's own header with a value outside its enum.
-    #[error("x-douane-http has an unknown value")]
-    Dialect,
-    /// Host or path.
-    #[error("{0}")]
-    Target(#[from] TargetError),
-    /// A target that is no URI once normalized.
-    #[error("the normalized target is no URI")]
-    Uri,
-}
-
 impl Refusal {
     /// The status of the answer to an HTTP request.
     #[must_use]
@@ -284,11 +255,5 @@ impl Refusal {
     #[must_use]
     pub fn another_may_answer(&self) -> bool {
         matches!(self, Self::ConnectFailed { .. } | Self::HandshakeTimeout)
-    }
-}
-
-impl From<TargetError> for Refusal {
-    fn from(error: TargetError) -> Self {
-        Self::BadRequest(error.into())
     }
 }

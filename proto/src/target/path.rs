@@ -29,6 +29,9 @@ pub(super) fn check_query(query: &str) -> Result<&str, &'static str> {
     if query.contains('#') {
         return Err("a fragment");
     }
+    if query.contains(['<', '>', '"']) {
+        return Err("a character that no query has");
+    }
     Ok(query)
 }
 
@@ -52,6 +55,7 @@ fn decode(path: &str) -> Result<String, &'static str> {
             b'\\' => decoded.push('/'),
             b'#' => return Err("a fragment"),
             byte if byte.is_ascii_control() || byte == b' ' => return Err("a blank or control character"),
+            b'<' | b'>' | b'`' => return Err("a character that no path has"),
             // Not legal in a target; its escape is, and means the same.
             byte if !byte.is_ascii() => escape(&mut decoded, byte),
             byte => decoded.push(char::from(byte)),

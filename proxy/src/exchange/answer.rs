@@ -7,7 +7,7 @@ use crate::{
         body::Body,
         ledger::{SharedAccess, note},
     },
-    refusal::{BadRequest, Refusal},
+    refusal::Refusal,
 };
 
 /// gRPC status codes (grpc/doc/statuscodes.md).
@@ -44,7 +44,7 @@ pub fn refuse(access: SharedAccess, refusal: &Refusal) -> Response<Body> {
 /// Must the connection that brought it be closed? What follows a request of doubtful length cannot be told apart.
 #[must_use]
 pub fn closes_connection(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::BadRequest(BadRequest::TwoLengths))
+    matches!(refusal, Refusal::BadRequest(bad) if bad.hides_the_end())
 }
 
 fn grpc_status(refusal: &Refusal) -> u16 {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use douane_proto::request::strip_reserved;
 use futures_util::{
     FutureExt as _,
     future::{LocalBoxFuture, Shared},
@@ -21,7 +22,7 @@ use hyper::body::Incoming;
 
 use crate::{
     exchange::{
-        headers::{grpc_status_of, strip_reserved},
+        headers::grpc_status_of,
         ledger::{SharedAccess, note},
     },
     refusal::Refusal,

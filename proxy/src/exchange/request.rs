@@ -1,11 +1,9 @@
 //! A request put together for its next hop, in the form that hop wants to hear.
 
+use douane_proto::request::BadRequest;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri};
 
-use crate::{
-    exchange::{body::Body, headers::Speech},
-    refusal::BadRequest,
-};
+use crate::exchange::{body::Body, headers::Speech};
 
 /// Absolute form for HTTP/2 (which makes `:scheme` and `:authority` of it), origin form and `Host` for HTTP/1.
 ///

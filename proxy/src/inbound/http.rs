@@ -8,26 +8,23 @@ use douane_proto::{
     facts::RequestFacts,
     mesh::Protocol,
     policy::Permit,
-    target::{Target, TargetError},
+    request::{BadRequest, CLIENT_CERT, Head, origin_form, understand},
 };
 use futures_util::FutureExt;
-use http::{Method, Request, Response, header, request::Parts};
+use http::{Method, Request, Response, request::Parts, uri};
 
 use crate::{
     authz::{authorize, revoked},
     exchange::{
         answer::refuse,
         body::{Body, Cut},
-        headers::{
-            CLIENT_CERT, Speech, authority, clean_answer, client_cert, grpc_status_of, is_grpc, join_cookies,
-            origin_form, strip_hop_by_hop, strip_reserved,
-        },
+        headers::{Speech, clean_answer, client_cert, grpc_status_of, is_grpc},
         headwatch::Verdict,
         ledger::{SharedAccess, note_permit},
         request::{assemble, with_body},
     },
     inbound::{arrival::Arrival, receiver::Receiver},
-    refusal::{BadRequest, Refusal},
+    refusal::Refusal,
     telemetry::access::Direction,
 };
 
@@ -72,7 +69,7 @@ impl Receiver {
         source: Source,
         access: &SharedAccess,
     ) -> Result<Response<Body>, Refusal> {
-        let (speech, facts) = self.understand(arrival, parts, source, access)?;
+        let (speech, facts) = self.read(arrival, parts, source, access)?;
         let mut law = self.mesh.policies();
         let facts = Rc::new(arrival.facts(Some(facts)));
         let permit = authorize(&mut law, &facts)?;
@@ -120,10 +117,10 @@ impl Receiver {
     }
 
     // What a policy may see of the request: exactly what will be sent on.
-    fn understand(
+    fn read(
         &self,
         arrival: &Arrival,
-        mut parts: Parts,
+        parts: Parts,
         source: Source,
         access: &SharedAccess,
     ) -> Result<(Speech, RequestFacts), Refusal> {
@@ -149,22 +146,22 @@ impl Receiver {
         if source == Source::Inside(Verdict::Doubtful) {
             return Err(BadRequest::TwoLengths.into());
         }
-        let authority = authority(&parts)?.unwrap_or_else(|| arrival.destination.to_string());
         let normalization = self.mesh.snapshot().mesh.path_normalization;
-        let target = Target::parse(&authority, origin_form(&parts.uri), normalization)?;
-        if target.path == "*" && parts.method != Method::OPTIONS {
-            return Err(TargetError::Path("an asterisk is for OPTIONS only").into());
-        }
+        let head = Head {
+            method: parts.method,
+            target: origin_form(&parts.uri),
+            authority: parts.uri.authority().map(uri::Authority::as_str),
+            version: parts.version,
+            headers: parts.headers,
+            destination: arrival.destination,
+        };
+        let facts = understand(head, normalization)?;
         {
             let record = &mut access.borrow_mut().record;
-            record.authority = Some(target.authority.clone());
-            record.path = Some(target.path.clone());
+            record.authority = Some(facts.target.authority.clone());
+            record.path = Some(facts.target.path.clone());
         }
-        strip_hop_by_hop(&mut parts.headers)?;
-        strip_reserved(&mut parts.headers);
-        join_cookies(&mut parts.headers);
-        parts.headers.remove(header::HOST);
-        Ok((speech, RequestFacts { method: parts.method, target, headers: parts.headers, token: None }))
+        Ok((speech, facts))
     }
 }
 

@@ -4,16 +4,14 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts};
+use douane_proto::request::{BadRequest, named_host, origin_form, strip_hop_by_hop, strip_reserved};
+use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts, uri};
 
 use crate::{
     exchange::{
         answer::{closes_connection, refuse},
         body::Body,
-        headers::{
-            Speech, authority, clean_answer, grpc_status_of, is_grpc, origin_form, strip_hop_by_hop,
-            strip_reserved,
-        },
+        headers::{Speech, clean_answer, grpc_status_of, is_grpc},
         headwatch::Verdict,
         ledger::SharedAccess,
         origins::Unanswered,
@@ -24,7 +22,7 @@ use crate::{
         resolve::{Candidate, Reach},
         sender::{MAX_TRIES, Sender},
     },
-    refusal::{BadRequest, Refusal},
+    refusal::Refusal,
     telemetry::access::Direction,
 };
 
@@ -81,7 +79,8 @@ impl Sender {
         if verdict == Verdict::Doubtful {
             return Err(BadRequest::TwoLengths.into());
         }
-        let named = authority(&parts)?;
+        let line = parts.uri.authority().map(uri::Authority::as_str);
+        let named = named_host(parts.version, line, &parts.headers)?.map(str::to_owned);
         access.borrow_mut().record.authority.clone_from(&named);
         let host = named.clone().unwrap_or_else(|| destination.to_string());
         strip_hop_by_hop(&mut parts.headers)?;

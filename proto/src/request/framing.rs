@@ -1,0 +1,39 @@
+//! Where a request ends: one length, said in one way (RFC 9112 6).
+
+use http::{HeaderMap, HeaderValue, Version, header};
+
+use super::error::BadRequest;
+
+/// Refuses what two parsers could cut at two places; of equal lengths one stays.
+pub(super) fn check(headers: &mut HeaderMap, version: Version) -> Result<(), BadRequest> {
+    let encoded = headers.contains_key(header::TRANSFER_ENCODING);
+    let Some(length) = content_length(headers)? else {
+        return if encoded { check_encoding(headers, version) } else { Ok(()) };
+    };
+    if encoded {
+        return Err(BadRequest::TwoLengths);
+    }
+    if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        headers.insert(header::CONTENT_LENGTH, length);
+    }
+    Ok(())
+}
+
+fn content_length(headers: &HeaderMap) -> Result<Option<HeaderValue>, BadRequest> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return Ok(None) };
+    let plain = !first.is_empty() && first.as_bytes().iter().all(u8::is_ascii_digit);
+    if plain && lengths.all(|other| other == first) {
+        Ok(Some(first.clone()))
+    } else {
+        Err(BadRequest::Length)
+    }
+}
+
+// Any list, twin or spelling of "chunked" is where parsers differ; HTTP/1.0 and HTTP/2 have no codings at all.
+fn check_encoding(headers: &HeaderMap, version: Version) -> Result<(), BadRequest> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let first = codings.next().map(HeaderValue::as_bytes).unwrap_or_default();
+    let chunked = codings.next().is_none() && first.eq_ignore_ascii_case(b"chunked");
+    if chunked && version == Version::HTTP_11 { Ok(()) } else { Err(BadRequest::TransferEncoding) }
+}

@@ -1,0 +1,120 @@
+//! Headers that belong to one hop, and those that only we may say.
+//!
+//! Knows not which way a request goes; both sides of the sidecar apply it.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+
+use super::error::BadRequest;
+
+/// The direct peer's proven identity, for the application (Envoy's form). Never read for a decision.
+pub const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+const RESERVED_PREFIX: &str = "x-douane-";
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+// Removing one of these because `Connection` names it would change who is asked, or by whom (CVE-2026-105299).
+const NOT_HOP_BY_HOP: &[&str] = &[
+    "host",
+    "authorization",
+    "content-length",
+    "content-type",
+    "cookie",
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-real-ip",
+    "forwarded",
+    "traceparent",
+    "tracestate",
+];
+
+/// Removes what belongs to one hop only (RFC 9110 7.6.1), and what we do not offer (`Upgrade`, so no h2c;
+/// `Expect`, since 100-continue is answered hop by hop). `TE: trailers` stays: every hop of ours keeps trailers.
+///
+/// # Errors
+/// [`BadRequest::ConnectionNames`] when `Connection` names what must not be removed.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), BadRequest> {
+    let trailers = wants_trailers(headers);
+    if headers.contains_key(header::CONNECTION) {
+        for name in connection_names(headers) {
+            if NOT_HOP_BY_HOP.contains(&name.as_str()) || is_reserved(&name) {
+                return Err(BadRequest::ConnectionNames(name.to_string()));
+            }
+            headers.remove(name);
+        }
+    }
+    for name in [
+        header::CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        HTTP2_SETTINGS,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::EXPECT,
+    ] {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    Ok(())
+}
+
+/// Removes what an application or a peer must not say: our own headers and the identity header, in any spelling that
+/// an application might take for them.
+pub fn strip_reserved(headers: &mut HeaderMap) {
+    let reserved: Vec<HeaderName> = headers.keys().filter(|name| is_reserved(name)).cloned().collect();
+    for name in reserved {
+        headers.remove(name);
+    }
+}
+
+/// Makes one header of the pieces that HTTP/2 permits a cookie to come in (RFC 9113 8.2.3), as HTTP/1 applications
+/// must hear it: some read only the first.
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let pieces: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if pieces.len() < 2 {
+        return;
+    }
+    match HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+        Ok(joined) => drop(headers.insert(header::COOKIE, joined)),
+        // Of valid values always a value.
+        Err(_) => drop(headers.remove(header::COOKIE)),
+    }
+}
+
+/// The target in origin form (or `*`), as it was sent.
+#[must_use]
+pub fn origin_form(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+}
+
+fn connection_names(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .collect()
+}
+
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+// Some applications see `_` and `-` as one (CGI), so both spellings are reserved.
+fn is_reserved(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    if !name.starts_with('x') {
+        return false;
+    }
+    let dashed = name.replace('_', "-");
+    dashed.starts_with(RESERVED_PREFIX) || dashed == CLIENT_CERT.as_str()
+}
