@@ -1,6 +1,6 @@
 //! Requests as clients send them, honest and not. Named after the traps that they close.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use proptest::prelude::*;
 
 use super::*;
@@ -305,7 +305,7 @@ proptest! {
             let sent = facts.target.path_and_query();
             let uri: http::uri::PathAndQuery = sent.parse().unwrap();
             prop_assert_eq!(uri.as_str(), sent);
-            prop_assert!(header::HeaderValue::try_from(facts.target.authority).is_ok());
+            prop_assert!(HeaderValue::try_from(facts.target.authority).is_ok());
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The path of a request in its one normalized form (RFC 3986 6.2.2): escapes of unreserved characters decoded once, other
-//! escapes in upper case, backslash as slash, dot segments removed.
+//! The path of a request in its one normalized form (RFC 3986 6.2.2): escapes of unreserved characters decoded once,
+//! backslash as slash, dot segments removed; then, where the mesh says so, slashes merged.
 //!
-//! Escaped slashes stay escaped. What an application could read as a dot segment although this does not (`..;x`,
-//! `..%2F`) is refused.
+//! Escaped slashes stay escaped unless the mesh decodes them, and other escapes stay as they were written. What an
+//! application could read as a dot segment although this does not (`..;x`, `..%2F`) is refused.
 
 use std::fmt::Write as _;
 
@@ -10,15 +10,17 @@ use super::normalization::PathNormalization;
 
 /// Normalizes a path, or names the rule that it breaks.
 pub(super) fn normalize(path: &str, normalization: PathNormalization) -> Result<String, &'static str> {
-    let decoded = decode(path)?;
-    if !decoded.starts_with('/') {
+    let decoded = decode(path, normalization)?;
+    if !decoded.starts_with('/') || (normalization == PathNormalization::None && !path.starts_with('/')) {
         return Err("it does not begin with a slash");
     }
-    let plain = remove_dot_segments(&decoded)?;
-    Ok(match normalization {
-        PathNormalization::Base | PathNormalization::None => plain,
-        PathNormalization::MergeSlashes | PathNormalization::DecodeAndMergeSlashes => merge_slashes(&plain),
-    })
+    match normalization {
+        PathNormalization::None => as_it_came(path, &decoded),
+        PathNormalization::Base => remove_dot_segments(&decoded),
+        PathNormalization::MergeSlashes | PathNormalization::DecodeAndMergeSlashes => {
+            Ok(merge_slashes(&remove_dot_segments(&decoded)?))
+        }
+    }
 }
 
 /// A query is sent on as it came; it must not break out of its place.
@@ -32,24 +34,29 @@ pub(super) fn check_query(query: &str) -> Result<&str, &'static str> {
     if query.contains(['<', '>', '"']) {
         return Err("a character that no query has");
     }
+    if query.contains("%00") {
+        return Err("an escaped NUL");
+    }
     Ok(query)
 }
 
-fn decode(path: &str) -> Result<String, &'static str> {
+fn decode(path: &str, normalization: PathNormalization) -> Result<String, &'static str> {
     let mut decoded = String::with_capacity(path.len());
     let mut bytes = path.bytes();
     while let Some(byte) = bytes.next() {
         match byte {
             b'%' => {
-                let digit =
-                    |byte: Option<u8>| char::from(byte?).to_digit(16).and_then(|d| u8::try_from(d).ok());
-                let (Some(high), Some(low)) = (digit(bytes.next()), digit(bytes.next())) else {
+                let written = bytes.next().zip(bytes.next());
+                let Some((high, low)) = written.filter(|(high, low)| is_hexadecimal(*high, *low)) else {
                     return Err("a percent sign without two hexadecimal digits");
                 };
-                match high << 4 | low {
+                match digit(high) << 4 | digit(low) {
                     0 => return Err("an escaped NUL"),
+                    b'/' | b'\\' if normalization == PathNormalization::DecodeAndMergeSlashes => {
+                        decoded.push('/');
+                    }
                     byte if is_unreserved(byte) => decoded.push(char::from(byte)),
-                    byte => escape(&mut decoded, byte),
+                    _ => decoded.extend(['%', char::from(high), char::from(low)]),
                 }
             }
             b'\\' => decoded.push('/'),
@@ -69,9 +76,29 @@ fn escape(text: &mut String, byte: u8) {
     let _ = write!(text, "%{byte:02X}");
 }
 
+fn is_hexadecimal(high: u8, low: u8) -> bool {
+    high.is_ascii_hexdigit() && low.is_ascii_hexdigit()
+}
+
+fn digit(byte: u8) -> u8 {
+    match byte {
+        b'0'..=b'9' => byte - b'0',
+        b'a'..=b'f' => byte - b'a' + 10,
+        _ => byte.wrapping_sub(b'A').wrapping_add(10),
+    }
+}
+
 // RFC 3986 2.3.
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+// Nothing is changed; a dot segment that only some servers see is refused here, too.
+fn as_it_came(path: &str, decoded: &str) -> Result<String, &'static str> {
+    if decoded.split('/').any(|segment| Pieces::of(segment).have_dots_with_parameters()) {
+        return Err(HIDDEN_DOTS);
+    }
+    Ok(path.to_owned())
 }
 
 // RFC 3986 5.2.4, on segments.
@@ -86,11 +113,7 @@ fn remove_dot_segments(path: &str) -> Result<String, &'static str> {
                 kept.pop();
                 ends_in_directory = true;
             }
-            segment if hides_dots(segment) => {
-                return Err(
-                    "a dot segment with parameters or escaped slashes, which servers read differently",
-                );
-            }
+            segment if Pieces::of(segment).hide_dots() => return Err(HIDDEN_DOTS),
             segment => kept.push(segment),
         }
     }
@@ -100,10 +123,29 @@ fn remove_dot_segments(path: &str) -> Result<String, &'static str> {
     Ok(format!("/{}", kept.join("/")))
 }
 
-// `..;x`, `.%3B`, `..%2Fx`, `x%5C..`: some servers cut parameters, some decode these slashes.
-fn hides_dots(segment: &str) -> bool {
-    let pieces = segment.split("%2F").flat_map(|piece| piece.split("%5C"));
-    pieces.flat_map(|piece| piece.split(';').next()).flat_map(|piece| piece.split("%3B").next()).any(is_dots)
+const HIDDEN_DOTS: &str = "a dot segment with parameters or escaped slashes, which servers read differently";
+
+/// A segment as a server may read it that decodes slashes: `..;x`, `.%3B`, `..%2Fx`, `x%5C..`.
+struct Pieces(Option<String>);
+
+impl Pieces {
+    fn of(segment: &str) -> Self {
+        let may_hide = segment.contains('.') && segment.contains([';', '%']);
+        Self(may_hide.then(|| segment.to_ascii_uppercase().replace("%3B", ";").replace("%5C", "%2F")))
+    }
+
+    // Some servers cut parameters.
+    fn have_dots_with_parameters(&self) -> bool {
+        self.iter().filter_map(|piece| piece.split_once(';')).any(|(before, _)| is_dots(before))
+    }
+
+    fn hide_dots(&self) -> bool {
+        self.have_dots_with_parameters() || (self.iter().nth(1).is_some() && self.iter().any(is_dots))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.as_deref().into_iter().flat_map(|segment| segment.split("%2F"))
+    }
 }
 
 fn is_dots(piece: &str) -> bool {

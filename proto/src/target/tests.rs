@@ -8,6 +8,17 @@ fn path(text: &str) -> Result<String, TargetError> {
     Target::parse("host", text, PathNormalization::Base).map(|target| target.path)
 }
 
+fn path_by(normalization: PathNormalization, text: &str) -> Result<String, TargetError> {
+    Target::parse("host", text, normalization).map(|target| target.path)
+}
+
+const MODES: [PathNormalization; 4] = [
+    PathNormalization::None,
+    PathNormalization::Base,
+    PathNormalization::MergeSlashes,
+    PathNormalization::DecodeAndMergeSlashes,
+];
+
 fn authority(text: &str) -> Result<String, TargetError> {
     Target::parse(text, "/", PathNormalization::Base).map(|target| target.authority)
 }
@@ -27,8 +38,8 @@ fn paths_have_one_normalized_form() {
         ("/%61dmin", "/admin"),
         ("/a\\b", "/a/b"),
         ("/a\\..\\b", "/b"),
-        ("/a%2fb", "/a%2Fb"),
-        ("/a%5cb", "/a%5Cb"),
+        ("/a%2fb", "/a%2fb"),
+        ("/a%5cb", "/a%5cb"),
         ("/%2561", "/%2561"),
         ("/%252e%252e/a", "/%252e%252e/a"),
         ("//a//b", "//a//b"),
@@ -36,13 +47,96 @@ fn paths_have_one_normalized_form() {
         ("/a;v=1/b", "/a;v=1/b"),
         ("/a*b", "/a*b"),
         ("/ü", "/%C3%BC"),
-        ("/%c0%ae", "/%C0%AE"),
+        ("/%c0%ae", "/%c0%ae"),
         ("/...", "/..."),
     ] {
         assert_eq!(path(sent).as_deref(), Ok(normalized), "{sent}");
     }
-    let merged = Target::parse("host", "//a///b/..//c", PathNormalization::MergeSlashes).unwrap();
-    assert_eq!(merged.path, "/a/c");
+}
+
+#[test]
+fn each_mode_normalizes_as_istio_documents() {
+    use PathNormalization::{Base, DecodeAndMergeSlashes, MergeSlashes, None};
+    for (sent, none, base, merged, decoded) in [
+        ("/", "/", "/", "/", "/"),
+        ("/app/../admin", "/app/../admin", "/admin", "/admin", "/admin"),
+        ("/app/./", "/app/./", "/app/", "/app/", "/app/"),
+        ("/app//", "/app//", "/app//", "/app/", "/app/"),
+        ("/app//../admin", "/app//../admin", "/app/admin", "/app/admin", "/app/admin"),
+        ("/app//../../admin", "/app//../../admin", "/admin", "/admin", "/admin"),
+        ("/xyz%30..//abc", "/xyz%30..//abc", "/xyz0..//abc", "/xyz0../abc", "/xyz0../abc"),
+        ("/app/%2E./admin", "/app/%2E./admin", "/admin", "/admin", "/admin"),
+        ("/app\\admin", "/app\\admin", "/app/admin", "/app/admin", "/app/admin"),
+        ("/app/\\/\\admin", "/app/\\/\\admin", "/app////admin", "/app/admin", "/app/admin"),
+        ("/%2Fapp%5cadmin", "/%2Fapp%5cadmin", "/%2Fapp%5cadmin", "/%2Fapp%5cadmin", "/app/admin"),
+        ("/app%2f/%5C\\admin", "/app%2f/%5C\\admin", "/app%2f/%5C/admin", "/app%2f/%5C/admin", "/app/admin"),
+        (
+            "/%252Fapp/%252e%252e",
+            "/%252Fapp/%252e%252e",
+            "/%252Fapp/%252e%252e",
+            "/%252Fapp/%252e%252e",
+            "/%252Fapp/%252e%252e",
+        ),
+        ("/%c0%af%c0%ae", "/%c0%af%c0%ae", "/%c0%af%c0%ae", "/%c0%af%c0%ae", "/%c0%af%c0%ae"),
+        ("/a;v=1/b", "/a;v=1/b", "/a;v=1/b", "/a;v=1/b", "/a;v=1/b"),
+        ("/a*b/*", "/a*b/*", "/a*b/*", "/a*b/*", "/a*b/*"),
+        ("/ü", "/ü", "/%C3%BC", "/%C3%BC", "/%C3%BC"),
+    ] {
+        for (mode, normalized) in
+            [(None, none), (Base, base), (MergeSlashes, merged), (DecodeAndMergeSlashes, decoded)]
+        {
+            assert_eq!(path_by(mode, sent).as_deref(), Ok(normalized), "{sent} {mode:?}");
+        }
+    }
+}
+
+#[test]
+fn escaped_slashes_are_decoded_before_dots_are_removed() {
+    for (sent, normalized) in [
+        ("/app/%2e%2e%2fadmin", "/admin"),
+        ("/app%2f..%2fadmin", "/admin"),
+        ("/app/..%5cadmin", "/admin"),
+        ("/app%2F%2f%2e%2e%2F%2e%2e%2fadmin", "/admin"),
+        ("/..%2f..%2f", "/"),
+    ] {
+        let decoded = path_by(PathNormalization::DecodeAndMergeSlashes, sent);
+        assert_eq!(decoded.as_deref(), Ok(normalized), "{sent}");
+        assert!(path_by(PathNormalization::MergeSlashes, sent).is_err(), "{sent}");
+        assert_eq!(path_by(PathNormalization::None, sent).as_deref(), Ok(sent));
+    }
+}
+
+#[test]
+fn a_dot_segment_with_parameters_is_refused_in_every_mode() {
+    for sent in [
+        "/a/..;/admin",
+        "/a/..;x=y/admin",
+        "/.;/admin",
+        "/a/..%3b/admin",
+        "/a/%2e%2E;/admin",
+        "/a/.%2e%3B",
+        "/a\\..;\\admin",
+        "/a%2f..;%2fadmin",
+        "/a/..;",
+    ] {
+        for mode in MODES {
+            assert!(path_by(mode, sent).is_err(), "{sent} {mode:?}");
+        }
+    }
+}
+
+#[test]
+fn what_no_path_may_hold_is_refused_in_every_mode() {
+    for sent in [
+        "", "a", "\\a", "/a#b", "/%00", "/a%00", "/a\0", "/a\r\n", "/a b", "/\x7f", "/a?b c", "/a?%00",
+        "/a?\0",
+    ] {
+        for mode in MODES {
+            // A backslash is a slash where paths are normalized at all.
+            let refused = path_by(mode, sent).is_err() || (sent == "\\a" && mode != PathNormalization::None);
+            assert!(refused, "{sent:?} {mode:?}");
+        }
+    }
 }
 
 #[test]
@@ -144,26 +238,51 @@ fn host_and_port_are_told_apart() {
 proptest! {
     #[test]
     fn no_text_panics_and_what_is_normal_stays(
-        host in any::<String>(), text in any::<String>(), merge in any::<bool>(),
+        host in any::<String>(), text in "/?\\PC{0,20}", mode in proptest::sample::select(&MODES[..]),
     ) {
-        let normalization = if merge { PathNormalization::MergeSlashes } else { PathNormalization::Base };
-        if let Ok(target) = Target::parse(&host, &text, normalization) {
-            let again = Target::parse(&target.authority, &target.path_and_query(), normalization);
+        let _ = Target::parse(&host, &text, mode);
+        if let Ok(target) = Target::parse("host", &text, mode) {
+            let again = Target::parse(&target.authority, &target.path_and_query(), mode);
             prop_assert_eq!(again, Ok(target));
         }
     }
 
     #[test]
     fn a_normalized_path_is_a_fixed_point_without_dot_segments(
-        text in "/([a-c./\\\\;%?]|%2[eEfF5]|%5[cC]|%61|%3[bB]|\\.\\.|//){0,12}", merge in any::<bool>(),
+        text in "/([a-c./\\\\;%?*]|%2[eEfF5]|%5[cC]|%61|%3[bB]|\\.\\.|//){0,12}",
+        mode in proptest::sample::select(&MODES[1..]),
     ) {
-        let normalization = if merge { PathNormalization::MergeSlashes } else { PathNormalization::Base };
-        if let Ok(target) = Target::parse("host", &text, normalization) {
+        if let Ok(target) = Target::parse("host", &text, mode) {
             prop_assert!(target.path.starts_with('/'));
             prop_assert!(!target.path.split('/').any(|segment| segment == "." || segment == ".."));
-            prop_assert!(!merge || !target.path.contains("//"));
-            let again = Target::parse("host", &target.path_and_query(), normalization);
+            prop_assert!(mode == PathNormalization::Base || !target.path.contains("//"));
+            let escaped = target.path.to_ascii_uppercase();
+            let decodes = mode == PathNormalization::DecodeAndMergeSlashes;
+            prop_assert!(!decodes || !escaped.contains("%2F") && !escaped.contains("%5C"));
+            let again = Target::parse("host", &target.path_and_query(), mode);
             prop_assert_eq!(again, Ok(target));
+        }
+    }
+
+    #[test]
+    fn equal_spellings_have_one_form(
+        parts in proptest::collection::vec((0_usize..4, 0_usize..3), 1..10), merge in 0_usize..2,
+    ) {
+        // Each row spells one thing in ways that the mode calls equal.
+        let mode = [PathNormalization::Base, PathNormalization::DecodeAndMergeSlashes][merge];
+        let slashes = [["/", "\\", "/./"], ["/", "%2F", "//%5c"]][merge];
+        let rows = [slashes, ["a", "%61", "%61"], ["b.c", "b%2ec", "b%2Ec"], ["~-", "%7E-", "~%2d"]];
+        let spell = |plain: bool| -> String {
+            let spelled = parts.iter().map(|(row, way)| rows[*row][if plain { 0 } else { *way }]);
+            std::iter::once("/x").chain(spelled).chain(["/x"]).collect()
+        };
+        prop_assert_eq!(path_by(mode, &spell(true)), path_by(mode, &spell(false)));
+    }
+
+    #[test]
+    fn without_normalization_nothing_changes(text in "/([a-c./\\\\;%]|%2[eEfF5]|%5[cC]|//){0,12}") {
+        if let Ok(path) = path_by(PathNormalization::None, &text) {
+            prop_assert_eq!(path, text);
         }
     }
 
