@@ -1,7 +1,7 @@
 //! Douane's control plane: it attests, signs, rotates, and streams the mesh to its sidecars.
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
-//! `main > cli > app > issue | rpc | tls > attest | authority | discovery > config | metrics | peer | state > douane-proto`.
+//! `main > cli > app > issue | policy | rpc | tls > attest | authority | discovery > config | metrics | peer | state > douane-proto`.
 
 pub mod app;
 pub mod attest;
@@ -12,6 +12,7 @@ pub mod discovery;
 pub mod issue;
 pub mod metrics;
 pub mod peer;
+pub mod policy;
 pub mod rpc;
 pub mod state;
 pub mod tls;

@@ -46,7 +46,7 @@ const HOUSES: &[House] = &[
             &["main"],
             &["cli"],
             &["app"],
-            &["issue", "inject", "rpc", "tls"],
+            &["issue", "inject", "policy", "rpc", "tls"],
             &["attest", "authority", "discovery"],
             &["config", "metrics", "peer", "state"],
         ],

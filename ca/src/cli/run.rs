@@ -1,25 +1,22 @@
-//! The command line of `douane`: `ca` runs the control plane, `ca token create` makes a join token, `version` says which
-//! this is.
+//! `douane ca`: runs the control plane; `ca token create` makes a join token.
 //!
-//! Knows flags, exit codes and how errors are printed; everything else is `app`'s.
+//! Knows flags and signals; everything else is `app`'s.
 
 use std::{
-    ffi::OsString,
     fs,
-    io::Write,
     net::SocketAddr,
     path::PathBuf,
-    process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::{Args, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, Subcommand};
 use douane_proto::id::{TrustDomain, WorkloadId};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use super::print::print;
 use crate::{
     app::{self, App},
     attest,
@@ -32,24 +29,9 @@ const MIN_TOKEN_LIFE: Duration = Duration::from_secs(1);
 /// A join token that nobody used for a day was forgotten.
 const MAX_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 
-#[derive(Parser)]
-#[command(name = "douane", about = "Douane's control plane and operator's command line", version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run the control plane: certificate authority and discovery.
-    Ca(Box<Ca>),
-    /// Say which version this is.
-    Version,
-}
-
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
-struct Ca {
+pub(super) struct Ca {
     #[command(subcommand)]
     command: Option<CaCommand>,
     #[command(flatten)]
@@ -119,36 +101,13 @@ struct Run {
     log: String,
 }
 
-/// Runs `douane` with these arguments (the first is the program's name).
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are errors of clap's, too; it knows which stream and which code.
-            let _ = error.print();
-            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return if asked { ExitCode::SUCCESS } else { ExitCode::from(2) };
+/// Does what was asked for.
+pub(super) fn run(ca: Ca) -> Result<()> {
+    match ca.command {
+        None => serve(ca.run),
+        Some(CaCommand::Token(Token::Create { dir, identity, ttl })) => {
+            create_token(&StateFolder::new(dir), &identity, ttl)
         }
-    };
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // A reader that closed our stderr cannot be told anything.
-            let _ = writeln!(std::io::stderr(), "douane: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(cli: Cli) -> Result<()> {
-    match cli.command {
-        Command::Version => print(&format!("douane {}", env!("CARGO_PKG_VERSION"))),
-        Command::Ca(ca) => match ca.command {
-            None => serve(ca.run),
-            Some(CaCommand::Token(Token::Create { dir, identity, ttl })) => {
-                create_token(&StateFolder::new(dir), &identity, ttl)
-            }
-        },
     }
 }
 
@@ -238,8 +197,4 @@ fn create_token(state: &StateFolder, identity: &str, life: Duration) -> Result<(
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
     let token = attest::create_join_token(state, &id, life, now.as_secs())?;
     print(&token)
-}
-
-fn print(line: &str) -> Result<()> {
-    writeln!(std::io::stdout(), "{line}").context("write to stdout")
 }

@@ -1,0 +1,67 @@
+//! The command line of `douane`: `ca` runs the control plane (`run`), `policy` is for whoever writes policies (`policy`),
+//! `version` says which this is.
+//!
+//! Knows flags, exit codes and how errors are printed; everything else is done in the rooms below.
+
+mod policy;
+mod print;
+mod run;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+use self::{
+    policy::Policy,
+    print::{print, remark},
+    run::Ca,
+};
+
+#[derive(Parser)]
+#[command(name = "douane", about = "Douane's control plane and operator's command line", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the control plane: certificate authority and discovery.
+    Ca(Box<Ca>),
+    /// Test policies, ask them, compare them, write them.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Say which version this is.
+    Version,
+}
+
+/// Runs `douane` with these arguments (the first is the program's name).
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors of clap's, too; it knows which stream and which code.
+            let _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(2) };
+        }
+    };
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            remark(&format!("douane: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Version => {
+            print(&format!("douane {}", env!("CARGO_PKG_VERSION"))).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Ca(ca) => run::run(*ca).map(|()| ExitCode::SUCCESS),
+        Command::Policy(policy) => policy::run(policy),
+    }
+}
