@@ -154,6 +154,13 @@ impl std::fmt::Debug for Keys {
     }
 }
 
+impl From<Map<String, Value>> for Claims {
+    /// What somebody else verified.
+    fn from(claims: Map<String, Value>) -> Self {
+        Self(claims)
+    }
+}
+
 impl Claims {
     /// A claim as it was written.
     #[must_use]

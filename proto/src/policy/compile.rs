@@ -1,69 +1,115 @@
 //! From a policy as written (the wire's message, also made of YAML) to its compiled rules, and what is wrong with it.
 //!
-//! It always ends in something that can be enforced: what is wrong makes an ALLOW rule void, and a DENY rule deny
-//! everything. Who loads a policy refuses it when there is any flaw; who receives one enforces the rest and reports.
+//! It always ends in something that can be enforced: what is wrong makes an ALLOW rule void; of any other rule the field
+//! is dropped, so that it holds for more. Who loads a policy refuses it when there is any flaw; who receives one enforces
+//! the rest and reports. The fields of an entry are read in `entry`.
+
+use std::sync::Arc;
 
 use super::{
-    clause::{Attribute, Clause, Effect, Values},
+    attribute::Attribute,
+    clause::Clause,
     flaw::{PolicyFlaw, Step},
-    rule::{Compiled, Rule},
-    value::{self, Context, Wrong},
+    matcher::{Effect, Values},
+    rule::{Compiled, Rule, Standing},
+    value::{self, Context},
+    wrong::{Wrong, bounded},
 };
 use crate::wire;
 
 /// Istio's bounds for rules, and for the entries of a rule.
 const MAX_ENTRIES: usize = 512;
-/// Istio's bound for `serviceAccounts`.
-const MAX_ACCOUNTS: usize = 16;
 /// No list of values needs more; each is matched for each request.
 const MAX_VALUES: usize = 4096;
 
+/// A policy that can be enforced, and what of it could not be taken as written.
+#[derive(Debug)]
+pub(super) struct Compilation {
+    pub(super) compiled: Compiled,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Something that could not be taken as written.
+#[derive(Debug)]
+pub(super) enum Problem {
+    /// It is wrong: who loads the policy refuses it.
+    Wrong(PolicyFlaw),
+    /// It is valid, but names something that no request has here.
+    Unseen(PolicyFlaw),
+}
+
+impl Problem {
+    pub(super) fn flaw(&self) -> &PolicyFlaw {
+        match self {
+            Self::Wrong(flaw) | Self::Unseen(flaw) => flaw,
+        }
+    }
+}
+
+/// In which direction doubt goes.
+pub(super) fn effect(action: wire::Action) -> Effect {
+    match action {
+        wire::Action::Allow => Effect::Allow,
+        wire::Action::Deny | wire::Action::Custom | wire::Action::Audit => Effect::Deny,
+    }
+}
+
 /// Compiles the rules of `policy`.
-pub(super) fn compile(
-    policy: &wire::Policy,
-    effect: Effect,
-    context: Context<'_>,
-) -> (Compiled, Vec<PolicyFlaw>) {
-    let mut compiler = Compiler { context, path: Vec::new(), flaws: Vec::new() };
-    let key = format!("{}/{}", policy.namespace, policy.name);
+pub(super) fn compile(policy: &wire::Policy, action: wire::Action, context: Context<'_>) -> Compilation {
+    let key: Arc<str> = format!("{}/{}", policy.namespace, policy.name).into();
+    let mut compiler = Compiler::new(action, context);
+    compiler.whole(policy);
     let mut rules = compiler.within(Step::Field("rules"), |compiler| {
         compiler.limit(policy.rules.len(), MAX_ENTRIES, "rules");
         let mut rules = Vec::new();
         for (index, rule) in policy.rules.iter().enumerate().take(MAX_ENTRIES) {
-            let label = format!("{key} rule {}", index + 1);
-            rules.push(compiler.within(Step::Item(index), |compiler| compiler.rule(rule, effect, &label)));
+            let empty = Rule::new(&key, index + 1);
+            rules.push(compiler.within(Step::Item(index), |compiler| compiler.rule(rule, empty)));
         }
         rules
     });
-    if rules.is_empty() && effect == Effect::Deny {
-        compiler.flaw(
-            "a DENY policy without rules denies nothing",
-            "add a rule; `{}` is one that always matches",
-        );
+    if rules.is_empty() && matches!(action, wire::Action::Deny | wire::Action::Custom) {
+        let what = format!("a {} policy without rules never matches", action.as_str_name());
+        compiler.flaw(what, "add a rule; `{}` is one that always matches");
     }
+    // Rules that are not read must not be lost where they could have denied something.
     let is_cut = rules.len() != policy.rules.len() || rules.is_empty();
-    if let Some(flaw) = compiler.flaws.first().filter(|_| is_cut && effect == Effect::Deny) {
-        rules.push(Rule::of_everything(&format!("{key} rule {}", rules.len() + 1), doubt(flaw, effect)));
+    if let Some(problem) = compiler.problems.last().filter(|_| is_cut && effect(action) == Effect::Deny) {
+        rules.push(Rule::of_everything(&key, rules.len() + 1, &problem.flaw().to_string()));
     }
-    (Compiled { key: key.into(), rules }, compiler.flaws)
+    Compilation { compiled: Compiled { key, rules }, problems: compiler.problems }
 }
 
-fn doubt(flaw: &PolicyFlaw, effect: Effect) -> String {
-    match effect {
-        Effect::Allow => format!("it is void, since {flaw}"),
-        Effect::Deny => format!("it denies everything, since {flaw}"),
-    }
-}
-
-struct Compiler<'a> {
+/// The state of one compilation: where it is, and what was found so far.
+pub(super) struct Compiler<'a> {
+    pub(super) action: wire::Action,
     context: Context<'a>,
     path: Vec<Step>,
-    flaws: Vec<PolicyFlaw>,
+    problems: Vec<Problem>,
 }
 
-impl Compiler<'_> {
-    fn rule(&mut self, rule: &wire::Rule, effect: Effect, label: &str) -> Rule {
-        let before = self.flaws.len();
+impl<'a> Compiler<'a> {
+    fn new(action: wire::Action, context: Context<'a>) -> Self {
+        Self { action, context, path: Vec::new(), problems: Vec::new() }
+    }
+
+    // What concerns the policy as a whole.
+    fn whole(&mut self, policy: &wire::Policy) {
+        self.unreadable(&policy.unreadable);
+        let asks = self.action == wire::Action::Custom;
+        if asks && policy.provider.is_empty() {
+            self.flaw("a CUSTOM policy without provider.name asks nobody", "name an extension provider");
+        }
+        if !asks && !policy.provider.is_empty() {
+            self.within(Step::Field("provider"), |compiler| {
+                compiler.flaw("only a CUSTOM policy has a provider", "remove it, or write action: CUSTOM");
+            });
+        }
+    }
+
+    fn rule(&mut self, rule: &wire::Rule, empty: Rule) -> Rule {
+        let before = self.problems.len();
+        self.unreadable(&rule.unreadable);
         let from = self.entries("from", "source", &rule.from, Self::source);
         let to = self.entries("to", "operation", &rule.to, Self::operation);
         let when = self.within(Step::Field("when"), |compiler| {
@@ -74,16 +120,20 @@ impl Compiler<'_> {
             });
             clauses.collect()
         });
-        let doubt = self.flaws.get(before).map(|flaw| doubt(flaw, effect));
-        if let Some(doubt) = doubt.clone().filter(|_| effect == Effect::Deny) {
-            return Rule::of_everything(label, doubt);
-        }
-        let mut compiled = Rule { label: label.into(), from, to, when, needs_http: false, doubt };
+        let standing = match (self.problems.get(before), effect(self.action)) {
+            (None, _) => Standing::Sound,
+            (Some(problem), Effect::Allow) => Standing::Void(format!("it is void, since {}", problem.flaw())),
+            (Some(problem), Effect::Deny) => {
+                Standing::Widened(format!("a field of it is dropped, since {}", problem.flaw()))
+            }
+        };
+        let mut compiled = Rule { from, to, when, standing, ..empty };
         let needs_http = compiled.attributes().any(Attribute::is_http);
         compiled.needs_http = needs_http;
         compiled
     }
 
+    // A list that was cut holds for any: of the entries that are not read nothing is known.
     fn entries<T>(
         &mut self,
         list: &'static str,
@@ -92,14 +142,16 @@ impl Compiler<'_> {
         read: impl Fn(&mut Self, &T) -> Vec<Clause>,
     ) -> Vec<Vec<Clause>> {
         self.within(Step::Field(list), |compiler| {
-            compiler.limit(entries.len(), MAX_ENTRIES, "entries");
+            if !compiler.limit(entries.len(), MAX_ENTRIES, "entries") {
+                return Vec::new();
+            }
             let mut all = Vec::new();
-            for (index, entry) in entries.iter().enumerate().take(MAX_ENTRIES) {
+            for (index, entry) in entries.iter().enumerate() {
                 all.push(compiler.within(Step::Item(index), |compiler| {
                     compiler.within(Step::Field(key), |compiler| {
-                        let before = compiler.flaws.len();
+                        let before = compiler.problems.len();
                         let clauses = read(compiler, entry);
-                        if clauses.is_empty() && compiler.flaws.len() == before {
+                        if clauses.is_empty() && compiler.problems.len() == before {
                             compiler.flaw("it names nothing", "remove the entry for any, or add a field");
                         }
                         clauses
@@ -110,94 +162,37 @@ impl Compiler<'_> {
         })
     }
 
-    fn source(&mut self, source: &wire::Source) -> Vec<Clause> {
-        let accounts = [&source.service_accounts, &source.not_service_accounts];
-        let others = [&source.principals, &source.not_principals, &source.namespaces, &source.not_namespaces];
-        if accounts.iter().any(|list| !list.is_empty()) && others.iter().any(|list| !list.is_empty()) {
-            self.flaw(
-                "serviceAccounts cannot stand beside principals or namespaces",
-                "write them in another entry of from, or as one kind",
-            );
-        }
-        if accounts.iter().any(|list| list.len() > MAX_ACCOUNTS) {
-            self.flaw("more than 16 serviceAccounts", "split the entry");
-        }
-        [
-            self.clause(
-                Attribute::Principal,
-                ("principals", &source.principals),
-                ("notPrincipals", &source.not_principals),
-            ),
-            self.clause(
-                Attribute::Namespace,
-                ("namespaces", &source.namespaces),
-                ("notNamespaces", &source.not_namespaces),
-            ),
-            self.clause(
-                Attribute::ServiceAccount,
-                ("serviceAccounts", &source.service_accounts),
-                ("notServiceAccounts", &source.not_service_accounts),
-            ),
-            self.clause(
-                Attribute::SourceIp,
-                ("ipBlocks", &source.ip_blocks),
-                ("notIpBlocks", &source.not_ip_blocks),
-            ),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
-    fn operation(&mut self, operation: &wire::Operation) -> Vec<Clause> {
-        [
-            self.clause(Attribute::Host, ("hosts", &operation.hosts), ("notHosts", &operation.not_hosts)),
-            self.clause(
-                Attribute::DestinationPort,
-                ("ports", &operation.ports),
-                ("notPorts", &operation.not_ports),
-            ),
-            self.clause(
-                Attribute::Method,
-                ("methods", &operation.methods),
-                ("notMethods", &operation.not_methods),
-            ),
-            self.clause(Attribute::Path, ("paths", &operation.paths), ("notPaths", &operation.not_paths)),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
-    fn condition(&mut self, condition: &wire::Condition) -> Option<Clause> {
-        let attribute = match value::parse_key(&condition.key) {
-            Ok(attribute) => attribute,
-            Err(wrong) => {
-                self.within(Step::Field("key"), |compiler| compiler.wrong(wrong));
-                return None;
-            }
-        };
-        if condition.values.is_empty() && condition.not_values.is_empty() {
-            self.flaw("the condition has no values", "add values or notValues");
-            return None;
-        }
-        self.clause(attribute, ("values", &condition.values), ("notValues", &condition.not_values))
-    }
-
-    // A field with a bad value is dropped whole: of a list of which one value is unknown, nothing is known.
-    fn clause(
+    /// A field with its negative. Of a positive list with a bad value nothing is known, it is dropped whole; of a negative
+    /// one only the bad value is.
+    pub(super) fn clause(
         &mut self,
         attribute: Attribute,
         (field, values): (&'static str, &[String]),
         (not_field, not_values): (&'static str, &[String]),
     ) -> Option<Clause> {
-        if values.is_empty() && not_values.is_empty() {
+        if self.action == wire::Action::Custom && attribute.is_identity() {
+            for (field, values) in [(field, values), (not_field, not_values)] {
+                if !values.is_empty() {
+                    self.within(Step::Field(field), Self::forbidden_identity);
+                }
+            }
             return None;
         }
-        let before = self.flaws.len();
-        let any_of = self.within(Step::Field(field), |compiler| compiler.values(&attribute, values));
+        let before = self.problems.len();
+        let mut any_of = self.within(Step::Field(field), |compiler| compiler.values(&attribute, values));
+        if self.problems.len() != before {
+            any_of = Values::default();
+        }
         let none_of = self.within(Step::Field(not_field), |compiler| compiler.values(&attribute, not_values));
-        (self.flaws.len() == before).then_some(Clause { attribute, any_of, none_of })
+        let is_empty = any_of.is_empty() && none_of.is_empty();
+        (!is_empty).then_some(Clause { attribute, any_of, none_of })
+    }
+
+    fn forbidden_identity(&mut self) {
+        self.flaw(
+            "a CUSTOM policy cannot look at identities",
+            "leave that to the authorizer, or write a DENY policy",
+        );
     }
 
     fn values(&mut self, attribute: &Attribute, texts: &[String]) -> Values {
@@ -205,37 +200,63 @@ impl Compiler<'_> {
         let mut values = Values::default();
         for (index, text) in texts.iter().enumerate().take(MAX_VALUES) {
             match value::parse(attribute, text, self.context) {
-                Ok(matchers) => values.matchers.extend(matchers),
+                Ok(matchers) => {
+                    values.matchers.extend(matchers);
+                    values.words.push(text.clone());
+                }
                 Err(wrong) => self.within(Step::Item(index), |compiler| compiler.wrong(wrong)),
             }
-            values.words.push(text.clone());
         }
         values
     }
 
-    fn within<T>(&mut self, step: Step, read: impl FnOnce(&mut Self) -> T) -> T {
+    /// Reads what lies behind `step`.
+    pub(super) fn within<T>(&mut self, step: Step, read: impl FnOnce(&mut Self) -> T) -> T {
         self.path.push(step);
         let read = read(self);
         self.path.pop();
         read
     }
 
-    fn limit(&mut self, count: usize, most: usize, what: &str) {
+    /// Is it no more than can be?
+    pub(super) fn limit(&mut self, count: usize, most: usize, what: &str) -> bool {
         if count > most {
             self.flaw(
                 format!("{count} {what} are too many"),
                 format!("{most} are the most; split the policy"),
             );
         }
+        count <= most
     }
 
-    fn wrong(&mut self, wrong: Wrong) {
-        let Wrong { what, mend, unsupported } = wrong;
-        self.flaws.push(PolicyFlaw { path: self.path.clone(), what, mend: mend.to_owned(), unsupported });
+    /// Notes what could not be read of the part at hand.
+    pub(super) fn unreadable(&mut self, parts: &[String]) {
+        for part in parts {
+            self.flaw(
+                format!("{} cannot be read", bounded(part)),
+                "remove what this version does not know, and mend the rest",
+            );
+        }
     }
 
-    fn flaw(&mut self, what: impl Into<String>, mend: impl Into<String>) {
-        let (what, mend) = (what.into(), mend.into());
-        self.flaws.push(PolicyFlaw { path: self.path.clone(), what, mend, unsupported: false });
+    /// Notes that the value or key at hand is wrong.
+    pub(super) fn wrong(&mut self, wrong: Wrong) {
+        self.flaw(wrong.what, wrong.mend);
+    }
+
+    /// Notes that the part at hand is wrong.
+    pub(super) fn flaw(&mut self, what: impl Into<String>, mend: impl Into<String>) {
+        let flaw = self.here(what.into(), mend.into());
+        self.problems.push(Problem::Wrong(flaw));
+    }
+
+    /// Notes that the part at hand is valid, but that no request has what it looks at.
+    pub(super) fn unseen(&mut self, what: &str, mend: &str) {
+        let flaw = self.here(what.to_owned(), mend.to_owned());
+        self.problems.push(Problem::Unseen(PolicyFlaw { unsupported: true, ..flaw }));
+    }
+
+    fn here(&self, what: String, mend: String) -> PolicyFlaw {
+        PolicyFlaw { path: self.path.clone(), what, mend, unsupported: false }
     }
 }

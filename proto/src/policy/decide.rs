@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    explain::{self, Denial},
-    provider::{Answers, Provider},
-    set::PolicySet,
+    denial::Denial,
+    explain,
+    provider::{Answer, Answers, Provider, ProviderProtocol},
+    set::{Custom, PolicySet},
 };
 use crate::facts::Facts;
 
@@ -33,18 +34,53 @@ pub struct Permit {
 /// Decides on `facts` by `policies`: CUSTOM before DENY before ALLOW, and what no ALLOW policy allows is denied once one
 /// selects the workload. Allocates only to say why it denies, and whom to ask.
 #[must_use]
-pub fn decide(policies: &PolicySet, facts: &Facts, _answers: &Answers) -> Decision {
-    for policy in &policies.deny {
-        if let Some((index, rule)) = policy.rules.iter().enumerate().find(|(_, rule)| rule.denies(facts)) {
-            return Decision::Deny(explain::denied_by(policy, index, rule, facts));
+pub fn decide(policies: &PolicySet, facts: &Facts, answers: &Answers) -> Decision {
+    let mut unasked = Vec::new();
+    for (name, custom) in &policies.custom {
+        match consult(name, custom, facts, answers) {
+            Consulted::Passes => {}
+            Consulted::Unasked(provider) => unasked.push(provider),
+            Consulted::Denies(denial) => return Decision::Deny(denial),
         }
     }
-    if policies.allow.is_empty() {
-        return Decision::Allow(Permit { by: None, _made_by_decision: () });
+    if !unasked.is_empty() {
+        return Decision::Ask(unasked);
     }
-    let mut rules = policies.allow.iter().flat_map(|policy| &policy.rules);
-    match rules.find(|rule| rule.allows(facts)) {
-        Some(rule) => Decision::Allow(Permit { by: Some(Arc::clone(&rule.label)), _made_by_decision: () }),
-        None => Decision::Deny(explain::not_allowed(policies, facts)),
+    if let Some(rule) = policies.deny.first(facts) {
+        return Decision::Deny(explain::denied_by(rule, facts));
+    }
+    let permit = |by| Decision::Allow(Permit { by, _made_by_decision: () });
+    if policies.allow.is_empty() {
+        return permit(None);
+    }
+    match policies.allow.first(facts) {
+        Some(rule) => permit(Some(Arc::clone(&rule.label))),
+        None => Decision::Deny(explain::not_allowed(&policies.allow, facts)),
+    }
+}
+
+// What the CUSTOM policies of one provider make of it.
+enum Consulted {
+    Passes,
+    Unasked(Arc<Provider>),
+    Denies(Denial),
+}
+
+fn consult(name: &str, custom: &Custom, facts: &Facts, answers: &Answers) -> Consulted {
+    let is_http = |provider: &Arc<Provider>| matches!(provider.protocol, ProviderProtocol::Http(_));
+    if facts.request.is_none() && custom.provider.as_ref().is_some_and(is_http) {
+        // There is nothing that such an authorizer could be shown.
+        return Consulted::Passes;
+    }
+    let Some(rule) = custom.book.first(facts) else { return Consulted::Passes };
+    let Some(provider) = &custom.provider else {
+        return Consulted::Denies(explain::undefined_authorizer(rule, name));
+    };
+    match answers.of(name) {
+        None => Consulted::Unasked(Arc::clone(provider)),
+        Some(Answer::Allow) => Consulted::Passes,
+        Some(Answer::Deny) => Consulted::Denies(explain::authorizer_denied(rule, name)),
+        Some(Answer::Failed(_)) if provider.fail_open => Consulted::Passes,
+        Some(Answer::Failed(why)) => Consulted::Denies(explain::authorizer_failed(rule, provider, why)),
     }
 }

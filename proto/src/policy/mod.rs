@@ -4,28 +4,44 @@
 //! its trust domain; [`decide`] takes it and [`Facts`](crate::facts::Facts) and says yes or no, with the reason. YAML
 //! and wire are compiled by the same code. Knows neither YAML (see [`crate::resource`]) nor sockets.
 //!
-//! A text is matched in `pattern`, an attribute of a request in `clause`; `rule` is what a policy is made of, `compile`
-//! makes it, `decide` applies it, `explain` says why.
+//! A text is matched in `pattern`, an `attribute` of a request in `clause`; `rule` is what a policy is made of, `compile`
+//! makes it, `decide` applies it, `explain` says why, `record` what is decided but not enforced.
 
+mod attribute;
+mod book;
 mod clause;
 mod compile;
 mod decide;
+mod denial;
+mod entry;
 mod explain;
 mod flaw;
+mod matcher;
 mod pattern;
 mod provider;
+mod record;
+mod repeated;
 mod rule;
 mod scope;
 mod set;
 mod template;
+mod token;
+mod trust;
 mod value;
+mod warn;
+mod words;
+mod written;
+mod wrong;
 
 pub use decide::{Decision, Permit, decide};
-pub use explain::Denial;
+pub use denial::{Denial, DenialKind};
 pub use flaw::{PolicyFlaw, Step};
 pub use provider::{Answer, Answers, HeaderChange, HttpCheck, Provider, ProviderProtocol};
+pub use record::{Shadow, audited_by, shadow};
 pub use scope::Scope;
-pub use set::{Policy, PolicyError, PolicySet, Trust};
+pub use set::{PolicyError, PolicySet};
+pub use trust::Trust;
+pub use written::Policy;
 
 #[cfg(test)]
 mod tests;

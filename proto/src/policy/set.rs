@@ -1,37 +1,45 @@
-//! Policies as they travel, and the compiled set of those that select one workload.
+//! The compiled set of all policies that select one workload.
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    clause::Effect,
-    compile::compile,
-    flaw::PolicyFlaw,
-    rule::{Compiled, Rule},
-    value::{self, Context},
+    book::Book,
+    compile::{compile, effect},
+    matcher::Effect,
+    provider::Provider,
+    rule::Compiled,
+    trust::Trust,
+    value::Context,
+    warn::warnings,
+    written::Policy,
 };
-use crate::{authentication::Authentication, features, id::TrustDomain, wire};
+use crate::{authentication::Authentication, features, wire};
 
 /// More policies that select one workload are refused.
 const MAX_POLICIES: usize = 4096;
 
-/// The names of the mesh's own trust domain. Policies that name one of them mean all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trust<'a> {
-    /// Its name now.
-    pub local: &'a TrustDomain,
-    /// Its other names.
-    pub aliases: &'a [TrustDomain],
-}
-
-/// An authorization policy as written. One that exists is valid.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Policy(wire::Policy);
-
 /// All policies that select one workload, compiled. An empty one allows everything.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct PolicySet {
-    pub(super) deny: Vec<Compiled>,
-    pub(super) allow: Vec<Compiled>,
+    /// By the name of the provider.
+    pub(super) custom: BTreeMap<String, Custom>,
+    pub(super) deny: Book,
+    pub(super) allow: Book,
+    pub(super) audit: Book,
+    /// Decided for the record only.
+    pub(super) dry_deny: Book,
+    /// Decided for the record only.
+    pub(super) dry_allow: Book,
     authentication: Authentication,
     complaints: Vec<String>,
+}
+
+/// The CUSTOM policies of one provider.
+#[derive(Debug, Clone)]
+pub(super) struct Custom {
+    /// `None` when the mesh defines none of that name.
+    pub(super) provider: Option<Arc<Provider>>,
+    pub(super) book: Book,
 }
 
 /// Why the policies of the wire cannot be understood at all.
@@ -42,69 +50,25 @@ pub enum PolicyError {
     TooMany(usize),
 }
 
-impl Policy {
-    /// Takes a policy as written, if it is valid and all of it is implemented.
-    ///
-    /// # Errors
-    /// Its first flaw.
-    pub fn from_wire(policy: wire::Policy) -> Result<Self, PolicyFlaw> {
-        let Ok(action) = wire::Action::try_from(policy.action) else {
-            return Err(PolicyFlaw {
-                path: vec![super::flaw::Step::Field("action")],
-                what: format!("there is no action {}", policy.action),
-                mend: "ALLOW and DENY are known".to_owned(),
-                unsupported: true,
-            });
-        };
-        let context = Context { namespace: &policy.namespace, local: None };
-        match compile(&policy, effect(action), context).1.into_iter().next() {
-            Some(flaw) => Err(flaw),
-            None => Ok(Self(wire::Policy { requires: vec![features::POLICY_V1.to_owned()], ..policy })),
+impl Default for PolicySet {
+    fn default() -> Self {
+        Self {
+            custom: BTreeMap::new(),
+            deny: Book::new(Effect::Deny),
+            allow: Book::new(Effect::Allow),
+            audit: Book::new(Effect::Deny),
+            dry_deny: Book::new(Effect::Deny),
+            dry_allow: Book::new(Effect::Allow),
+            authentication: Authentication::default(),
+            complaints: Vec::new(),
         }
-    }
-
-    /// A policy that denies everything: what stands in for one that cannot be read.
-    #[must_use]
-    pub fn deny_everything(namespace: &str, name: &str) -> Self {
-        Self(wire::Policy {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            action: wire::Action::Deny.into(),
-            rules: vec![wire::Rule::default()],
-            requires: vec![features::POLICY_V1.to_owned()],
-            ..wire::Policy::default()
-        })
-    }
-
-    /// The message that carries it, with the features that it requires.
-    #[must_use]
-    pub fn to_wire(&self) -> wire::Policy {
-        self.0.clone()
-    }
-
-    /// Its namespace.
-    #[must_use]
-    pub fn namespace(&self) -> &str {
-        &self.0.namespace
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.0.name
-    }
-
-    /// What it does that its author may not expect, one line each.
-    #[must_use]
-    pub fn warnings(&self, trust: Trust<'_>) -> Vec<String> {
-        warnings(&self.0, trust.local)
     }
 }
 
 impl PolicySet {
-    /// Compiles what the control plane sent. A rule that cannot be compiled, and each rule of a policy that requires an
-    /// unknown feature, is void in an ALLOW policy and denies everything in a DENY policy; so does a policy of an unknown
-    /// action. `complaints` then says so.
+    /// Compiles what the control plane sent. What of a rule cannot be compiled makes it void in an ALLOW policy, and is
+    /// dropped from it in any other; a policy that cannot be understood as a whole, or requires an unknown feature, allows
+    /// nothing, or denies everything. `complaints` then says so.
     ///
     /// # Errors
     /// [`PolicyError`] when there are too many.
@@ -114,29 +78,31 @@ impl PolicySet {
         }
         let authentication = Authentication::from_wire(&set.authentications);
         let complaints = authentication.complaints().to_vec();
+        let providers: Vec<_> =
+            set.providers.into_iter().filter_map(Provider::from_wire).map(Arc::new).collect();
         let mut compiled = Self { authentication, complaints, ..Self::default() };
-        set.policies.into_iter().for_each(|policy| compiled.add(&policy, trust.local));
+        set.policies.iter().for_each(|policy| compiled.add(policy, &providers, trust));
         Ok(compiled)
     }
 
-    /// Compiles valid policies, as a sidecar of the trust domain does with what it receives.
+    /// Compiles policies without providers and token rules, as a sidecar of the trust domain does with what it receives.
     #[must_use]
     pub fn compile<'a>(policies: impl IntoIterator<Item = &'a Policy>, trust: Trust<'_>) -> Self {
         let mut compiled = Self::default();
         for policy in policies {
-            compiled.add(&policy.0, trust.local);
+            compiled.add(policy.message(), &[], trust);
         }
         compiled
     }
 
     /// `namespace/name` of each DENY policy, in the order in which they are asked.
     pub fn denying(&self) -> impl Iterator<Item = &str> {
-        self.deny.iter().map(|policy| &*policy.key)
+        self.deny.policies.iter().map(|key| &**key)
     }
 
     /// `namespace/name` of each ALLOW policy, in the order in which they are asked.
     pub fn allowing(&self) -> impl Iterator<Item = &str> {
-        self.allow.iter().map(|policy| &*policy.key)
+        self.allow.policies.iter().map(|key| &**key)
     }
 
     /// The token rules of the workload.
@@ -155,72 +121,76 @@ impl PolicySet {
     /// looks at the request: then no opaque stream can ever pass.
     #[must_use]
     pub fn needs_http(&self, port: u16) -> bool {
-        let rules = self.allow.iter().flat_map(|policy| &policy.rules);
-        let mut possible = rules.filter(|rule| rule.may_allow_on(port)).peekable();
+        let mut possible = self.allow.rules.iter().filter(|rule| rule.may_allow_on(port)).peekable();
         possible.peek().is_some() && possible.all(|rule| rule.needs_http)
     }
 
-    fn add(&mut self, policy: &wire::Policy, local: &TrustDomain) {
-        let key = format!("{}/{}", policy.namespace, policy.name);
-        let unknown = policy.requires.iter().find(|feature| !features::ALL.contains(&feature.as_str()));
-        // A later version's action: nobody knows what it forbids.
-        let (effect, unknown) = match wire::Action::try_from(policy.action) {
-            Ok(action) => (effect(action), unknown.map(|feature| format!("feature {feature:?}"))),
-            Err(_) => (Effect::Deny, Some(format!("action {}", policy.action))),
+    fn add(&mut self, policy: &wire::Policy, providers: &[Arc<Provider>], trust: Trust<'_>) {
+        let context = Context { namespace: &policy.namespace, trust: Some(trust) };
+        let action = known_action(policy);
+        // What an action of a later version forbids nobody knows: it is one that denies.
+        let compilation = compile(policy, action.unwrap_or(wire::Action::Deny), context);
+        let key = Arc::clone(&compilation.compiled.key);
+        for problem in &compilation.problems {
+            self.complaints.push(format!("policy {key}: {}", problem.flaw()));
+        }
+        let unknown = unknown_part(policy);
+        if let Some(what) = &unknown {
+            self.complaints.push(format!("policy {key}: {what}"));
+        }
+        let compiled = match (unknown, action.map(effect)) {
+            (None, _) => compilation.compiled,
+            (Some(what), Some(Effect::Allow)) => compilation.compiled.void(&what),
+            (Some(what), _) => Compiled::of_everything(&key, &what),
         };
-        let (mut compiled, flaws) =
-            compile(policy, effect, Context { namespace: &policy.namespace, local: Some(local) });
-        for flaw in flaws {
-            self.complaints.push(format!("policy {key}: {flaw}"));
-        }
-        if let Some(unknown) = unknown {
-            let what = format!("this sidecar does not know its {unknown}");
-            self.complaints.push(format!("policy {key}: {what}; update the sidecar"));
-            match effect {
-                Effect::Allow => {
-                    compiled
-                        .rules
-                        .iter_mut()
-                        .for_each(|rule| rule.doubt = Some(format!("it is void, since {what}")));
-                }
-                Effect::Deny => {
-                    let doubt = format!("it denies everything, since {what}");
-                    compiled.rules = vec![Rule::of_everything(&format!("{key} rule 1"), doubt)];
-                }
+        self.complaints.extend(warnings(policy, trust));
+        self.place(policy, compiled, providers);
+    }
+
+    fn place(&mut self, policy: &wire::Policy, compiled: Compiled, providers: &[Arc<Provider>]) {
+        let book = match (known_action(policy), policy.dry_run) {
+            (Some(wire::Action::Allow), false) => &mut self.allow,
+            (Some(wire::Action::Allow), true) => &mut self.dry_allow,
+            (Some(wire::Action::Deny), true) => &mut self.dry_deny,
+            (Some(wire::Action::Audit), _) => &mut self.audit,
+            (Some(wire::Action::Custom), _) if unknown_part(policy).is_none() => {
+                &mut self.authorizer(&policy.provider, providers).book
             }
-        }
-        match effect {
-            Effect::Allow => self.allow.push(compiled),
-            Effect::Deny => self.deny.push(compiled),
-        }
-        self.complaints.extend(warnings(policy, local));
+            // Whom a CUSTOM policy in doubt would ask, and for what, is not known either.
+            _ => &mut self.deny,
+        };
+        book.add(compiled);
+    }
+
+    fn authorizer(&mut self, name: &str, providers: &[Arc<Provider>]) -> &mut Custom {
+        self.custom.entry(name.to_owned()).or_insert_with(|| {
+            let provider = providers.iter().find(|provider| provider.name == name).cloned();
+            if provider.is_none() {
+                let line =
+                    format!("the mesh defines no extension provider {name:?}: what would ask it is denied");
+                self.complaints.push(line);
+            }
+            Custom { provider, book: Book::new(Effect::Deny) }
+        })
     }
 }
 
-fn effect(action: wire::Action) -> Effect {
-    match action {
-        wire::Action::Allow => Effect::Allow,
-        wire::Action::Deny | wire::Action::Custom | wire::Action::Audit => Effect::Deny,
+// What of the policy as a whole is unknown, so that nothing of it can be trusted to mean what it says.
+fn unknown_part(policy: &wire::Policy) -> Option<String> {
+    let feature = policy.requires.iter().find(|feature| !features::ALL.contains(&feature.as_str()));
+    if let Some(feature) = feature {
+        return Some(format!("this sidecar does not know its feature {feature:?}; update the sidecar"));
     }
+    if wire::Action::try_from(policy.action).is_err() {
+        return Some(format!("this sidecar does not know its action {}; update the sidecar", policy.action));
+    }
+    policy.unreadable.first().map(|part| format!("its part {part:?} cannot be read"))
 }
 
-fn warnings(policy: &wire::Policy, local: &TrustDomain) -> Vec<String> {
-    let key = format!("{}/{}", policy.namespace, policy.name);
-    let sources = policy.rules.iter().flat_map(|rule| &rule.from);
-    let unexpanded = sources
-        .flat_map(|source| source.principals.iter().chain(&source.not_principals))
-        .filter(|text| value::is_unexpanded(text, local))
-        .map(|text| {
-            let text = value::bounded(text);
-            format!("policy {key}: {text:?} is matched as written, the trust domain is {local}")
-        });
-    let operations = policy.rules.iter().flat_map(|rule| &rule.to);
-    let unreachable = operations
-        .flat_map(|operation| operation.paths.iter().chain(&operation.not_paths))
-        .filter(|path| value::is_unreachable_path(path))
-        .map(|path| {
-            let path = value::bounded(path);
-            format!("policy {key}: the path {path:?} never matches: paths are compared in normal form, without query")
-        });
-    unexpanded.chain(unreachable).collect()
+// `None` for one of a later version, and for one that could not be read where the policy was written.
+fn known_action(policy: &wire::Policy) -> Option<wire::Action> {
+    let is_action =
+        |part: &String| part.split(|c: char| !c.is_ascii_alphabetic()).any(|word| word == "action");
+    let is_unread = policy.unreadable.iter().any(is_action);
+    wire::Action::try_from(policy.action).ok().filter(|_| !is_unread)
 }

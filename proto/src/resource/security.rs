@@ -66,7 +66,7 @@ impl AuthorizationPolicy {
             rules,
             ..wire::Policy::default()
         };
-        let policy = Policy::from_wire(message).map_err(|flaw| place(flaw, &spec))?;
+        let policy = Policy::from_wire(message).map_err(|flaws| first(flaws, &spec))?;
         Ok(Self { scope, policy })
     }
 }
@@ -254,6 +254,13 @@ fn condition(at: &Cursor<'_>) -> Result<wire::Condition, Flaw> {
     };
     fields.end()?;
     Ok(condition)
+}
+
+fn first(flaws: Vec<PolicyFlaw>, spec: &Cursor<'_>) -> Flaw {
+    match flaws.into_iter().next() {
+        Some(flaw) => place(flaw, spec),
+        None => spec.flaw("it is invalid", "compare it with the semantics of AuthorizationPolicy"),
+    }
 }
 
 // Finds the line of the field that a flaw names.

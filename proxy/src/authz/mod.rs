@@ -27,7 +27,7 @@ pub fn authorize(law: &mut Law, facts: &Facts) -> Result<Permit, Refusal> {
         Decision::Allow(permit) => Ok(permit),
         Decision::Deny(denial) => Err(Refusal::Denied(denial)),
         Decision::Ask(_) => {
-            Err(Refusal::Denied(Denial { policy: None, rule: None, reason: "nobody was asked".to_owned() }))
+            Err(Refusal::Denied(Denial::without_policy("nobody was asked")))
         }
     }
 }
