@@ -5,7 +5,7 @@
 
 use douane_proto::{
     id::{TrustDomain, WorkloadId},
-    jwt::{self, Claims, Expected, Keys},
+    jwt::{self, Claims, Expected, Keys, Purpose},
 };
 use serde_json::Value;
 
@@ -30,7 +30,11 @@ pub(crate) struct Account {
 impl ServiceAccounts {
     /// Verifies `token` with `keys` at `now` (seconds since 1970).
     pub(crate) fn verify(&self, token: &str, keys: &Keys, now: u64) -> Result<Account, AttestError> {
-        let expected = Expected { issuer: &self.issuer, audiences: &self.audiences };
+        let expected = Expected {
+            issuer: Some(&self.issuer),
+            audiences: &self.audiences,
+            purpose: Purpose::Attestation,
+        };
         let claims = jwt::verify(token, keys, expected, now)?;
         self.account(&claims)
     }

@@ -139,7 +139,7 @@ fn pem(der: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use douane_proto::jwt::{Expected, JwtError, Keys, verify};
+    use douane_proto::jwt::{Expected, JwtError, Keys, Purpose, verify};
     use serde_json::json;
 
     use super::*;
@@ -153,7 +153,8 @@ mod tests {
         let claims = json!({"iss": "i", "sub": "s"}).as_object().unwrap().clone();
         let check = |sort| {
             let token = issuer.mint(sort, claims.clone()).unwrap();
-            verify(&token, &keys, Expected { issuer: "i", audiences: &[] }, NOW).map(|_| ())
+            let expected = Expected { issuer: Some("i"), audiences: &[], purpose: Purpose::Request };
+            verify(&token, &keys, expected, NOW).map(|_| ())
         };
 
         assert_eq!(check(Sort::Valid), Ok(()));

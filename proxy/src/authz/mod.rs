@@ -26,9 +26,7 @@ pub fn authorize(law: &mut Law, facts: &Facts) -> Result<Permit, Refusal> {
     match decide(&policies, facts, &Answers::default()) {
         Decision::Allow(permit) => Ok(permit),
         Decision::Deny(denial) => Err(Refusal::Denied(denial)),
-        Decision::Ask(_) => {
-            Err(Refusal::Denied(Denial::without_policy("nobody was asked")))
-        }
+        Decision::Ask(_) => Err(Refusal::Denied(Denial::without_policy("nobody was asked"))),
     }
 }
 
