@@ -15,7 +15,8 @@ use douane_proto::{
     mtls::MtlsModes,
     policy::{Policy, Scope},
     resource::{
-        self, ClusterIp, Doubt, Kind, Location, Metadata, Phase, Pod, Resource, TargetPort, Transport,
+        self, ClusterIp, Doubt, DoubtedLaw, Kind, Location, Metadata, Phase, Pod, Resource, TargetPort,
+        Transport,
     },
     snapshot::MeshSettings,
     wire,
@@ -88,7 +89,8 @@ pub(crate) fn assemble(resources: &[Vec<Resource>], doubts: &[Doubt], settings: 
     }
     let externals = assembly.externals(&objects);
     let laws = assembly.laws(&objects, &doubts);
-    let is_known = doubts.iter().all(|doubt| doubt.namespace.is_some());
+    let is_known =
+        doubts.iter().all(|doubt| doubt.namespace.is_some() || doubt.law == DoubtedLaw::Connections);
     let index = Index {
         mesh: settings.mesh.clone(),
         cluster_domain: settings.cluster_domain.clone(),
@@ -149,9 +151,10 @@ impl Assembly<'_> {
                         (&resource.kind, resource.kind != first.kind)
                     {
                         doubts.push(Doubt {
-                            namespace: Some(law.scope.namespace.clone()),
+                            law: DoubtedLaw::Requests,
+                            namespace: Some(law.attachment.scope.namespace.clone()),
                             name: Some(metadata.name.clone()),
-                            selector: Some(law.scope.selector.clone()),
+                            selector: Some(law.attachment.scope.selector.clone()),
                         });
                     }
                     continue;
@@ -311,12 +314,21 @@ impl Assembly<'_> {
         let mut laws = Vec::new();
         for resource in objects {
             let Kind::AuthorizationPolicy(law) = &resource.kind else { continue };
-            for warning in law.policy.warnings(self.settings.mesh.trust()) {
-                self.warnings.push(format!("{}: {}: {warning}", resource.location, resource.metadata.key()));
+            if !law.attachment.targets.is_empty() {
+                continue;
             }
-            laws.push((law.scope.clone(), law.policy.to_wire()));
+            if let Ok(policy) = Policy::from_wire(law.policy.clone()) {
+                for warning in policy.warnings(self.settings.mesh.trust()) {
+                    self.warnings.push(format!(
+                        "{}: {}: {warning}",
+                        resource.location,
+                        resource.metadata.key()
+                    ));
+                }
+            }
+            laws.push((law.attachment.scope.clone(), law.policy.clone()));
         }
-        for doubt in doubts {
+        for doubt in doubts.iter().filter(|doubt| doubt.law == DoubtedLaw::Requests) {
             // Without a namespace nothing is served at all.
             let Some(namespace) = &doubt.namespace else { continue };
             let name = doubt.name.as_deref().unwrap_or("unreadable");

@@ -3,15 +3,18 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
+    authorization::AuthorizationPolicy,
     doubt,
-    error::{Doubt, Location, ResourceError},
+    error::{Doubt, DoubtedLaw, Location, ResourceError},
     external::ServiceEntry,
+    flaws::{Flaws, Part},
     metadata::Metadata,
-    security::{AuthorizationPolicy, PeerAuthentication},
+    peer::PeerAuthentication,
     service::Service,
+    tokens::RequestAuthentication,
     workload::{Deployment, Pod},
 };
-use crate::yaml::{self, Cause, Cursor, Fields, Flaw, Manner, Node, Part, Value, Work, bounded};
+use crate::yaml::{self, Cause, Cursor, Fields, Flaw, Manner, Node, Value, Work, bounded};
 
 /// Larger files are refused unread; a Kubernetes object is 1.5 MiB at most.
 const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -48,6 +51,18 @@ pub enum Kind {
     AuthorizationPolicy(AuthorizationPolicy),
     /// `security.istio.io` `PeerAuthentication`.
     PeerAuthentication(PeerAuthentication),
+    /// `security.istio.io` `RequestAuthentication`.
+    RequestAuthentication(RequestAuthentication),
+}
+
+/// What could be read of a document, and all that is wrong with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// Of an object of the law with flaws: what can be enforced of it, so that it never allows more than it would without
+    /// them. `None` where it is not even known what it is, and for other kinds with flaws.
+    pub resource: Option<Resource>,
+    /// By line.
+    pub flaws: Vec<ResourceError>,
 }
 
 impl Kind {
@@ -63,6 +78,17 @@ impl Kind {
             Self::ServiceEntry(_) => "ServiceEntry",
             Self::AuthorizationPolicy(_) => "AuthorizationPolicy",
             Self::PeerAuthentication(_) => "PeerAuthentication",
+            Self::RequestAuthentication(_) => "RequestAuthentication",
+        }
+    }
+
+    // Beside its spec there stands what cannot be read, such as a field of the spec in the wrong place.
+    fn doubt(&mut self, unreadable: Vec<String>) {
+        match self {
+            Self::AuthorizationPolicy(law) => law.policy.unreadable.extend(unreadable),
+            Self::RequestAuthentication(law) => law.unreadable.extend(unreadable),
+            Self::PeerAuthentication(law) => *law = PeerAuthentication::strict(law.scope.clone()),
+            _ => {}
         }
     }
 }
@@ -84,21 +110,14 @@ impl Kind {
 /// assert!(errors[0].to_string().starts_with("shop.yaml:1: "));
 /// ```
 pub fn parse_file(path: &Path, text: &str) -> Result<Vec<Resource>, Vec<ResourceError>> {
-    let (resources, errors) = read_all(path, text);
+    let (resources, errors) = read_file(path, text);
     if errors.is_empty() { Ok(resources) } else { Err(errors) }
 }
 
-/// Whom a file that cannot be read meant to govern. It is refused whole, so that the sound laws in it are in doubt as
-/// well: their scopes are among these.
+/// Reads the text of one file: the objects that are sound, and what is wrong with the rest. Whoever enforces it takes
+/// all or nothing ([`parse_file`]).
 #[must_use]
-pub fn doubts(path: &Path, text: &str) -> Vec<Doubt> {
-    let (resources, errors) = read_all(path, text);
-    let sound = resources.iter().filter_map(scope_of_law);
-    sound.chain(errors.into_iter().filter_map(|error| error.doubt)).collect()
-}
-
-// What is sound of a file, and what is wrong with the rest; nothing sound without an error is never the answer.
-fn read_all(path: &Path, text: &str) -> (Vec<Resource>, Vec<ResourceError>) {
+pub fn read_file(path: &Path, text: &str) -> (Vec<Resource>, Vec<ResourceError>) {
     let file = File { path: path.into() };
     let refused = |error| (Vec::new(), vec![error]);
     if text.len() > MAX_FILE_BYTES {
@@ -118,7 +137,7 @@ fn read_all(path: &Path, text: &str) -> (Vec<Resource>, Vec<ResourceError>) {
         }
         match file.read(part, &mut work) {
             Ok(found) => resources.extend(found),
-            Err(error) => errors.push(*error),
+            Err(found) => errors.extend(found),
         }
     }
     if resources.is_empty() && errors.is_empty() {
@@ -127,12 +146,44 @@ fn read_all(path: &Path, text: &str) -> (Vec<Resource>, Vec<ResourceError>) {
     (resources, errors)
 }
 
+/// Reads one document that stands somewhere in `file`, whatever is wrong with it.
+#[must_use]
+pub fn read_law(node: &Node, file: &Path) -> Reading {
+    File { path: file.into() }.reading(node)
+}
+
+/// Whom a file that cannot be read meant to govern. It is refused whole, so that the sound laws in it are in doubt as
+/// well: their scopes are among these.
+#[must_use]
+pub fn doubts(path: &Path, text: &str) -> Vec<Doubt> {
+    let (resources, errors) = read_file(path, text);
+    let sound = resources.iter().filter_map(scope_of_law);
+    let mut doubts: Vec<Doubt> = Vec::new();
+    for doubt in sound.chain(errors.into_iter().filter_map(|error| error.doubt)) {
+        // One object may have many flaws, which stand side by side.
+        if doubts.last() != Some(&doubt) {
+            doubts.push(doubt);
+        }
+    }
+    doubts
+}
+
 fn scope_of_law(resource: &Resource) -> Option<Doubt> {
-    let Kind::AuthorizationPolicy(law) = &resource.kind else { return None };
+    let (law, scope) = match &resource.kind {
+        Kind::AuthorizationPolicy(law) if law.attachment.targets.is_empty() => {
+            (DoubtedLaw::Requests, &law.attachment.scope)
+        }
+        Kind::RequestAuthentication(law) if law.attachment.targets.is_empty() => {
+            (DoubtedLaw::Requests, &law.attachment.scope)
+        }
+        Kind::PeerAuthentication(law) => (DoubtedLaw::Connections, &law.scope),
+        _ => return None,
+    };
     Some(Doubt {
-        namespace: Some(law.scope.namespace.clone()),
+        law,
+        namespace: Some(scope.namespace.clone()),
         name: Some(resource.metadata.name.clone()),
-        selector: Some(law.scope.selector.clone()),
+        selector: Some(scope.selector.clone()),
     })
 }
 
@@ -142,30 +193,44 @@ struct File {
 
 impl File {
     // A document without content (before the first `---`, or after the last) is none.
-    fn read(&self, part: Part<'_>, work: &mut Work) -> Result<Option<Resource>, Box<ResourceError>> {
+    fn read(&self, part: yaml::Part<'_>, work: &mut Work) -> Result<Option<Resource>, Vec<ResourceError>> {
         let node = yaml::parse(part, work).map_err(|error| {
-            Box::new(ResourceError {
+            vec![ResourceError {
                 location: self.line(error.line),
                 subject: None,
                 what: format!("this is no valid YAML: {}", error.what),
                 mend: "mend the line, or the one above it; the file may be half written".to_owned(),
                 cause: Cause::Syntax,
                 doubt: doubt::of_text(part.text, error.line.saturating_sub(part.before), work),
-            })
+            }]
         })?;
         if matches!(node.value, Value::Null) {
             return Ok(None);
         }
-        match read_document(&node) {
-            Ok((metadata, kind)) => Ok(Some(Resource { location: self.line(node.line), metadata, kind })),
-            Err(flaw) => Err(Box::new(ResourceError {
-                location: self.line(flaw.line),
-                subject: doubt::subject(&node),
-                what: flaw.what,
-                mend: flaw.mend,
-                cause: flaw.cause,
-                doubt: doubt::of_node(&node),
-            })),
+        match self.reading(&node) {
+            Reading { resource, flaws } if flaws.is_empty() => Ok(resource),
+            Reading { flaws, .. } => Err(flaws),
+        }
+    }
+
+    fn reading(&self, node: &Node) -> Reading {
+        let flaws = Flaws::default();
+        let read = read_document(node, &flaws);
+        let error = |flaw: Flaw| ResourceError {
+            location: self.line(flaw.line),
+            subject: doubt::subject(node),
+            what: flaw.what,
+            mend: flaw.mend,
+            cause: flaw.cause,
+            doubt: doubt::of_node(node),
+        };
+        Reading {
+            resource: read.map(|(metadata, kind)| Resource {
+                location: self.line(node.line),
+                metadata,
+                kind,
+            }),
+            flaws: flaws.into_flaws().into_iter().map(error).collect(),
         }
     }
 
@@ -199,7 +264,7 @@ impl File {
         }
     }
 
-    fn unread(&self, part: Part<'_>) -> ResourceError {
+    fn unread(&self, part: yaml::Part<'_>) -> ResourceError {
         ResourceError {
             location: self.line(part.before.saturating_add(1)),
             subject: None,
@@ -211,39 +276,52 @@ impl File {
     }
 }
 
-fn read_document(node: &Node) -> Result<(Metadata, Kind), Flaw> {
-    let document = Cursor::root(node, Manner::Strict).fields()?;
-    let version_at = document.required("apiVersion")?;
-    let kind_at = document.required("kind")?;
-    let (version, kind) = (version_at.text()?, kind_at.text()?);
-    let (group, version) = version.rsplit_once('/').unwrap_or(("", &version));
+// `None` where there is nothing that could be enforced; then there are flaws.
+fn read_document(node: &Node, flaws: &Flaws) -> Option<(Metadata, Kind)> {
+    let law = |read: fn(&Cursor<'_>, &Metadata, &Flaws) -> Kind| law(node, flaws, read);
+    let kept = |read| flaws.kept(read);
+    let Head { version: written, kind, kind_at } = flaws.kept(Head::read(node))?;
+    let (group, version) = written.rsplit_once('/').unwrap_or(("", &written));
     match (group, version, kind.as_str()) {
-        ("", "v1", "Namespace") => plain(node, |_| Ok(Kind::Namespace)).map(|(mut metadata, kind)| {
+        ("", "v1", "Namespace") => kept(plain(node, |_| Ok(Kind::Namespace)).map(|(mut metadata, kind)| {
             metadata.namespace.clear();
             (metadata, kind)
-        }),
-        ("", "v1", "ServiceAccount") => plain(node, |_| Ok(Kind::ServiceAccount)),
-        ("", "v1", "Pod") => plain(node, |fields| Ok(Kind::Pod(Pod::read(fields)?.into()))),
-        ("", "v1", "Service") => plain(node, |fields| Ok(Kind::Service(Service::read(fields)?))),
+        })),
+        ("", "v1", "ServiceAccount") => kept(plain(node, |_| Ok(Kind::ServiceAccount))),
+        ("", "v1", "Pod") => kept(plain(node, |fields| Ok(Kind::Pod(Pod::read(fields)?.into())))),
+        ("", "v1", "Service") => kept(plain(node, |fields| Ok(Kind::Service(Service::read(fields)?)))),
         ("apps", "v1", "Deployment") => {
-            plain(node, |fields| Ok(Kind::Deployment(Deployment::read(fields)?.into())))
+            kept(plain(node, |fields| Ok(Kind::Deployment(Deployment::read(fields)?.into()))))
         }
-        ("networking.istio.io", "v1" | "v1beta1" | "v1alpha3", "ServiceEntry") => {
-            strict(document, |fields, _| Ok(Kind::ServiceEntry(ServiceEntry::read(fields)?)))
-        }
-        ("security.istio.io", "v1" | "v1beta1", "AuthorizationPolicy") => {
-            let read = AuthorizationPolicy::read;
-            strict(document, |fields, metadata| Ok(Kind::AuthorizationPolicy(read(fields, metadata)?)))
-        }
-        ("security.istio.io", "v1" | "v1beta1", "PeerAuthentication") => {
-            let read = PeerAuthentication::read;
-            strict(document, |fields, metadata| Ok(Kind::PeerAuthentication(read(fields, metadata)?)))
-        }
+        ("networking.istio.io", "v1" | "v1beta1" | "v1alpha3", "ServiceEntry") => kept(service_entry(node)),
+        ("security.istio.io", "v1" | "v1beta1", "AuthorizationPolicy") => law(|spec, metadata, flaws| {
+            Kind::AuthorizationPolicy(AuthorizationPolicy::read(spec, metadata, flaws))
+        }),
+        ("security.istio.io", "v1" | "v1beta1", "PeerAuthentication") => law(|spec, metadata, flaws| {
+            Kind::PeerAuthentication(PeerAuthentication::read(spec, metadata, flaws))
+        }),
+        ("security.istio.io", "v1" | "v1beta1", "RequestAuthentication") => law(|spec, metadata, flaws| {
+            Kind::RequestAuthentication(RequestAuthentication::read(spec, metadata, flaws))
+        }),
         _ => {
-            let text = kind_at.text()?;
-            let what = format!("{} {} is not implemented", bounded(&version_at.text()?), bounded(&text));
-            Err(kind_at.unsupported(what, "remove the document; known: Namespace, ServiceAccount, Pod, Deployment, Service, ServiceEntry, AuthorizationPolicy, PeerAuthentication"))
+            let what = format!("{} {} is not implemented", bounded(&written), bounded(&kind));
+            flaws.add("", kind_at.unsupported(what, "remove the document; known: Namespace, ServiceAccount, Pod, Deployment, Service, ServiceEntry, AuthorizationPolicy, PeerAuthentication, RequestAuthentication"));
+            None
         }
+    }
+}
+
+struct Head<'a> {
+    version: String,
+    kind: String,
+    kind_at: Cursor<'a>,
+}
+
+impl<'a> Head<'a> {
+    fn read(node: &'a Node) -> Result<Self, Flaw> {
+        let document = Cursor::root(node, Manner::Strict).fields()?;
+        let (version_at, kind_at) = (document.required("apiVersion")?, document.required("kind")?);
+        Ok(Self { version: version_at.text()?, kind: kind_at.text()?, kind_at })
     }
 }
 
@@ -257,14 +335,35 @@ fn plain(
     Ok((metadata, read(&document)?))
 }
 
-// The kinds of the law: each field counts.
-fn strict(
-    document: Fields<'_>,
-    read: impl FnOnce(&Fields<'_>, &Metadata) -> Result<Kind, Flaw>,
-) -> Result<(Metadata, Kind), Flaw> {
+fn service_entry(node: &Node) -> Result<(Metadata, Kind), Flaw> {
+    let document = Cursor::root(node, Manner::Strict).fields()?;
+    document.pass_over(&["apiVersion", "kind", "status"]);
     let metadata = Metadata::read(&document.required("metadata")?)?;
-    let kind = read(&document, &metadata)?;
-    document.pass_over(&["status"]);
+    let entry = ServiceEntry::read(&document)?;
     document.end()?;
-    Ok((metadata, kind))
+    Ok((metadata, Kind::ServiceEntry(entry)))
+}
+
+// The kinds of the law: each field counts, and what is sound is kept beside what is not.
+fn law(
+    node: &Node,
+    flaws: &Flaws,
+    read: impl FnOnce(&Cursor<'_>, &Metadata, &Flaws) -> Kind,
+) -> Option<(Metadata, Kind)> {
+    let document = Part::open(&Cursor::root(node, Manner::Strict), flaws);
+    document.pass_over(&["apiVersion", "kind", "status"]);
+    let metadata = document.required("metadata").and_then(|at| Metadata::read_law(&at, flaws));
+    let spec = document.required("spec");
+    let metadata = metadata?;
+    let nothing = Node { line: node.line, value: Value::Null };
+    let mut kind = match &spec {
+        Some(spec) => read(spec, &metadata, flaws),
+        // The file may be half written; what is missing was said already.
+        None => read(&Cursor::root(&nothing, Manner::Strict), &metadata, &Flaws::default()),
+    };
+    let strangers = document.end();
+    if !strangers.is_empty() {
+        kind.doubt(strangers);
+    }
+    Some((metadata, kind))
 }

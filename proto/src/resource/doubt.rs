@@ -4,11 +4,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{error::Doubt, security};
+use super::{
+    attachment,
+    error::{Doubt, DoubtedLaw},
+};
 use crate::yaml::{self, Cursor, Manner, Node, Part, Value, Work, bounded};
 
-/// Kinds that forbid something. A broken `PeerAuthentication` leaves STRICT, which is all that it could demand.
-pub(super) const LAWS: &[&str] = &["AuthorizationPolicy", "RequestAuthentication"];
+/// Kinds that forbid something.
+pub(super) const LAWS: &[&str] = &["AuthorizationPolicy", "RequestAuthentication", CONNECTIONS];
+/// The one of them that forbids connections only.
+const CONNECTIONS: &str = "PeerAuthentication";
 /// How many lines above the fault are given up to find a part that is valid YAML.
 const MAX_LINES_GIVEN_UP: usize = 64;
 
@@ -61,7 +66,6 @@ enum Extent {
 fn may_be_law(node: &Node) -> bool {
     let group = node.get("apiVersion").and_then(Node::text).unwrap_or_default();
     match node.get("kind").and_then(Node::text) {
-        Some("PeerAuthentication") => false,
         Some(kind) => LAWS.contains(&kind) || group.starts_with("security.istio.io"),
         None => true,
     }
@@ -77,7 +81,11 @@ fn doubt(node: &Node, extent: Extent) -> Doubt {
         }
         _ => text("namespace"),
     };
-    Doubt { namespace, name: text("name"), selector: selector(node, extent) }
+    let law = match node.get("kind").and_then(Node::text) {
+        Some(CONNECTIONS) => DoubtedLaw::Connections,
+        _ => DoubtedLaw::Requests,
+    };
+    Doubt { law, namespace, name: text("name"), selector: selector(node, extent) }
 }
 
 fn selector(node: &Node, extent: Extent) -> Option<BTreeMap<String, String>> {
@@ -86,7 +94,7 @@ fn selector(node: &Node, extent: Extent) -> Option<BTreeMap<String, String>> {
     };
     match spec.get("selector") {
         // Labels that were cut off would only have narrowed it.
-        Some(found) => security::selector(&Cursor::root(found, Manner::Strict)).ok(),
+        Some(found) => attachment::selector(&Cursor::root(found, Manner::Strict)).ok(),
         None if extent == Extent::Whole && matches!(spec.value, Value::Map(_)) => Some(BTreeMap::new()),
         None => None,
     }

@@ -31,16 +31,28 @@ pub struct ResourceError {
     pub doubt: Option<Doubt>,
 }
 
-/// What can still be read of a policy that cannot be read whole. Where there is no last good law, what it names is
+/// What can still be read of a law that cannot be read whole. Where there is no last good law, what it names is
 /// denied: the pods of the selector, else of the namespace, else no policies are served at all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Doubt {
+    /// What it would have restricted.
+    pub law: DoubtedLaw,
     /// Its namespace; `None` when unreadable.
     pub namespace: Option<String>,
     /// Its name; `None` when unreadable.
     pub name: Option<String>,
     /// The labels that it selects by, empty for all pods of its scope; `None` when unreadable.
     pub selector: Option<BTreeMap<String, String>>,
+}
+
+/// What a law that cannot be read would have restricted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DoubtedLaw {
+    /// Requests, by policies and tokens: all are denied.
+    #[default]
+    Requests,
+    /// Connections (`PeerAuthentication`): those without a certificate are refused.
+    Connections,
 }
 
 struct Prefix<'a>(Option<&'a str>);

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::yaml::{Cursor, Fields, Flaw, Manner};
+use super::{
+    created::Created,
+    flaws::{Flaws, Part},
+};
+use crate::yaml::{Cursor, Fields, Flaw, Manner, bounded};
 
 /// The namespace of an object that names none, as `kubectl` has it.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -20,6 +24,8 @@ pub struct Metadata {
     pub annotations: BTreeMap<String, String>,
     /// Who made it, such as a pod's Deployment.
     pub owners: Vec<Owner>,
+    /// When Kubernetes took it; absent in a file that an operator wrote.
+    pub created: Option<Created>,
 }
 
 /// An entry of `ownerReferences`.
@@ -53,6 +59,28 @@ impl Metadata {
         Ok(metadata)
     }
 
+    /// The metadata of an object of the law, as far as it can be read; `None` where it does not name one.
+    pub(super) fn read_law(at: &Cursor<'_>, flaws: &Flaws) -> Option<Self> {
+        let part = Part::open(at, flaws);
+        let name = part.required_as("name", Cursor::object_name);
+        // Written, but unreadable: nobody knows where it belongs.
+        let namespace = match at.node().get("namespace") {
+            None => Some(DEFAULT_NAMESPACE.to_owned()),
+            Some(_) => part.required_as("namespace", Cursor::object_name),
+        };
+        let metadata = Self {
+            labels: part.read("labels", Cursor::text_map),
+            annotations: part.read("annotations", Cursor::text_map),
+            created: part
+                .nullable("creationTimestamp")
+                .and_then(|at| part.kept("creationTimestamp", created(&at))),
+            ..Self::default()
+        };
+        part.pass_over(KNOWN);
+        part.end();
+        Some(Self { name: name?, namespace: namespace?, ..metadata })
+    }
+
     /// The metadata of a template, which has no name of its own.
     pub(super) fn read_template(at: &Cursor<'_>) -> Result<Self, Flaw> {
         let fields = at.fields()?;
@@ -73,6 +101,7 @@ impl Metadata {
             labels: fields.read("labels", |at| at.text_map())?,
             annotations: fields.read("annotations", |at| at.text_map())?,
             owners: fields.read("ownerReferences", |at| at.list()?.iter().map(Owner::read).collect())?,
+            created: fields.nullable("creationTimestamp").map(|at| created(&at)).transpose()?,
         })
     }
 }
@@ -84,20 +113,34 @@ impl Owner {
     }
 }
 
+// `null` is what `kubectl create --dry-run` writes.
+fn created(at: &Cursor<'_>) -> Result<Created, Flaw> {
+    let text = at.text()?;
+    match Created::parse(&text) {
+        Some(created) => Ok(created),
+        None => Err(at.flaw(
+            format!("{} is {:?}, which is no time", at.name(), bounded(&text)),
+            "remove it, or write one such as 2026-01-31T12:00:00Z",
+        )),
+    }
+}
+
+// Of no interest to the mesh.
+const KNOWN: &[&str] = &[
+    "generateName",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "finalizers",
+    "managedFields",
+    "ownerReferences",
+    "selfLink",
+];
+
 // A misspelt `namespace` would move an object (and a law) elsewhere, so that unknown fields are refused for every kind.
 fn end(fields: Fields<'_>) -> Result<(), Flaw> {
-    const KNOWN: &[&str] = &[
-        "generateName",
-        "uid",
-        "resourceVersion",
-        "generation",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "finalizers",
-        "managedFields",
-        "selfLink",
-    ];
     fields.pass_over(KNOWN);
     fields.end_strictly()
 }

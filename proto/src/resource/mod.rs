@@ -4,24 +4,35 @@
 //! the fields of Kubernetes' own kinds that no part of the mesh needs. Knows neither folders nor Kubernetes (`ca`
 //! reads those), and not how a policy decides (see [`crate::policy`]).
 //!
-//! A document finds its kind (`document`), the kind's own file reads it by a cursor of [`crate::yaml`]. Where a law is broken, `doubt` reads what it meant to govern.
+//! A document finds its kind (`document`), the kind's own file reads it by a cursor of [`crate::yaml`]. The kinds of the
+//! law (`authorization`, `peer`, `tokens`) are read to their end whatever is wrong with them (`flaws`): what is sound can
+//! still be enforced. Where a law cannot be read at all, `doubt` reads what it meant to govern.
 
+mod attachment;
+mod authorization;
+mod created;
 mod document;
 mod doubt;
 mod error;
 mod external;
+mod flaws;
 mod metadata;
-mod security;
+mod peer;
 mod service;
+mod tokens;
 mod workload;
 
 pub use crate::yaml::{Cause, Located};
-pub use document::{Kind, Resource, doubts, parse_file};
-pub use error::{Doubt, Location, ResourceError};
+pub use attachment::{Attachment, Target};
+pub use authorization::AuthorizationPolicy;
+pub use created::Created;
+pub use document::{Kind, Reading, Resource, doubts, parse_file, read_file, read_law};
+pub use error::{Doubt, DoubtedLaw, Location, ResourceError};
 pub use external::{EntryPort, ServiceEntry};
 pub use metadata::{Metadata, Owner};
-pub use security::{AuthorizationPolicy, MtlsMode, PeerAuthentication};
+pub use peer::PeerAuthentication;
 pub use service::{ClusterIp, Service, ServicePort, TargetPort, Transport};
+pub use tokens::{JwtRule, Keys, RequestAuthentication};
 pub use workload::{
     Condition, Container, ContainerPort, Deployment, EnvValue, EnvVar, Phase, Pod, PodSpec, PodStatus,
 };

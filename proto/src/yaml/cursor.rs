@@ -123,6 +123,17 @@ impl<'a> Cursor<'a> {
         self.list()?.iter().map(Self::located_text).collect()
     }
 
+    /// The entries of a map whose keys are values, such as port numbers: key, place.
+    ///
+    /// # Errors
+    /// [`Flaw`] when it is no map.
+    pub fn entries(&self) -> Result<Vec<(&'a str, Self)>, Flaw> {
+        let Value::Map(entries) = &self.node.value else {
+            return Err(self.not("a map", &self.node.value));
+        };
+        Ok(entries.iter().map(|entry| (&*entry.key, self.below(entry))).collect())
+    }
+
     /// A map of texts.
     ///
     /// # Errors
@@ -257,6 +268,13 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A field that may be absent, or `null` in any manner: what Kubernetes itself writes so.
+    pub fn nullable(&self, key: &'static str) -> Option<Cursor<'a>> {
+        self.asked.borrow_mut().push(key);
+        let entry = self.entries().iter().find(|entry| entry.key == key)?;
+        (!matches!(entry.node.value, Value::Null)).then(|| self.at.below(entry))
+    }
+
     /// A field that must be there.
     pub fn required(&self, key: &'static str) -> Result<Cursor<'a>, Flaw> {
         self.optional(key)?.ok_or_else(|| {
@@ -289,13 +307,27 @@ impl<'a> Fields<'a> {
     }
 
     /// Ends the reading; a field that nobody asked for is an error in any manner.
+    ///
+    /// # Errors
+    /// [`Flaw`] names the first such field.
     pub fn end_strictly(self) -> Result<(), Flaw> {
+        match self.strangers().into_iter().next() {
+            Some((_, flaw)) => Err(flaw),
+            None => Ok(()),
+        }
+    }
+
+    /// The fields that nobody asked for, each with what is wrong with it.
+    #[must_use]
+    pub fn strangers(&self) -> Vec<(String, Flaw)> {
         let asked = self.asked.borrow();
-        let unknown = self.entries().iter().find(|entry| !asked.contains(&&*entry.key));
-        let Some(entry) = unknown else { return Ok(()) };
-        let place = self.at.below(entry);
-        let what = format!("{} is no field that this version knows", place.name());
-        Err(place.unsupported(what, format!("known here: {}", asked.join(", "))))
+        let unknown = self.entries().iter().filter(|entry| !asked.contains(&&*entry.key));
+        let flaw = |entry: &'a Entry| {
+            let place = self.at.below(entry);
+            let what = format!("{} is no field that this version knows", place.name());
+            (bounded(&entry.key), place.unsupported(what, format!("known here: {}", asked.join(", "))))
+        };
+        unknown.map(flaw).collect()
     }
 
     fn entries(&self) -> &'a [Entry] {

@@ -2,7 +2,7 @@
 //!
 //! Knows no kinds. Bounded against alias bombs and deep nesting; duplicate keys are an error.
 
-use std::{cell::Cell, fmt};
+use std::{cell::Cell, collections::HashSet, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Spanned, budget, options};
@@ -275,13 +275,26 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut map = Vec::new();
+        let mut map: Vec<Entry> = Vec::new();
+        let mut is_text = true;
         while let Some((key, node)) = entries.next_entry::<Node, Node>()? {
             let line = key.line;
-            let Value::Text(key) = key.value else {
-                return Err(A::Error::custom(format!("{} is no key, only a text is", key.value.name())));
+            is_text &= matches!(key.value, Value::Text(_));
+            let key = match key.value {
+                Value::Text(text) => text,
+                // As Kubernetes reads them: `8080: …` is the key "8080".
+                Value::Integer(number) => number.to_string(),
+                Value::Bool(truth) => truth.to_string(),
+                other => {
+                    return Err(A::Error::custom(format!("{} is no key, only a text is", other.name())));
+                }
             };
             map.push(Entry { key, line, node });
+        }
+        // The library saw `8080` and `"8080"` as two keys.
+        let mut keys = HashSet::new();
+        if let Some(twice) = map.iter().find(|entry| !is_text && !keys.insert(&*entry.key)) {
+            return Err(A::Error::custom(format!("the key {:?} stands here twice", twice.key)));
         }
         Ok(Value::Map(map))
     }

@@ -188,7 +188,7 @@ fn every_other_kind_is_refused_with_its_line() {
         ("v1", "List"),
         ("v2", "Pod"),
         ("extensions/v1", "Deployment"),
-        ("security.istio.io/v1", "RequestAuthentication"),
+        ("security.istio.io/v1", "AuthorisationPolicy"),
         ("security.istio.io/v1alpha1", "AuthorizationPolicy"),
         ("networking.istio.io/v1", "VirtualService"),
     ] {

@@ -5,8 +5,11 @@ use std::path::Path;
 use super::*;
 
 mod broken;
+mod flaws;
 mod kinds;
 mod law;
+mod peer;
+mod tokens;
 
 fn read(text: &str) -> Result<Vec<Resource>, Vec<ResourceError>> {
     parse_file(Path::new("law.yaml"), text)
@@ -22,6 +25,13 @@ fn only_error(text: &str) -> ResourceError {
     let mut errors = read(text).expect_err(text);
     assert_eq!(errors.len(), 1, "{errors:?}");
     errors.remove(0)
+}
+
+/// The only document, whatever is wrong with it.
+fn reading(text: &str) -> Reading {
+    let parts = crate::yaml::split(text);
+    let node = crate::yaml::parse(parts[0], &mut crate::yaml::Work::new()).expect(text);
+    read_law(&node, Path::new("law.yaml"))
 }
 
 /// An `AuthorizationPolicy` of this spec, which begins on line 5.
