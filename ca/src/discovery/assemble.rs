@@ -147,15 +147,8 @@ impl Assembly<'_> {
                         metadata.key(),
                         first.location
                     ));
-                    if let (Kind::AuthorizationPolicy(law), true) =
-                        (&resource.kind, resource.kind != first.kind)
-                    {
-                        doubts.push(Doubt {
-                            law: DoubtedLaw::Requests,
-                            namespace: Some(law.attachment.scope.namespace.clone()),
-                            name: Some(metadata.name.clone()),
-                            selector: Some(law.attachment.scope.selector.clone()),
-                        });
+                    if !resource.kind.agrees(&first.kind) {
+                        doubts.extend(Doubt::about(resource));
                     }
                     continue;
                 }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::Path};
 
 use douane_proto::{
     mesh::{Dialect, Protocol},
-    resource::{Doubt, Resource, parse_file},
+    resource::{Doubt, DoubtedLaw, Resource, parse_file},
     snapshot::{Found, Question},
     wire::Action,
 };
@@ -271,6 +271,7 @@ spec: {{action: {action}, selector: {{matchLabels: {{app: orders}}}}, rules: [{{
 fn doubt_denies_what_it_names_or_everything() {
     let pods = format!("{}{}", pod("o", "orders", "10.77.0.1"), pod("w", "web", "10.77.0.2"));
     let named = Doubt {
+        law: DoubtedLaw::Requests,
         namespace: Some("shop".to_owned()),
         name: None,
         selector: Some([("app".to_owned(), "orders".to_owned())].into()),

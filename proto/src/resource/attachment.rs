@@ -71,6 +71,12 @@ impl Attachment {
         Self { scope: Scope { namespace: namespace.to_owned(), selector }, targets }
     }
 
+    /// Are both attached to the same, wherever they were written?
+    pub(super) fn agrees(&self, other: &Self) -> bool {
+        let targets = |of: &Self| -> Vec<Target> { of.targets.iter().map(|at| at.value.clone()).collect() };
+        self.scope == other.scope && targets(self) == targets(other)
+    }
+
     /// What its author may not expect of its targets.
     pub(super) fn notes(&self) -> Vec<Located<String>> {
         let known = |target: &Target| KNOWN.contains(&(target.group.as_str(), target.kind.as_str()));

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use super::{
     authorization::AuthorizationPolicy,
     doubt,
-    error::{Doubt, DoubtedLaw, Location, ResourceError},
+    error::{Doubt, Location, ResourceError},
     external::ServiceEntry,
     flaws::{Flaws, Part},
     metadata::Metadata,
@@ -79,6 +79,28 @@ impl Kind {
             Self::AuthorizationPolicy(_) => "AuthorizationPolicy",
             Self::PeerAuthentication(_) => "PeerAuthentication",
             Self::RequestAuthentication(_) => "RequestAuthentication",
+        }
+    }
+
+    /// Do both say the same, wherever they were written?
+    #[must_use]
+    pub fn agrees(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::AuthorizationPolicy(one), Self::AuthorizationPolicy(other)) => {
+                one.attachment.agrees(&other.attachment) && one.policy == other.policy
+            }
+            (Self::PeerAuthentication(one), Self::PeerAuthentication(other)) => {
+                one.scope == other.scope && one.mode == other.mode && one.ports == other.ports
+            }
+            (Self::RequestAuthentication(one), Self::RequestAuthentication(other)) => {
+                let rules = |law: &RequestAuthentication| -> Vec<_> {
+                    law.rules.iter().map(|rule| (rule.rule.clone(), rule.keys.clone())).collect()
+                };
+                one.attachment.agrees(&other.attachment)
+                    && rules(one) == rules(other)
+                    && one.unreadable == other.unreadable
+            }
+            _ => self == other,
         }
     }
 
@@ -157,7 +179,7 @@ pub fn read_law(node: &Node, file: &Path) -> Reading {
 #[must_use]
 pub fn doubts(path: &Path, text: &str) -> Vec<Doubt> {
     let (resources, errors) = read_file(path, text);
-    let sound = resources.iter().filter_map(scope_of_law);
+    let sound = resources.iter().filter_map(Doubt::about);
     let mut doubts: Vec<Doubt> = Vec::new();
     for doubt in sound.chain(errors.into_iter().filter_map(|error| error.doubt)) {
         // One object may have many flaws, which stand side by side.
@@ -166,25 +188,6 @@ pub fn doubts(path: &Path, text: &str) -> Vec<Doubt> {
         }
     }
     doubts
-}
-
-fn scope_of_law(resource: &Resource) -> Option<Doubt> {
-    let (law, scope) = match &resource.kind {
-        Kind::AuthorizationPolicy(law) if law.attachment.targets.is_empty() => {
-            (DoubtedLaw::Requests, &law.attachment.scope)
-        }
-        Kind::RequestAuthentication(law) if law.attachment.targets.is_empty() => {
-            (DoubtedLaw::Requests, &law.attachment.scope)
-        }
-        Kind::PeerAuthentication(law) => (DoubtedLaw::Connections, &law.scope),
-        _ => return None,
-    };
-    Some(Doubt {
-        law,
-        namespace: Some(scope.namespace.clone()),
-        name: Some(resource.metadata.name.clone()),
-        selector: Some(scope.selector.clone()),
-    })
 }
 
 struct File {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{
     attachment,
+    document::{Kind, Resource},
     error::{Doubt, DoubtedLaw},
 };
 use crate::yaml::{self, Cursor, Manner, Node, Part, Value, Work, bounded};
@@ -30,6 +31,30 @@ pub(super) fn subject(node: &Node) -> Option<String> {
         (None, Some(name)) => format!("{} {}", bounded(kind), bounded(name)),
         (_, None) => bounded(kind),
     })
+}
+
+impl Doubt {
+    /// What is in doubt where a sound object of the law cannot be enforced, since something else is said in its place.
+    /// `None` for what governs no sidecar.
+    #[must_use]
+    pub fn about(resource: &Resource) -> Option<Self> {
+        let (law, scope) = match &resource.kind {
+            Kind::AuthorizationPolicy(law) if law.attachment.targets.is_empty() => {
+                (DoubtedLaw::Requests, &law.attachment.scope)
+            }
+            Kind::RequestAuthentication(law) if law.attachment.targets.is_empty() => {
+                (DoubtedLaw::Requests, &law.attachment.scope)
+            }
+            Kind::PeerAuthentication(law) => (DoubtedLaw::Connections, &law.scope),
+            _ => return None,
+        };
+        Some(Self {
+            law,
+            namespace: Some(scope.namespace.clone()),
+            name: Some(resource.metadata.name.clone()),
+            selector: Some(scope.selector.clone()),
+        })
+    }
 }
 
 /// The doubt about a document that is valid YAML.
