@@ -34,6 +34,9 @@ pub enum Refusal {
     /// Plaintext where mutual TLS is the law.
     #[error("the peer speaks plaintext where mutual TLS is required")]
     Plaintext,
+    /// The mode of mutual TLS changed, and the connection is not of the kind that it admits.
+    #[error("the port's mode of mutual TLS has changed to {0}, which does not admit this connection")]
+    ModeChanged(&'static str),
     /// A peer's handshake failed; the text names the certificate's fault.
     #[error("the peer's TLS handshake failed: {0}")]
     Handshake(String),
@@ -147,9 +150,11 @@ impl Refusal {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Denied(_) | Self::HttpNeeded(_) | Self::OpaqueNeeded(_) | Self::Plaintext => {
-                StatusCode::FORBIDDEN
-            }
+            Self::Denied(_)
+            | Self::HttpNeeded(_)
+            | Self::OpaqueNeeded(_)
+            | Self::Plaintext
+            | Self::ModeChanged(_) => StatusCode::FORBIDDEN,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::ConnectNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -182,6 +187,7 @@ impl Refusal {
             Self::OwnPort(_) => "own_port",
             Self::NotOurAddress(_) => "not_our_address",
             Self::Plaintext => "plaintext",
+            Self::ModeChanged(_) => "mode_changed",
             Self::Handshake(_) => "handshake_failed",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::PeerHandshake { .. } => "peer_handshake_failed",
@@ -236,6 +242,7 @@ impl Refusal {
             | Self::UnknownPort { .. }
             | Self::Unresolvable { .. }
             | Self::ControlPlaneSilent(_)
+            | Self::ModeChanged(_)
             | Self::StreamAge
             | Self::Draining
             | Self::TooManyConnections => Fault::Mesh,

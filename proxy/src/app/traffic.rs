@@ -22,6 +22,8 @@ use crate::{
 /// Both sides, not yet serving.
 #[derive(Debug)]
 pub(super) struct Sides {
+    mtls: Mtls,
+    mesh: Mesh,
     inbound: Rc<Inbound>,
     outbound: Rc<Outbound>,
     hairpins: mpsc::Receiver<Hairpin>,
@@ -38,6 +40,7 @@ pub(super) struct Shutdowns {
 impl Sides {
     pub(super) fn new(mtls: &Mtls, mesh: &Mesh, ledger: Ledger, sockets: Sockets, limits: Limits) -> Self {
         let shutdowns = Shutdowns::default();
+        mtls.trust_aliases(&mesh.snapshot().mesh.trust_domain_aliases);
         let (to_inbound, hairpins) = hairpin::channel();
         let inbound = Inbound::new(
             mesh.clone(),
@@ -56,7 +59,14 @@ impl Sides {
             shutdown,
             limits,
         );
-        Self { inbound: Rc::new(inbound), outbound: Rc::new(outbound), hairpins, shutdowns }
+        Self {
+            mtls: mtls.clone(),
+            mesh: mesh.clone(),
+            inbound: Rc::new(inbound),
+            outbound: Rc::new(outbound),
+            hairpins,
+            shutdowns,
+        }
     }
 
     /// Serves; the tasks end when their side has drained.
@@ -66,8 +76,20 @@ impl Sides {
         outbound: Vec<TcpListener>,
         inbound: TcpListener,
     ) -> Shutdowns {
+        critical.spawn_local(named("the names of the trust domain", follow_names(self.mtls, self.mesh)));
         critical.spawn_local(named("the inbound side", self.inbound.run(inbound, self.hairpins)));
         critical.spawn_local(named("the outbound side", self.outbound.run(outbound)));
         self.shutdowns
+    }
+}
+
+// Of which trust domains a peer is one of ours, for ever.
+async fn follow_names(mtls: Mtls, mesh: Mesh) {
+    let mut snapshot = mesh.watch();
+    loop {
+        mtls.trust_aliases(&snapshot.borrow_and_update().mesh.trust_domain_aliases);
+        if snapshot.changed().await.is_err() {
+            return;
+        }
     }
 }

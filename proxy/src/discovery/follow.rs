@@ -6,6 +6,7 @@ use std::{collections::VecDeque, convert::Infallible, rc::Rc, sync::Arc, time::D
 
 use douane_proto::{
     features,
+    mtls::MtlsModes,
     policy::PolicySet,
     snapshot::{ApplyError, Found, Question, Snapshot},
     svid::{Identity, SvidError, TrustBundle},
@@ -58,6 +59,7 @@ pub struct Follower {
 struct Published {
     snapshot: watch::Sender<Arc<Snapshot>>,
     policies: watch::Sender<Arc<PolicySet>>,
+    modes: watch::Sender<MtlsModes>,
 }
 
 // What waits to be said to a control plane that reads slowly: it lets us ask 50 times a second, and an application may
@@ -229,15 +231,27 @@ impl Follower {
         if changed {
             held.policies.send_replace(Arc::clone(&next.policies));
         }
+        held.modes.send_if_modified(|modes| {
+            let changed = *modes != next.own.mtls;
+            if changed {
+                modes.clone_from(&next.own.mtls);
+            }
+            changed
+        });
         held.snapshot.send_replace(Arc::new(next));
     }
 
     fn publish_first(&mut self, first: Snapshot) {
         let (policies, policies_seen) = watch::channel(Arc::clone(&first.policies));
+        let (modes, modes_seen) = watch::channel(first.own.mtls.clone());
         let (snapshot, snapshot_seen) = watch::channel(Arc::new(first));
-        self.held = Some(Published { snapshot, policies });
-        let mesh =
-            Mesh { snapshot: snapshot_seen, policies: policies_seen, questions: Rc::clone(&self.questions) };
+        self.held = Some(Published { snapshot, policies, modes });
+        let mesh = Mesh {
+            snapshot: snapshot_seen,
+            policies: policies_seen,
+            modes: modes_seen,
+            questions: Rc::clone(&self.questions),
+        };
         if let Some(first) = self.first.take() {
             // Nobody waits any more when the sidecar ends while it starts.
             let _ = first.send(mesh);

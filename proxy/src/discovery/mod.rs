@@ -11,6 +11,7 @@ mod watched;
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use douane_proto::{
+    mtls::MtlsModes,
     policy::PolicySet,
     snapshot::{Found, Question, Snapshot},
 };
@@ -29,6 +30,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 pub struct Mesh {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     policies: watch::Receiver<Arc<PolicySet>>,
+    modes: watch::Receiver<MtlsModes>,
     questions: Rc<Questions>,
 }
 
@@ -42,8 +44,12 @@ struct Questions {
 impl Mesh {
     /// What the writers of these say; questions beyond what the snapshot answers stay unanswered.
     #[must_use]
-    pub fn new(snapshot: watch::Receiver<Arc<Snapshot>>, policies: watch::Receiver<Arc<PolicySet>>) -> Self {
-        Self { snapshot, policies, questions: Rc::default() }
+    pub fn new(
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+        policies: watch::Receiver<Arc<PolicySet>>,
+        modes: watch::Receiver<MtlsModes>,
+    ) -> Self {
+        Self { snapshot, policies, modes, questions: Rc::default() }
     }
 
     /// What is known now.
@@ -62,6 +68,12 @@ impl Mesh {
     #[must_use]
     pub fn policies(&self) -> watch::Receiver<Arc<PolicySet>> {
         self.policies.clone()
+    }
+
+    /// Who may connect to the own pod; changes only when that does.
+    #[must_use]
+    pub fn modes(&self) -> watch::Receiver<MtlsModes> {
+        self.modes.clone()
     }
 
     /// Looks a destination up: at once when the answer is held, else asks and waits at most 1 s (design.md rule 7).

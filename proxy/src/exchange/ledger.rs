@@ -36,6 +36,11 @@ impl Ledger {
         self.telemetry.begin(direction, destination)
     }
 
+    /// Counts what travels without mutual TLS because the mesh permits it.
+    pub fn in_plaintext(&self, direction: Direction) {
+        self.telemetry.metrics.in_plaintext(direction);
+    }
+
     /// The record of what these headers belong to, with a span that continues their trace.
     #[must_use]
     pub fn begin_traced(

@@ -11,18 +11,18 @@ use tokio::time::Instant;
 
 use crate::telemetry::access::{Protection, Record};
 
-/// A connection whose peer is known.
+/// A connection that may carry streams.
 #[derive(Debug)]
 pub(super) struct Arrival {
     /// The pod's address and port that it asked for.
     pub(super) destination: SocketAddr,
     /// The direct peer.
     pub(super) source: SocketAddr,
-    /// Who it proved to be.
-    pub(super) peer: WorkloadId,
-    /// Who we proved to be.
+    /// Who it proved to be; `None` where plaintext is taken and it proved nothing.
+    pub(super) peer: Option<WorkloadId>,
+    /// Who we are.
     pub(super) local: WorkloadId,
-    /// When its certificate ends; `None` for the pod itself.
+    /// When its certificate ends; `None` where it showed none.
     pub(super) expires: Option<Instant>,
     /// The server name of its handshake.
     pub(super) sni: Option<String>,
@@ -34,7 +34,7 @@ impl Arrival {
     /// What a decision on one of its streams is made on.
     pub(super) fn facts(&self, request: Option<RequestFacts>) -> Facts {
         Facts {
-            peer: Some(self.peer.clone()),
+            peer: self.peer.clone(),
             source: self.source.ip().to_canonical(),
             remote: self.source.ip().to_canonical(),
             destination: self.destination,
@@ -60,7 +60,7 @@ impl Arrival {
     pub(super) fn describe(&self, record: &mut Record) {
         record.peer_address = Some(self.source);
         record.local = Some(self.local.clone());
-        record.peer = Some(self.peer.clone());
+        record.peer = self.peer.clone();
         record.protection = self.protection.clone();
     }
 }

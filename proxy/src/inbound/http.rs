@@ -33,8 +33,8 @@ use crate::{
 pub(super) enum Source {
     /// A sidecar, as a stream of `douane/1`.
     Sidecar,
-    /// The peer's application, inside an opaque stream.
-    Inside(Verdict),
+    /// The peer's application: inside an opaque stream, or in plaintext.
+    Application(Verdict),
 }
 
 impl Receiver {
@@ -79,7 +79,8 @@ impl Receiver {
         if let Some(trace) = &access.borrow().record.trace {
             trace.write_to(request.headers_mut());
         }
-        if let Some(identity) = client_cert(&arrival.local, &arrival.peer) {
+        let identity = arrival.peer.as_ref().and_then(|peer| client_cert(&arrival.local, peer));
+        if let Some(identity) = identity {
             request.headers_mut().insert(CLIENT_CERT, identity);
         }
         // What is still sent up after an early answer ends with the law as well.
@@ -126,7 +127,7 @@ impl Receiver {
     ) -> Result<(Speech, RequestFacts), Refusal> {
         let speech = match source {
             Source::Sidecar => Speech::from_dialect(&parts.headers),
-            Source::Inside(_) => Ok(Speech::of(parts.version)),
+            Source::Application(_) => Ok(Speech::of(parts.version)),
         };
         {
             let record = &mut access.borrow_mut().record;
@@ -143,7 +144,7 @@ impl Receiver {
         if self.mesh.snapshot().own.protocol(port) == Protocol::Tcp {
             return Err(Refusal::OpaqueNeeded(port));
         }
-        if source == Source::Inside(Verdict::Doubtful) {
+        if source == Source::Application(Verdict::Doubtful) {
             return Err(BadRequest::TwoLengths.into());
         }
         let normalization = self.mesh.snapshot().mesh.path_normalization;

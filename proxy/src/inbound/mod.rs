@@ -1,16 +1,21 @@
 //! From a peer to the application: original destination, handshake, then each stream is decided on its own.
 //!
 //! Knows neither how a peer found us, nor what the law says (`authz` asks it). Next: `streams` takes the streams of
-//! a connection apart into `http` and `tcp`.
+//! a connection apart into `http` and `tcp`. Where a mesh that is being migrated takes plaintext as well, `beginning` tells
+//! which it is and `plaintext` serves it.
 
 mod arrival;
+mod beginning;
 mod http;
+mod plaintext;
 mod receiver;
 mod streams;
 mod tcp;
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
+use bytes::Bytes;
+use douane_proto::mtls::{MtlsMode, Proof};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -22,17 +27,21 @@ use crate::{
         ledger::{Ledger, note},
         origins::Origins,
     },
-    inbound::{arrival::Arrival, receiver::Receiver},
+    inbound::{arrival::Arrival, beginning::Beginning, receiver::Receiver},
     net::{
         hairpin::Hairpin,
         listener,
         original_dst::{NoOriginalDst, original_dst},
+        relay,
         socket::Sockets,
     },
     redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
     refusal::Refusal,
     shutdown::Shutdown,
-    telemetry::access::{Direction, Protection},
+    telemetry::{
+        access::{Direction, Protection},
+        once::Once,
+    },
     tls::{Mtls, TlsError},
 };
 
@@ -62,8 +71,14 @@ impl Inbound {
         limits: Limits,
     ) -> Self {
         let origins = Origins::new(sockets, CONNECT, shutdown.clone());
-        let receiver =
-            Rc::new(Receiver { mesh, ledger: ledger.clone(), origins, shutdown: shutdown.clone(), limits });
+        let receiver = Rc::new(Receiver {
+            mesh,
+            ledger: ledger.clone(),
+            origins,
+            warned: Once::default(),
+            shutdown: shutdown.clone(),
+            limits,
+        });
         Self { mtls, ledger, shutdown, receiver }
     }
 
@@ -100,30 +115,79 @@ impl Inbound {
         if let Err(refusal) = self.check(destination) {
             return self.refuse(Some(destination), source, &stream, &refusal);
         }
-        let handshake = tokio::time::timeout(self.receiver.limits.handshake, self.mtls.accept(stream));
-        let refusal = match handshake.await {
-            Ok(Ok((io, session))) => {
-                let arrival = Arrival {
-                    destination,
-                    source,
-                    peer: session.peer.clone(),
-                    local: session.local.clone(),
-                    expires: Some(session.peer_expires()),
-                    sni: session.sni.clone(),
-                    protection: Protection::Mtls { version: session.version, group: session.group.clone() },
-                };
-                tokio::select! {
-                    () = Rc::clone(&self.receiver).serve(io, Rc::new(arrival)) => {}
-                    // The root that vouched for the peer is gone, and so are its streams.
-                    () = self.mtls.distrusted(&session) => {}
-                }
-                return;
-            }
-            Ok(Err(TlsError::Plaintext)) => Refusal::Plaintext,
-            Ok(Err(error)) => Refusal::Handshake(error.to_string()),
-            Err(_) => Refusal::HandshakeTimeout,
+        let mode = self.receiver.mesh.modes().borrow().of(destination.port());
+        let served = match mode {
+            MtlsMode::Strict => self.mutual(stream, Bytes::new(), source, destination).await,
+            MtlsMode::Permissive | MtlsMode::Disable => self.either(stream, mode, source, destination).await,
         };
-        self.record(destination, source, &refusal);
+        if let Err(refusal) = served {
+            self.record(destination, source, &refusal);
+        }
+    }
+
+    // Mutual TLS; `first` was already read.
+    async fn mutual(
+        &self,
+        stream: TcpStream,
+        first: Bytes,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> Result<(), Refusal> {
+        let handshake =
+            tokio::time::timeout(self.receiver.limits.handshake, self.mtls.accept_after(&first, stream));
+        let (io, session) =
+            handshake.await.map_err(|_| Refusal::HandshakeTimeout)?.map_err(|error| match error {
+                TlsError::Plaintext => Refusal::Plaintext,
+                error => Refusal::Handshake(error.to_string()),
+            })?;
+        let arrival = Arrival {
+            destination,
+            source,
+            peer: Some(session.peer.clone()),
+            local: session.local.clone(),
+            expires: Some(session.peer_expires()),
+            sni: session.sni.clone(),
+            protection: Protection::Mtls { version: session.version, group: session.group.clone() },
+        };
+        tokio::select! {
+            () = Rc::clone(&self.receiver).serve(io, Rc::new(arrival)) => Ok(()),
+            // The root that vouched for the peer is gone, and so are its streams.
+            () = self.mtls.distrusted(&session) => Ok(()),
+            refusal = self.receiver.mode_changed(destination.port(), Proof::Certificate) => Err(refusal),
+        }
+    }
+
+    // Plaintext, or mutual TLS where that is taken as well.
+    async fn either(
+        &self,
+        mut stream: TcpStream,
+        mode: MtlsMode,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> Result<(), Refusal> {
+        // Whatever ends early must not look like the whole.
+        relay::resets_unless_whole(&stream);
+        let opening = match self.receiver.beginning(&mut stream, mode, destination.port()).await? {
+            Beginning::Mesh(first) => {
+                relay::is_whole(&stream);
+                return self.mutual(stream, first, source, destination).await;
+            }
+            Beginning::Plain(opening) => opening,
+        };
+        self.receiver.admit_plaintext(source, destination);
+        let arrival = Arrival {
+            destination,
+            source,
+            peer: None,
+            local: self.mtls.identity().svid.leaf.id.clone(),
+            expires: None,
+            sni: None,
+            protection: Protection::None,
+        };
+        tokio::select! {
+            served = Rc::clone(&self.receiver).plaintext(stream, opening, Rc::new(arrival)) => served,
+            refusal = self.receiver.mode_changed(destination.port(), Proof::Plaintext) => Err(refusal),
+        }
     }
 
     async fn take_hairpins(&self, mut hairpins: mpsc::Receiver<Hairpin>) {
@@ -138,7 +202,7 @@ impl Inbound {
                 destination,
                 // A pod that talks to itself comes from its own address.
                 source: SocketAddr::new(destination.ip(), 0),
-                peer: local.clone(),
+                peer: Some(local.clone()),
                 local,
                 expires: None,
                 sni: None,

@@ -5,6 +5,7 @@ use crate::{
     discovery::Mesh,
     exchange::{ledger::Ledger, origins::Origins},
     shutdown::Shutdown,
+    telemetry::once::Once,
 };
 
 /// Serves streams.
@@ -16,6 +17,8 @@ pub(super) struct Receiver {
     pub(super) ledger: Ledger,
     /// The application.
     pub(super) origins: Origins,
+    /// Peers without a sidecar, warned of.
+    pub(super) warned: Once,
     /// Are we draining?
     pub(super) shutdown: Shutdown,
     /// How long each may take.

@@ -29,7 +29,7 @@ impl Receiver {
         I: AsyncRead + AsyncWrite + Unpin,
     {
         if let Err(error) = self.accept_streams(io, &arrival).await {
-            debug!(%error, peer = %arrival.peer, "a peer's connection ended");
+            debug!(%error, source = %arrival.source, "a peer's connection ended");
         }
     }
 

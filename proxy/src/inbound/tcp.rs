@@ -75,13 +75,14 @@ impl Receiver {
             return Err(Refusal::ConnectNotAllowed("the target is not the connection's destination"));
         }
         let port = arrival.destination.port();
-        match self.mesh.snapshot().own.protocol(port) {
+        let declared = self.mesh.snapshot().own.protocol(port);
+        match declared {
             Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => return Err(Refusal::HttpNeeded(port)),
             // Declared opaque: rules that need HTTP are void (ALLOW) or widened (DENY) by the decision itself.
             Protocol::Tcp => return Ok(Inside::Opaque(Bytes::new())),
             Protocol::Undeclared => {}
         }
-        let needs_http = self.mesh.policies().borrow().needs_http(port);
+        let needs_http = self.must_be_http(declared, port);
         let (opening, first) = sniff(recv, if needs_http { self.limits.head } else { SILENCE }).await?;
         match opening {
             Opening::Http1 => Ok(Inside::Http(Framing::Http1, first)),
@@ -126,7 +127,11 @@ impl Receiver {
     }
 
     // The one way to the application. The permit proves that a decision allowed it.
-    async fn forward_opaque(&self, _permit: Permit, arrival: &Arrival) -> Result<TcpStream, Refusal> {
+    pub(super) async fn forward_opaque(
+        &self,
+        _permit: Permit,
+        arrival: &Arrival,
+    ) -> Result<TcpStream, Refusal> {
         self.origins.connect(arrival.destination).await
     }
 
@@ -147,7 +152,7 @@ impl Receiver {
             move |request, verdict| {
                 let (receiver, arrival) = (Rc::clone(&receiver), Rc::clone(&arrival));
                 // Of a client that has gone, the server of this stream drops the requests itself.
-                async move { receiver.answer(&arrival, request, Source::Inside(verdict), pending()).await }
+                async move { receiver.answer(&arrival, request, Source::Application(verdict), pending()).await }
             }
         });
         if ended.await == Ended::Late {

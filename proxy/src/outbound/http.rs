@@ -20,7 +20,7 @@ use crate::{
     },
     outbound::{
         resolve::{Candidate, Reach},
-        sender::{MAX_TRIES, Sender},
+        sender::{MAX_TRIES, Sender, Way},
     },
     refusal::Refusal,
     telemetry::access::Direction,
@@ -92,19 +92,20 @@ impl Sender {
         let route = self.route(destination, named.as_deref()).await?;
         access.borrow_mut().record.service = route.service;
         let path = origin_form(&parts.uri);
-        match route.reach {
-            Reach::Mesh(candidates) => {
+        let way = match route.reach {
+            Reach::Mesh(candidates) => self.way(candidates),
+            Reach::Plain(addresses) => Way::Open(addresses),
+            Reach::Outside(address) => Way::Open(vec![address]),
+        };
+        match way {
+            Way::Sealed(candidates) => {
                 let mut head = assemble(parts.method, &host, path, parts.headers, Speech::Http2)?;
                 speech.write_to(head.headers_mut());
                 self.through_mesh(&candidates, head, body, access).await
             }
-            Reach::Plain(addresses) => {
+            Way::Open(addresses) => {
                 let head = assemble(parts.method, &host, path, parts.headers, speech)?;
                 self.in_the_open(&addresses, speech, with_body(head, body), access).await
-            }
-            Reach::Outside(address) => {
-                let head = assemble(parts.method, &host, path, parts.headers, speech)?;
-                self.in_the_open(&[address], speech, with_body(head, body), access).await
             }
         }
     }

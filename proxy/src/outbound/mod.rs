@@ -38,7 +38,7 @@ use crate::{
     redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
     refusal::Refusal,
     shutdown::Shutdown,
-    telemetry::access::Direction,
+    telemetry::{access::Direction, once::Once},
     tls::Mtls,
 };
 
@@ -78,6 +78,7 @@ impl Outbound {
             pool: Pool::new(mtls, sockets, hairpins, shutdown.clone(), limits.handshake),
             balancer: Balancer::default(),
             origins: Origins::new(sockets, CONNECT, shutdown.clone()),
+            warned: Once::default(),
             shutdown: shutdown.clone(),
             limits,
         });

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use douane_proto::{
     id::WorkloadId,
     mesh::{Dialect, Endpoint, External, Port, Protocol, Service, Workload},
+    mtls::MtlsMode,
     snapshot::{Found, OutboundMode},
 };
 
@@ -26,7 +27,7 @@ pub struct Route {
 /// How a destination is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
-    /// Through sidecars, each of which must prove its identity; never empty.
+    /// To sidecars, each of which must prove its identity unless its port takes plaintext only; never empty.
     Mesh(Vec<Candidate>),
     /// Registered without a sidecar: the application's own bytes; never empty.
     Plain(Vec<SocketAddr>),
@@ -45,13 +46,15 @@ pub struct Candidate {
     pub place: Place,
 }
 
-/// Whose pod it is.
+/// Whose pod it is, and how its sidecar wants to be spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Place {
     /// Another pod: mutual TLS.
     Peer,
     /// This pod: decided here, without TLS.
     Own,
+    /// Another pod whose port takes plaintext only, as its `PeerAuthentication` (DISABLE) says.
+    Open,
 }
 
 /// What this sidecar stands for.
@@ -101,10 +104,9 @@ pub fn external_port(external: &External, port: u16) -> Result<&Port, Refusal> {
 }
 
 fn to_workload(destination: SocketAddr, workload: &Workload, view: View<'_>) -> Route {
-    let address = candidate(workload, destination);
+    let address = asked(workload, destination);
     let reach = if is_meshed(workload, view.own) {
-        let place = place(address.ip(), view.own);
-        Reach::Mesh(vec![Candidate { address, id: workload.id.clone(), place }])
+        Reach::Mesh(vec![to_candidate(workload, address, view.own)])
     } else {
         Reach::Plain(vec![address])
     };
@@ -130,11 +132,7 @@ fn to_service(destination: SocketAddr, service: &Service, view: View<'_>) -> Res
         // One meshed endpoint, ready or not, and plaintext is no choice any more.
         let candidates: Vec<Candidate> = addressed
             .filter(|(workload, _)| is_meshed(workload, view.own))
-            .map(|(workload, address)| Candidate {
-                address,
-                id: workload.id.clone(),
-                place: place(address.ip(), view.own),
-            })
+            .map(|(workload, address)| to_candidate(workload, address, view.own))
             .collect();
         match (candidates.is_empty(), ready.is_empty()) {
             (false, _) => Reach::Mesh(candidates),
@@ -172,7 +170,7 @@ fn declared(port: &Port, ready: &[&Endpoint]) -> Protocol {
         .unwrap_or_default()
 }
 
-fn candidate(workload: &Workload, destination: SocketAddr) -> SocketAddr {
+fn asked(workload: &Workload, destination: SocketAddr) -> SocketAddr {
     let ip = destination.ip().to_canonical();
     // The address that was asked for; the pod has it, or it would not have been found.
     let asked = workload.addresses.iter().find(|address| **address == ip);
@@ -185,8 +183,13 @@ fn is_meshed(workload: &Workload, own: &Workload) -> bool {
     workload.dialect == Dialect::Douane1 || is_own()
 }
 
-fn place(address: IpAddr, own: &Workload) -> Place {
-    if own.addresses.contains(&address) { Place::Own } else { Place::Peer }
+fn to_candidate(workload: &Workload, address: SocketAddr, own: &Workload) -> Candidate {
+    let place = match workload.mtls.of(address.port()) {
+        _ if own.addresses.contains(&address.ip()) => Place::Own,
+        MtlsMode::Disable => Place::Open,
+        MtlsMode::Strict | MtlsMode::Permissive => Place::Peer,
+    };
+    Candidate { address, id: workload.id.clone(), place }
 }
 
 fn same_family(addresses: &[IpAddr], like: IpAddr) -> Option<IpAddr> {

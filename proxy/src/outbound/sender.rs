@@ -7,6 +7,7 @@ use std::{
 };
 
 use douane_proto::snapshot::{Found, Question};
+use tracing::warn;
 
 use crate::{
     config::Limits,
@@ -18,10 +19,11 @@ use crate::{
     outbound::{
         balance::{Balancer, InFlight},
         pool::{OnLine, Pool},
-        resolve::{Candidate, Reach, Route, View, external_port, resolve, unknown},
+        resolve::{Candidate, Place, Reach, Route, View, external_port, resolve, unknown},
     },
     refusal::Refusal,
     shutdown::Shutdown,
+    telemetry::{access::Direction, once::Once},
 };
 
 /// Endpoints tried for one request or stream.
@@ -44,10 +46,21 @@ pub(super) struct Sender {
     pub(super) balancer: Balancer,
     /// Servers without a sidecar.
     pub(super) origins: Origins,
+    /// Peers that are spoken to in plaintext, warned of.
+    pub(super) warned: Once,
     /// Are we draining?
     pub(super) shutdown: Shutdown,
     /// How long each may take.
     pub(super) limits: Limits,
+}
+
+/// How the endpoints of a destination in the mesh are spoken to.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// Each must prove who it is.
+    Sealed(Vec<Candidate>),
+    /// Their ports take plaintext only.
+    Open(Vec<SocketAddr>),
 }
 
 impl Sender {
@@ -74,6 +87,29 @@ impl Sender {
             Refusal::UnknownDestination { .. } => unknown(destination, name.as_deref(), &snapshot.own),
             other => other,
         })
+    }
+
+    /// How one request or stream to `candidates` travels. Where some take plaintext only, each class gets its share; once
+    /// chosen, the other one is no substitute.
+    pub(super) fn way(&self, candidates: Vec<Candidate>) -> Way {
+        if candidates.iter().all(|candidate| candidate.place != Place::Open) {
+            return Way::Sealed(candidates);
+        }
+        let all: Vec<SocketAddr> = candidates.iter().map(|candidate| candidate.address).collect();
+        let picked = self.balancer.pick(&all, &[]).map(|(address, _)| address);
+        let (open, sealed): (Vec<_>, Vec<_>) =
+            candidates.into_iter().partition(|candidate| candidate.place == Place::Open);
+        if sealed.iter().any(|candidate| Some(candidate.address) == picked) {
+            return Way::Sealed(sealed);
+        }
+        self.ledger.in_plaintext(Direction::Outbound);
+        for candidate in &open {
+            if self.warned.is_first(candidate.address.ip()) {
+                let Candidate { address, id, .. } = candidate;
+                warn!(%address, %id, "spoken to without mutual TLS: its PeerAuthentication says DISABLE");
+            }
+        }
+        Way::Open(open.into_iter().map(|candidate| candidate.address).collect())
     }
 
     /// A line to one of `candidates`: the less busy of two; if it cannot be reached, another.

@@ -12,7 +12,7 @@ use crate::{
     net::relay::{self, Counts, RelayError},
     outbound::{
         resolve::{Candidate, Reach, Route},
-        sender::Sender,
+        sender::{Sender, Way},
     },
     refusal::Refusal,
     telemetry::access::Direction,
@@ -50,16 +50,16 @@ impl Sender {
         let relayed = async {
             let Route { service, reach, .. } = route?;
             access.borrow_mut().record.service = service;
-            match reach {
-                Reach::Mesh(candidates) => {
+            let way = match reach {
+                Reach::Mesh(candidates) => self.way(candidates),
+                Reach::Plain(addresses) => Way::Open(addresses),
+                Reach::Outside(address) => Way::Open(vec![address]),
+            };
+            match way {
+                Way::Sealed(candidates) => {
                     self.as_stream(&candidates, &mut client, first, &counts, &access).await
                 }
-                Reach::Plain(addresses) => {
-                    self.as_it_is(&addresses, &mut client, first, &counts, &access).await
-                }
-                Reach::Outside(address) => {
-                    self.as_it_is(&[address], &mut client, first, &counts, &access).await
-                }
+                Way::Open(addresses) => self.as_it_is(&addresses, &mut client, first, &counts, &access).await,
             }
         };
         let ended = tokio::select! {

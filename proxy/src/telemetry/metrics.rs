@@ -35,6 +35,7 @@ pub struct Metrics {
     opened: Series<Way, Counter>,
     closed: Series<Way, Counter>,
     bytes: Series<Flow, Counter>,
+    plaintext: Series<Way, Counter>,
     renewals: Series<Outcome, Counter>,
     spans_dropped: Series<Reason, Counter>,
     pub(crate) spans_exported: Counter,
@@ -116,6 +117,13 @@ impl Metrics {
                 Counter::default,
                 Flow { direction: OTHER, flow: OTHER },
             ),
+            plaintext: Series::register(
+                r,
+                "douane_plaintext",
+                "Connections from peers, and requests and streams to peers, without mutual TLS, as the mesh permits",
+                Counter::default,
+                Way { direction: OTHER },
+            ),
             renewals: Series::register(
                 r,
                 "douane_certificate_renewals",
@@ -180,6 +188,10 @@ impl Metrics {
 
     pub(crate) fn began(&self, direction: Direction) {
         self.active.of(&way(direction), Gauge::inc);
+    }
+
+    pub(crate) fn in_plaintext(&self, direction: Direction) {
+        self.plaintext.of(&way(direction), Counter::inc);
     }
 
     pub(crate) fn opened(&self, direction: Direction) {

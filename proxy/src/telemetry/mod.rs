@@ -11,6 +11,7 @@ pub(crate) mod header;
 pub(crate) mod line;
 pub mod log;
 pub mod metrics;
+pub mod once;
 pub mod origin;
 pub mod otlp;
 pub(crate) mod queue;

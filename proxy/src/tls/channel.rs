@@ -193,7 +193,8 @@ pub fn bundle_from_pem(trust_domain: &TrustDomain, text: &[u8]) -> Result<TrustB
         return Err("it holds no certificate".to_owned());
     }
     let bundle = TrustBundle { trust_domain: trust_domain.clone(), roots, epoch: 0, sequence: 0 };
-    super::verify::Anchors::new(Arc::new(bundle.clone())).map_err(|error| error.to_string())?;
+    super::verify::Anchors::new(Arc::new(bundle.clone()), Arc::default())
+        .map_err(|error| error.to_string())?;
     Ok(bundle)
 }
 

@@ -3,7 +3,7 @@
 use std::{future::poll_fn, net::IpAddr, sync::Arc, time::Duration};
 
 use douane_proto::{
-    id::WorkloadId,
+    id::{TrustDomain, WorkloadId},
     svid::{Leaf, TrustBundle},
 };
 use rustls::{
@@ -44,6 +44,8 @@ pub struct Session {
     pub verified_at: u64,
     /// The bundle that vouched for them.
     pub bundle: Arc<TrustBundle>,
+    /// Other names of its trust domain that counted then.
+    pub aliases: Arc<[TrustDomain]>,
 }
 
 impl Session {
@@ -56,10 +58,14 @@ impl Session {
     }
 }
 
-/// Server side.
-pub(super) async fn accept(io: TcpStream, settings: &Settings) -> Result<(TlsStream, Session), TlsError> {
+/// Server side; `first` was already read.
+pub(super) async fn accept(
+    io: TcpStream,
+    first: &[u8],
+    settings: &Settings,
+) -> Result<(TlsStream, Session), TlsError> {
     let connection = ServerConnection::new(Arc::clone(&settings.server))?;
-    establish(io, connection.into(), settings).await
+    establish(io, first, connection.into(), settings).await
 }
 
 /// Client side.
@@ -71,15 +77,17 @@ pub(super) async fn connect(
     // An address, so that no server name is sent: the peer is known by its SPIFFE ID alone.
     let address: IpAddr = io.peer_addr()?.ip();
     let connection = ClientConnection::new(settings.client(expected)?, ServerName::from(address))?;
-    establish(io, connection.into(), settings).await
+    establish(io, &[], connection.into(), settings).await
 }
 
 async fn establish(
     io: TcpStream,
+    first: &[u8],
     connection: Connection,
     settings: &Settings,
 ) -> Result<(TlsStream, Session), TlsError> {
     let mut wire = Wire::new(io, connection);
+    wire.begin_with(first)?;
     poll_fn(|cx| wire.poll_handshake(cx)).await?;
     let session = session(wire.connection(), settings)?;
     Ok((TlsStream::new(wire), session))
@@ -106,6 +114,7 @@ fn session(connection: &Connection, settings: &Settings) -> Result<Session, TlsE
         chain: certificates.iter().map(|certificate| certificate.to_vec()).collect(),
         verified_at: UnixTime::now().as_secs(),
         bundle: Arc::clone(&settings.identity.bundle),
+        aliases: Arc::clone(&settings.aliases),
     })
 }
 

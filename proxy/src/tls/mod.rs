@@ -3,6 +3,7 @@
 //! Knows neither where an identity comes from (`identity`) nor what a verified peer may do (`authz`).
 //! - [`fault`]: why there is no session; `verify`: the one check of a peer; `settings`: how TLS is spoken, with the ciphers of
 //!   `provider`
+//! - [`hello`]: is a ClientHello meant for the mesh?
 //! - `handshake`, `wire`, `cork`, `stream`: from a socket to a stream whose writes leave together
 //! - [`channel`]: the road to the control plane, server-authenticated or mutual
 
@@ -10,6 +11,7 @@ pub mod channel;
 mod cork;
 pub mod fault;
 mod handshake;
+pub mod hello;
 mod provider;
 mod settings;
 mod stream;
@@ -21,7 +23,7 @@ mod wire;
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use douane_proto::{
-    id::WorkloadId,
+    id::{TrustDomain, WorkloadId},
     svid::{Identity, TrustBundle},
 };
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -36,6 +38,8 @@ use self::{settings::Settings, verify::Anchors};
 #[derive(Debug, Clone)]
 pub struct Mtls {
     identity: watch::Receiver<Arc<Identity>>,
+    // Other names of our trust domain.
+    aliases: Rc<watch::Sender<Arc<[TrustDomain]>>>,
     // Configurations of the identity that the last handshake used.
     settings: Rc<RefCell<Option<Settings>>>,
 }
@@ -44,7 +48,19 @@ impl Mtls {
     /// Reads the identity at each handshake.
     #[must_use]
     pub fn new(identity: watch::Receiver<Arc<Identity>>) -> Self {
-        Self { identity, settings: Rc::default() }
+        Self { identity, aliases: Rc::new(watch::Sender::new(Arc::default())), settings: Rc::default() }
+    }
+
+    /// From now on a peer of one of these trust domains is one of ours, if our own roots vouch for it. A session with a
+    /// peer of one that has left is [`Self::distrusted`].
+    pub fn trust_aliases(&self, aliases: &[TrustDomain]) {
+        self.aliases.send_if_modified(|held| {
+            let changed = **held != *aliases;
+            if changed {
+                *held = aliases.into();
+            }
+            changed
+        });
     }
 
     /// The identity as it is now.
@@ -64,7 +80,15 @@ impl Mtls {
     /// # Errors
     /// [`TlsError`].
     pub async fn accept(&self, io: TcpStream) -> Result<(TlsStream, Session), TlsError> {
-        handshake::accept(io, &self.settings()?).await
+        self.accept_after(&[], io).await
+    }
+
+    /// The same where `first` was already read of the connection.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub async fn accept_after(&self, first: &[u8], io: TcpStream) -> Result<(TlsStream, Session), TlsError> {
+        handshake::accept(io, first, &self.settings()?).await
     }
 
     /// Client side; the peer must prove to be exactly `expected`. The caller bounds it in time.
@@ -79,31 +103,42 @@ impl Mtls {
         handshake::connect(io, &self.settings()?, expected).await
     }
 
-    /// Ends when the root that vouches for the session's peer has left the trust bundle: the session must end then,
-    /// however long its streams would still run. Its leaf's expiry does not matter here.
+    /// Ends when the root that vouches for the session's peer has left the trust bundle, or the peer's trust domain the
+    /// other names of ours: the session must end then, however long its streams would still run. Its leaf's expiry does
+    /// not matter here.
     pub async fn distrusted(&self, session: &Session) {
-        let mut identity = self.identity.clone();
-        let mut vouched = Arc::clone(&session.bundle);
-        let left = identity.wait_for(|identity| {
+        let (mut identity, mut aliases) = (self.identity.clone(), self.aliases.subscribe());
+        let mut vouched = (Arc::clone(&session.bundle), Arc::clone(&session.aliases));
+        loop {
+            let now = (Arc::clone(&identity.borrow_and_update().bundle), aliases.borrow_and_update().clone());
             // Most changes are renewals, which leave the bundle as it is.
-            if Arc::ptr_eq(&vouched, &identity.bundle) {
-                return false;
+            if !Arc::ptr_eq(&vouched.0, &now.0) || !Arc::ptr_eq(&vouched.1, &now.1) {
+                vouched = now;
+                if !is_trusted(session, Arc::clone(&vouched.0), Arc::clone(&vouched.1)) {
+                    return;
+                }
             }
-            vouched = Arc::clone(&identity.bundle);
-            !is_trusted(session, Arc::clone(&vouched))
-        });
-        if left.await.is_err() {
-            // A writer that is gone changes nothing any more.
-            std::future::pending::<()>().await;
+            let changed = tokio::select! {
+                changed = identity.changed() => changed,
+                changed = aliases.changed() => changed,
+            };
+            if changed.is_err() {
+                // A writer that is gone changes nothing any more.
+                return std::future::pending().await;
+            }
         }
     }
 
     fn settings(&self) -> Result<Settings, TlsError> {
-        let identity = self.identity();
+        let (identity, aliases) = (self.identity(), Arc::clone(&self.aliases.borrow()));
         let mut held = self.settings.borrow_mut();
         match &*held {
-            Some(settings) if Arc::ptr_eq(&settings.identity, &identity) => Ok(settings.clone()),
-            _ => Ok(held.insert(Settings::new(identity)?).clone()),
+            Some(settings)
+                if Arc::ptr_eq(&settings.identity, &identity) && Arc::ptr_eq(&settings.aliases, &aliases) =>
+            {
+                Ok(settings.clone())
+            }
+            _ => Ok(held.insert(Settings::new(identity, aliases)?).clone()),
         }
     }
 }
@@ -113,7 +148,7 @@ impl Mtls {
 /// # Errors
 /// [`TlsError`] says what would not.
 pub fn check_identity(identity: Identity) -> Result<(), TlsError> {
-    let settings = Settings::new(Arc::new(identity))?;
+    let settings = Settings::new(Arc::new(identity), Arc::default())?;
     let chain: Vec<_> =
         settings.identity.svid.chain.iter().map(|der| CertificateDer::from_slice(der)).collect();
     let Some((leaf, intermediates)) = chain.split_first() else {
@@ -128,12 +163,13 @@ pub fn check_identity(identity: Identity) -> Result<(), TlsError> {
 /// # Errors
 /// [`TlsError::Own`] names the fault.
 pub fn check_bundle(bundle: Arc<TrustBundle>) -> Result<(), TlsError> {
-    Anchors::new(bundle).map(drop)
+    Anchors::new(bundle, Arc::default()).map(drop)
 }
 
-fn is_trusted(session: &Session, bundle: Arc<TrustBundle>) -> bool {
+fn is_trusted(session: &Session, bundle: Arc<TrustBundle>, aliases: Arc<[TrustDomain]>) -> bool {
     let chain: Vec<_> = session.chain.iter().map(|der| CertificateDer::from_slice(der)).collect();
-    let (Some((leaf, intermediates)), Ok(anchors)) = (chain.split_first(), Anchors::new(bundle)) else {
+    let (Some((leaf, intermediates)), Ok(anchors)) = (chain.split_first(), Anchors::new(bundle, aliases))
+    else {
         return false;
     };
     let then = UnixTime::since_unix_epoch(Duration::from_secs(session.verified_at));

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use douane_proto::{
-    id::WorkloadId,
+    id::{TrustDomain, WorkloadId},
     svid::{Identity, Svid, TrustBundle},
 };
 use rustls::{
@@ -34,14 +34,15 @@ const ALPN_H2: &[u8] = b"h2";
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) identity: Arc<Identity>,
+    pub(super) aliases: Arc<[TrustDomain]>,
     pub(super) anchors: Arc<Anchors>,
     pub(super) server: Arc<ServerConfig>,
     credentials: Arc<SingleCertAndKey>,
 }
 
 impl Settings {
-    pub(super) fn new(identity: Arc<Identity>) -> Result<Self, TlsError> {
-        let anchors = Arc::new(Anchors::new(Arc::clone(&identity.bundle))?);
+    pub(super) fn new(identity: Arc<Identity>, aliases: Arc<[TrustDomain]>) -> Result<Self, TlsError> {
+        let anchors = Arc::new(Anchors::new(Arc::clone(&identity.bundle), Arc::clone(&aliases))?);
         let credentials = Arc::new(credentials(&identity.svid)?);
         let mut server = ServerConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&[&TLS13])
@@ -51,7 +52,7 @@ impl Settings {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         server.alpn_protocols = offered();
-        Ok(Self { identity, anchors, server: Arc::new(server), credentials })
+        Ok(Self { identity, aliases, anchors, server: Arc::new(server), credentials })
     }
 
     /// The configuration of a connection to exactly `expected`.
@@ -68,7 +69,7 @@ pub(super) fn control_plane(
     expected: &WorkloadId,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let credentials = svid.map(credentials).transpose()?.map(Arc::new);
-    client(Arc::new(Anchors::new(bundle)?), credentials, expected, vec![ALPN_H2.to_vec()])
+    client(Arc::new(Anchors::new(bundle, Arc::default())?), credentials, expected, vec![ALPN_H2.to_vec()])
 }
 
 /// What is offered to and accepted from other sidecars, the best first.

@@ -1,11 +1,12 @@
-//! The one check of a peer, the same on both ends: its leaf is an X509-SVID of the bundle's trust domain, a path leads
+//! The one check of a peer, the same on both ends: its leaf is an X509-SVID of the bundle's trust domain (or of one of its
+//! other names), a path leads
 //! from it to a root of that bundle (and of nothing else) now, and on the connecting side it is exactly who was
 //! expected. Knows nothing of sockets; no name but the leaf's one URI is looked at, neither DNS names nor SNI.
 
 use std::sync::Arc;
 
 use douane_proto::{
-    id::WorkloadId,
+    id::{TrustDomain, WorkloadId},
     svid::{self, Leaf, TrustBundle},
 };
 use rustls::{
@@ -30,19 +31,21 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Anchors {
     bundle: Arc<TrustBundle>,
+    // Other names of the bundle's trust domain; its roots vouch for them as well.
+    aliases: Arc<[TrustDomain]>,
     roots: RootCertStore,
 }
 
 impl Anchors {
     /// Reads the bundle's roots; one that cannot be read spoils the bundle.
-    pub(super) fn new(bundle: Arc<TrustBundle>) -> Result<Self, TlsError> {
+    pub(super) fn new(bundle: Arc<TrustBundle>, aliases: Arc<[TrustDomain]>) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         for der in &bundle.roots {
             roots
                 .add(CertificateDer::from_slice(der))
                 .map_err(|error| TlsError::Own(format!("a root of the trust bundle: {error}")))?;
         }
-        Ok(Self { bundle, roots })
+        Ok(Self { bundle, aliases, roots })
     }
 
     /// Is `leaf` an X509-SVID that a root of this bundle vouches for at `now`?
@@ -53,7 +56,7 @@ impl Anchors {
         now: UnixTime,
     ) -> Result<Leaf, Error> {
         let parsed = Leaf::parse(leaf).map_err(PeerFault::from)?;
-        if *parsed.id.trust_domain() != self.bundle.trust_domain {
+        if !self.is_ours(parsed.id.trust_domain()) {
             return Err(
                 PeerFault::TrustDomain { id: parsed.id, ours: self.bundle.trust_domain.clone() }.into()
             );
@@ -77,6 +80,19 @@ impl Anchors {
             provider().signature_verification_algorithms.all,
         )?;
         Ok(parsed)
+    }
+
+    fn is_ours(&self, domain: &TrustDomain) -> bool {
+        *domain == self.bundle.trust_domain || self.aliases.contains(domain)
+    }
+
+    // The same workload under another name of its trust domain is the same one.
+    fn is_same(&self, expected: &WorkloadId, actual: &WorkloadId) -> bool {
+        expected == actual
+            || self.is_ours(expected.trust_domain())
+                && self.is_ours(actual.trust_domain())
+                && (expected.namespace(), expected.service_account())
+                    == (actual.namespace(), actual.service_account())
     }
 }
 
@@ -139,7 +155,7 @@ impl ServerCertVerifier for OneWorkload {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let leaf = self.anchors.verify(end_entity, intermediates, now)?;
-        if leaf.id != self.expected {
+        if !self.anchors.is_same(&self.expected, &leaf.id) {
             return Err(PeerFault::Unexpected { expected: self.expected.clone(), actual: leaf.id }.into());
         }
         Ok(ServerCertVerified::assertion())

@@ -88,6 +88,14 @@ impl Wire {
         &self.connection
     }
 
+    /// Takes what somebody else has read of the socket before.
+    pub(super) fn begin_with(&mut self, first: &[u8]) -> Result<(), TlsError> {
+        if first.is_empty() {
+            return Ok(());
+        }
+        self.take_handshake_bytes(first).inspect_err(|_| self.say_goodbye())
+    }
+
     /// Drives the handshake to its end. A peer whose first byte begins no TLS record speaks plaintext.
     pub(super) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TlsError>> {
         loop {
@@ -108,22 +116,27 @@ impl Wire {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
-            let mut input = buffer.filled();
-            let Some(first) = input.first().copied() else {
+            let input = buffer.filled();
+            if input.is_empty() {
                 return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
-            };
-            let never_spoke = !mem::replace(&mut self.peer_spoke, true);
-            if never_spoke && ![ContentType::Handshake, ContentType::Alert].contains(&first.into()) {
-                return Poll::Ready(Err(TlsError::Plaintext));
             }
-            while !input.is_empty() && self.connection.is_handshaking() {
-                self.connection.read_tls(&mut input)?;
-                self.connection.process_new_packets()?;
-            }
-            // What follows the handshake is decrypted when somebody reads.
-            self.undecrypted.extend_from_slice(input);
-            Poll::Ready(Ok(()))
+            Poll::Ready(self.take_handshake_bytes(input))
         })
+    }
+
+    fn take_handshake_bytes(&mut self, mut input: &[u8]) -> Result<(), TlsError> {
+        let never_spoke = !mem::replace(&mut self.peer_spoke, true);
+        let begins = input.first().copied().unwrap_or_default().into();
+        if never_spoke && ![ContentType::Handshake, ContentType::Alert].contains(&begins) {
+            return Err(TlsError::Plaintext);
+        }
+        while !input.is_empty() && self.connection.is_handshaking() {
+            self.connection.read_tls(&mut input)?;
+            self.connection.process_new_packets()?;
+        }
+        // What follows the handshake is decrypted when somebody reads.
+        self.undecrypted.extend_from_slice(input);
+        Ok(())
     }
 
     // The alert says why. Unread bytes would turn our close into a reset, which may overtake the alert.

@@ -14,7 +14,7 @@ use std::{
 use douane_proto::{
     id::{TrustDomain, WorkloadId},
     mesh::{Dialect, Endpoint, Port, Protocol, Service, Workload},
-    mtls::MtlsModes,
+    mtls::{MtlsMode, MtlsModes},
     policy::{PolicySet, Trust},
     snapshot::{Found, MeshSettings, OutboundMode, PathNormalization, Question, Snapshot},
     svid::{Identity, Svid, TrustBundle},
@@ -88,6 +88,7 @@ pub(crate) struct Pod {
     pub(crate) identity: watch::Sender<Arc<Identity>>,
     pub(crate) law: watch::Sender<Arc<PolicySet>>,
     snapshot: watch::Sender<Arc<Snapshot>>,
+    modes: watch::Sender<MtlsModes>,
     pub(crate) telemetry: Rc<Telemetry>,
     pub(crate) shutdown: Shutdown,
 }
@@ -141,8 +142,10 @@ impl Pod {
         let name = snapshot.own.name.clone();
         let (identity, identity_seen) = watch::channel(ca.identity(&name, 1));
         let (law, law_seen) = watch::channel(Arc::clone(&snapshot.policies));
+        let (modes, modes_seen) = watch::channel(snapshot.own.mtls.clone());
         let (snapshot, snapshot_seen) = watch::channel(Arc::new(snapshot));
-        let (mesh, mtls) = (Mesh::new(snapshot_seen, law_seen), Mtls::new(identity_seen));
+        let mesh = Mesh::new(snapshot_seen, law_seen, modes_seen);
+        let mtls = Mtls::new(identity_seen);
         let telemetry = Rc::new(Telemetry::default());
         let ledger = Ledger::new(Rc::clone(&telemetry), Sampler { root_ratio: 1.0 });
         let (shutdown, sockets) = (Shutdown::default(), Sockets::default());
@@ -156,7 +159,7 @@ impl Pod {
         let direct = sockets.listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let port = direct.local_addr().unwrap();
         spawn_local(Rc::clone(&inbound).run(direct, own));
-        Self { port, inbound, outbound, identity, law, snapshot, telemetry, shutdown }
+        Self { port, inbound, outbound, identity, law, snapshot, modes, telemetry, shutdown }
     }
 
     /// A connection of this pod's application to `destination`, as redirection hands it over.
@@ -172,6 +175,25 @@ impl Pod {
     /// A new law, as discovery publishes it.
     pub(crate) fn rule(&self, policies: Vec<wire::Policy>) {
         self.law.send_replace(Arc::new(compile(policies)));
+    }
+
+    /// A new mode of mutual TLS on every port, as discovery publishes it.
+    pub(crate) fn takes(&self, mode: MtlsMode) {
+        let modes = MtlsModes { otherwise: mode, ports: BTreeMap::new() };
+        self.snapshot.send_modify(|snapshot| {
+            Arc::make_mut(&mut Arc::make_mut(snapshot).own).mtls = modes.clone();
+        });
+        self.modes.send_replace(modes);
+    }
+
+    /// A connection of somebody without a sidecar to this pod, as redirection hands it over.
+    pub(crate) async fn knock(&self, destination: SocketAddr) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (redirected, source) = listener.accept().await.unwrap();
+        let inbound = Rc::clone(&self.inbound);
+        spawn_local(async move { inbound.connection(redirected, source, destination).await });
+        client
     }
 
     /// A service of pods without sidecars at an address of its own, as discovery answers.
@@ -290,11 +312,12 @@ impl Shop {
     }
 }
 
-// A peer's sidecar begins with a TLS record; a spared socket with anything else, or nothing.
+// A peer's sidecar begins with a ClientHello that names its dialect; a spared socket with anything else, or nothing.
 async fn is_redirected(stream: &TcpStream) -> bool {
-    let mut first = [0; 1];
+    let mut first = [0; 4096];
     let peeked = tokio::time::timeout(Duration::from_millis(30), stream.peek(&mut first)).await;
-    matches!(peeked, Ok(Ok(1))) && first == [0x16]
+    let Ok(Ok(read)) = peeked else { return false };
+    first[..read].windows(8).any(|name| name == b"douane/1")
 }
 
 fn snapshot(own: Arc<Workload>, answers: HashMap<Question, Found>) -> Snapshot {
