@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use douane_proto::{id::WorkloadId, policy::Denial, request::BadRequest};
+use douane_proto::{authentication::TokenRefused, id::WorkloadId, policy::Denial, request::BadRequest};
 use http::StatusCode;
 
 /// Who must mend it.
@@ -113,6 +113,9 @@ pub enum Refusal {
     /// A decision said no.
     #[error("denied: {}", .0.reason)]
     Denied(Denial),
+    /// A token of the request is not valid, or meant for somebody else.
+    #[error("{0}")]
+    TokenRefused(#[from] TokenRefused),
     /// A request that cannot be understood without doubt.
     #[error("{0}")]
     BadRequest(#[from] BadRequest),
@@ -154,7 +157,9 @@ impl Refusal {
             | Self::HttpNeeded(_)
             | Self::OpaqueNeeded(_)
             | Self::Plaintext
-            | Self::ModeChanged(_) => StatusCode::FORBIDDEN,
+            | Self::ModeChanged(_)
+            | Self::TokenRefused(TokenRefused::Audience { .. }) => StatusCode::FORBIDDEN,
+            Self::TokenRefused(TokenRefused::Invalid { .. }) => StatusCode::UNAUTHORIZED,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::ConnectNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -201,6 +206,8 @@ impl Refusal {
             Self::UpstreamFailed { .. } => "upstream_failed",
             Self::PeerRefused { .. } => "peer_refused",
             Self::Denied(_) => "denied",
+            Self::TokenRefused(TokenRefused::Invalid { .. }) => "token_invalid",
+            Self::TokenRefused(TokenRefused::Audience { .. }) => "token_audience",
             Self::BadRequest(_) => "bad_request",
             Self::ConnectNotAllowed(_) => "connect_not_allowed",
             Self::HttpNeeded(_) => "http_needed",
@@ -225,6 +232,7 @@ impl Refusal {
             | Self::Handshake(_)
             | Self::HandshakeTimeout
             | Self::Denied(_)
+            | Self::TokenRefused(_)
             | Self::BadRequest(_)
             | Self::ConnectNotAllowed(_)
             | Self::HttpNeeded(_)

@@ -14,6 +14,7 @@ use crate::{
 const PERMISSION_DENIED: u16 = 7;
 const INTERNAL: u16 = 13;
 const UNAVAILABLE: u16 = 14;
+const UNAUTHENTICATED: u16 = 16;
 
 /// Refuses a request: the record says why, the answer does not. gRPC callers get a gRPC status.
 #[must_use]
@@ -35,6 +36,10 @@ pub fn refuse(access: SharedAccess, refusal: &Refusal) -> Response<Body> {
     if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
+    if refusal.status() == StatusCode::UNAUTHORIZED {
+        let challenge = challenge(record.authority.as_deref().unwrap_or_default());
+        response.headers_mut().extend(challenge.map(|value| (header::WWW_AUTHENTICATE, value)));
+    }
     // Nobody heard the answer to a client that has gone.
     record.status = (!matches!(refusal, Refusal::ClientGone)).then(|| response.status().as_u16());
     drop(borrowed);
@@ -49,8 +54,15 @@ pub fn closes_connection(refusal: &Refusal) -> bool {
 
 fn grpc_status(refusal: &Refusal) -> u16 {
     match refusal.status() {
+        StatusCode::UNAUTHORIZED => UNAUTHENTICATED,
         StatusCode::FORBIDDEN => PERMISSION_DENIED,
         StatusCode::BAD_REQUEST => INTERNAL,
         _ => UNAVAILABLE,
     }
+}
+
+// RFC 6750 3. Of the authority's characters a quote and a backslash would need escapes; they are not permitted in one.
+fn challenge(authority: &str) -> Option<HeaderValue> {
+    let realm: String = authority.chars().filter(|c| !['"', '\\'].contains(c)).collect();
+    HeaderValue::try_from(format!("Bearer realm=\"{realm}\", error=\"invalid_token\"")).ok()
 }

@@ -11,12 +11,12 @@ use douane_proto::{
     request::{BadRequest, CLIENT_CERT, Head, origin_form, understand},
 };
 use futures_util::FutureExt;
-use http::{Method, Request, Response, request::Parts, uri};
+use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts, uri};
 
 use crate::{
     authz::{authorize, revoked},
     exchange::{
-        answer::refuse,
+        answer::{closes_connection, refuse},
         body::{Body, Cut},
         headers::{Speech, clean_answer, client_cert, grpc_status_of, is_grpc},
         headwatch::Verdict,
@@ -48,6 +48,7 @@ impl Receiver {
         gone: impl Future<Output = ()>,
     ) -> Response<Body> {
         let (parts, body) = request.into_parts();
+        let version = parts.version;
         let access = self.ledger.begin_traced(Direction::Inbound, arrival.destination, &parts.headers);
         arrival.describe(&mut access.borrow_mut().record);
         let body = body.counting(&access);
@@ -57,7 +58,16 @@ impl Receiver {
         };
         match answered {
             Ok(answer) => answer,
-            Err(refusal) => refuse(access, &refusal),
+            Err(refusal) => {
+                let mut answer = refuse(access, &refusal);
+                if matches!(source, Source::Application(_))
+                    && closes_connection(&refusal)
+                    && version < Version::HTTP_2
+                {
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                answer
+            }
         }
     }
 
@@ -69,8 +79,10 @@ impl Receiver {
         source: Source,
         access: &SharedAccess,
     ) -> Result<Response<Body>, Refusal> {
-        let (speech, facts) = self.read(arrival, parts, source, access)?;
+        let (speech, mut facts) = self.read(arrival, parts, source, access)?;
         let mut law = self.mesh.policies();
+        let now = access.borrow().began();
+        law.borrow_and_update().authentication().authenticate(&mut facts, now)?;
         let facts = Rc::new(arrival.facts(Some(facts)));
         let permit = authorize(&mut law, &facts)?;
         note_permit(&mut access.borrow_mut().record, &permit);

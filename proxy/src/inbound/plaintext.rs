@@ -5,14 +5,13 @@ use std::{future::pending, net::SocketAddr, rc::Rc};
 
 use bytes::Bytes;
 use douane_proto::{mesh::Protocol, mtls::Proof};
-use http::{HeaderMap, HeaderValue, Version, header};
+use http::{HeaderMap, Version};
 use tokio::net::TcpStream;
 use tracing::warn;
 
 use crate::{
     authz::{authorize, revoked},
     exchange::{
-        headwatch::Verdict,
         ledger::{SharedAccess, note, note_permit},
         serve::{self, Ended, Framing},
     },
@@ -84,10 +83,6 @@ impl Receiver {
                 // Of a client that has gone, the server of this connection drops the requests itself.
                 let mut answer =
                     receiver.answer(&arrival, request, Source::Application(verdict), pending()).await;
-                // What follows a request of doubtful length cannot be told apart.
-                if verdict == Verdict::Doubtful && version < Version::HTTP_2 {
-                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
                 // hyper knows what HTTP/1.0 cannot bear.
                 *answer.version_mut() = if version == Version::HTTP_10 { Version::HTTP_11 } else { version };
                 answer

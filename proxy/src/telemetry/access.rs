@@ -140,6 +140,12 @@ impl Default for Telemetry {
 }
 
 impl Access {
+    /// When it began, seconds since 1970.
+    #[must_use]
+    pub fn began(&self) -> u64 {
+        self.from.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    }
+
     /// An opaque stream is open; without this it counts as opened when it ends. Its end is counted by itself.
     pub fn opened(&mut self) {
         if !self.opened {

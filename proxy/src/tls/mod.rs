@@ -118,13 +118,11 @@ impl Mtls {
                     return;
                 }
             }
-            let changed = tokio::select! {
-                changed = identity.changed() => changed,
-                changed = aliases.changed() => changed,
-            };
-            if changed.is_err() {
-                // A writer that is gone changes nothing any more.
-                return std::future::pending().await;
+            tokio::select! {
+                Ok(()) = identity.changed() => {}
+                Ok(()) = aliases.changed() => {}
+                // Writers that are gone change nothing any more.
+                else => return std::future::pending().await,
             }
         }
     }

@@ -9,6 +9,7 @@
 mod apps;
 mod http;
 mod law;
+mod modes;
 mod opaque;
 mod pods;
 mod refusals;
