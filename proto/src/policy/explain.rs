@@ -15,6 +15,9 @@ use super::{
 };
 use crate::facts::Facts;
 
+/// Of more rules than this, only so many are looked at to find the nearest: an explanation costs no more than it must.
+const MOST_RULES: usize = 256;
+
 /// A DENY rule matched: which, and by what.
 pub(super) fn denied_by(rule: &Rule, facts: &Facts) -> Denial {
     let held: Vec<String> = rule.matching(facts).map(|clause| words::matched(clause, facts)).collect();
@@ -54,10 +57,7 @@ pub(super) fn authorizer_failed(rule: &Rule, provider: &Provider, why: &str) -> 
 
 /// No ALLOW rule matched: the nearest one, and its first field that did not.
 pub(super) fn not_allowed(allow: &Book, facts: &Facts) -> Denial {
-    let misses = allow.rules.iter().map(|rule| (rule, nearest(rule, facts)));
-    // The first of those that came farthest.
-    let best = misses.reduce(|best, next| if next.1.reached > best.1.reached { next } else { best });
-    match (best, allow.policies.first()) {
+    match (nearest(allow, facts), allow.policies.first()) {
         (Some((rule, miss)), _) => of_rule(rule, DenialKind::Denied, &miss.why(rule, facts)),
         (None, Some(policy)) => Denial {
             policy: Some(policy.to_string()),
@@ -65,6 +65,21 @@ pub(super) fn not_allowed(allow: &Book, facts: &Facts) -> Denial {
         },
         (None, None) => Denial::without_policy("no policy allows it"),
     }
+}
+
+/// The ALLOW rule that came farthest, and what stopped it. Of many rules it looks at those that could hold, and at some of
+/// the others.
+pub(super) fn nearest<'a>(allow: &'a Book, facts: &Facts) -> Option<(&'a Rule, Miss<'a>)> {
+    let candidates =
+        if allow.rules.len() > MOST_RULES { allow.candidates(facts, MOST_RULES) } else { Vec::new() };
+    let others = allow.rules.iter().enumerate().take(MOST_RULES);
+    let misses = candidates.into_iter().chain(others).map(|(at, rule)| (at, rule, miss(rule, facts)));
+    // The first of those that came farthest.
+    let best = misses.reduce(|best, next| {
+        let order = next.2.reached.cmp(&best.2.reached).then(best.0.cmp(&next.0));
+        if order.is_gt() { next } else { best }
+    });
+    best.map(|(_, rule, miss)| (rule, miss))
 }
 
 fn of_rule(rule: &Rule, kind: DenialKind, why: &str) -> Denial {
@@ -92,7 +107,7 @@ impl Miss<'_> {
 }
 
 /// How far the rule matched, and what stopped it.
-pub(super) fn nearest<'a>(rule: &'a Rule, facts: &Facts) -> Miss<'a> {
+pub(super) fn miss<'a>(rule: &'a Rule, facts: &Facts) -> Miss<'a> {
     if rule.is_void() {
         return Miss { reached: (0, 0), clause: None };
     }

@@ -7,6 +7,7 @@
 //! A text is matched in `pattern`, an `attribute` of a request in `clause`; `rule` is what a policy is made of, `compile`
 //! makes it, `decide` applies it, `explain` says why, `record` what is decided but not enforced.
 
+mod anchor;
 mod attribute;
 mod book;
 mod clause;
@@ -16,6 +17,7 @@ mod denial;
 mod entry;
 mod explain;
 mod flaw;
+mod index;
 mod matcher;
 mod pattern;
 mod provider;
@@ -24,6 +26,7 @@ mod repeated;
 mod rule;
 mod scope;
 mod set;
+mod spelling;
 mod template;
 mod token;
 mod trust;

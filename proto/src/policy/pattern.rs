@@ -2,6 +2,8 @@
 //!
 //! Works on bytes that may come in pieces, so that neither a principal nor joined header values must be put together.
 
+use super::spelling::{self, Spelling};
+
 /// A text of a policy with Istio's stars: only a first or a last one is a wildcard, the first one wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pattern {
@@ -38,6 +40,16 @@ impl Pattern {
         self.matches_pieces(text.iter().copied(), case)
     }
 
+    pub(super) fn matches_path(&self, path: &str, spelling: Spelling) -> bool {
+        let path = path.as_bytes();
+        match self {
+            Self::Present => !path.is_empty(),
+            Self::Exact(all) => spelling::is_same(path, all.as_bytes(), spelling),
+            Self::Prefix(beginning) => spelling::starts_with(path, beginning.as_bytes(), spelling),
+            Self::Suffix(end) => spelling::ends_with(path, end.as_bytes(), spelling),
+        }
+    }
+
     pub(super) fn matches_pieces(&self, mut text: impl DoubleEndedIterator<Item = u8>, case: Case) -> bool {
         let same = |a: u8, b: u8| match case {
             Case::Sensitive => a == b,
@@ -66,6 +78,11 @@ pub(super) struct Glob(Box<str>);
 impl Glob {
     pub(super) fn parse(text: &str) -> Self {
         Self(text.into())
+    }
+
+    /// The text, if it has no star.
+    pub(super) fn exact(&self) -> Option<&str> {
+        (!self.0.contains('*')).then_some(&*self.0)
     }
 
     /// Linear in practice and at worst quadratic: on a mismatch only the last star takes one byte more.

@@ -82,6 +82,7 @@ impl PolicySet {
             set.providers.into_iter().filter_map(Provider::from_wire).map(Arc::new).collect();
         let mut compiled = Self { authentication, complaints, ..Self::default() };
         set.policies.iter().for_each(|policy| compiled.add(policy, &providers, trust));
+        compiled.close();
         Ok(compiled)
     }
 
@@ -92,6 +93,7 @@ impl PolicySet {
         for policy in policies {
             compiled.add(policy.message(), &[], trust);
         }
+        compiled.close();
         compiled
     }
 
@@ -145,6 +147,15 @@ impl PolicySet {
         };
         self.complaints.extend(warnings(policy, trust));
         self.place(policy, compiled, providers);
+    }
+
+    fn close(&mut self) {
+        let books =
+            [&mut self.deny, &mut self.allow, &mut self.audit, &mut self.dry_deny, &mut self.dry_allow];
+        books
+            .into_iter()
+            .chain(self.custom.values_mut().map(|custom| &mut custom.book))
+            .for_each(Book::close);
     }
 
     fn place(&mut self, policy: &wire::Policy, compiled: Compiled, providers: &[Arc<Provider>]) {

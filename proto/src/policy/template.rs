@@ -1,6 +1,8 @@
 //! Path templates: `{*}` is one segment that is not empty, `{**}`, once and as the last operator, is any number of
 //! characters over segments.
 
+use super::spelling::{self, Spelling};
+
 /// A path with template operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template {
@@ -47,7 +49,21 @@ impl Template {
         Ok(Self { head, tail: tail.map(Into::into) })
     }
 
-    pub(super) fn matches(&self, path: &str) -> bool {
+    /// The text before the first operator, with which each path that matches begins.
+    pub(super) fn beginning(&self) -> String {
+        let mut beginning = "/".to_owned();
+        for part in &self.head {
+            let Part::Literal(text) = part else { break };
+            beginning.push_str(text);
+            beginning.push('/');
+        }
+        if !self.head.contains(&Part::One) && self.tail.is_none() {
+            beginning.pop();
+        }
+        beginning
+    }
+
+    pub(super) fn matches(&self, path: &str, spelling: Spelling) -> bool {
         let Some(mut rest) = path.strip_prefix('/') else { return false };
         for (index, part) in self.head.iter().enumerate() {
             let last = index + 1 == self.head.len() && self.tail.is_none();
@@ -57,7 +73,7 @@ impl Template {
                 (false, None) => return false,
             };
             let fits = match part {
-                Part::Literal(text) => segment == &**text,
+                Part::Literal(text) => spelling::is_same(segment.as_bytes(), text.as_bytes(), spelling),
                 Part::One => !segment.is_empty() && !segment.contains('/'),
             };
             if !fits {
@@ -65,7 +81,9 @@ impl Template {
             }
             rest = after;
         }
-        self.tail.as_deref().is_none_or(|tail| rest.ends_with(tail))
+        self.tail
+            .as_deref()
+            .is_none_or(|tail| spelling::ends_with(rest.as_bytes(), tail.as_bytes(), spelling))
     }
 }
 
@@ -99,7 +117,7 @@ mod tests {
             ("/{**}", "*", false),
         ] {
             let template_parsed = Template::parse(template).unwrap();
-            assert_eq!(template_parsed.matches(path), expected, "{template} on {path}");
+            assert_eq!(template_parsed.matches(path, Spelling::AsWritten), expected, "{template} on {path}");
         }
     }
 

@@ -76,34 +76,28 @@ fn texts(patterns: Vec<Pattern>) -> Vec<Matcher> {
 }
 
 fn path_template(text: &str) -> Result<Vec<Matcher>, Wrong> {
-    let no_template = |rule| wrong(format!("{:?} is no path template", bounded(text)), rule);
-    // As written first: other bytes than a path's are refused there.
-    Template::parse(text).map_err(no_template)?;
-    let spelled = spellings(text);
-    spelled.iter().map(|text| Template::parse(text).map(Matcher::Template).map_err(no_template)).collect()
+    match Template::parse(text) {
+        Ok(template) => Ok(vec![Matcher::Template(template)]),
+        Err(rule) => Err(wrong(format!("{:?} is no path template", bounded(text)), rule)),
+    }
 }
 
-// A path as written and, where that differs, as normalization would spell it: escapes in upper case, and bytes outside of
-// ASCII escaped. Else a DENY of another spelling of the same path would let it pass.
+// A path as written and, where it holds bytes outside of ASCII, as normalization spells it. Else a DENY of such a path
+// would let it pass.
 fn spellings(text: &str) -> Vec<String> {
-    let mut normal = String::with_capacity(text.len());
-    let mut bytes = text.bytes().peekable();
-    while let Some(byte) = bytes.next() {
-        if !byte.is_ascii() {
+    if text.is_ascii() {
+        return vec![text.to_owned()];
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii() {
+            escaped.push(char::from(byte));
+        } else {
             // Writing to a String cannot fail.
-            let _ = write!(normal, "%{byte:02X}");
-            continue;
-        }
-        normal.push(char::from(byte));
-        if byte == b'%' {
-            for _ in 0..2 {
-                if let Some(digit) = bytes.next_if(u8::is_ascii_hexdigit) {
-                    normal.push(char::from(digit.to_ascii_uppercase()));
-                }
-            }
+            let _ = write!(escaped, "%{byte:02X}");
         }
     }
-    if normal == text { vec![normal] } else { vec![text.to_owned(), normal] }
+    vec![text.to_owned(), escaped]
 }
 
 // Hosts are compared without case, and without the dot that ends an absolute name.

@@ -155,6 +155,56 @@ fn paths_are_matched_in_their_normal_form_without_the_query() {
 }
 
 #[test]
+fn another_spelling_of_an_escape_denies_and_does_not_allow() {
+    let paths = |path: &str| operation(|operation| operation.paths = list(&[path]));
+    let not_paths = |path: &str| operation(|operation| operation.not_paths = list(&[path]));
+    for (pattern, path) in [
+        ("/a%2fb", "/a%2Fb"),
+        ("/a%2Fb", "/a%2fb"),
+        ("/a%2F*", "/a%2fb"),
+        ("*%2Fb", "/a%2fb"),
+        ("/{*}/a%2Fb", "/x/a%2fb"),
+        ("/a%2Fb/{**}", "/a%2fb/c"),
+    ] {
+        assert!(denies(paths(pattern), &request("GET", path)), "{pattern} on {path}");
+        assert!(!allows(paths(pattern), &request("GET", path)), "{pattern} on {path}");
+        assert!(!allows(not_paths(pattern), &request("GET", path)), "not {pattern} on {path}");
+        assert!(denies(not_paths(pattern), &request("GET", path)), "not {pattern} on {path}");
+    }
+    assert!(denies(paths("/ü"), &request("GET", "/%C3%BC")), "as normalization spells it");
+    assert!(denies(paths("/ü"), &request("GET", "/ü")));
+}
+
+#[test]
+fn a_host_with_the_dot_of_an_absolute_name_is_the_same_host() {
+    for host in ["orders.shop.:8080", "Orders.Shop:8080", "*.shop.:8080"] {
+        let rule = operation(|operation| operation.hosts = list(&[host]));
+        assert!(denies(rule, &request("GET", "/")), "{host}");
+    }
+    let mut facts = request("GET", "/");
+    facts.request.as_mut().unwrap().target.authority = "orders.shop".to_owned();
+    for host in ["orders.shop.", "*.shop.", "*shop"] {
+        assert!(allows(operation(|operation| operation.hosts = list(&[host])), &facts), "{host}");
+    }
+}
+
+#[test]
+fn pseudo_headers_are_what_envoy_would_see() {
+    let facts = request("GET", "/a/./b?x=1");
+    for (name, value, expected) in [
+        (":authority", "Orders.Shop:8080", true),
+        (":method", "GET", true),
+        (":path", "/a/b?x=1", true),
+        (":path", "/a/b", false),
+        (":path", "/a/b*", true),
+        (":path", "*x=1", true),
+    ] {
+        let rule = when(&format!("request.headers[{name}]"), &[value], &[]);
+        assert_eq!(allows(rule, &facts), expected, "{name} {value}");
+    }
+}
+
+#[test]
 fn a_connect_without_a_path_is_stopped_by_any_rule_on_paths() {
     let mut facts = request("CONNECT", "/");
     facts.request.as_mut().unwrap().target.path.clear();

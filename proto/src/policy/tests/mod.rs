@@ -1,20 +1,25 @@
 //! Istio's semantics, case by case, through the door: a policy as written, facts, and what is decided.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::*;
 use crate::{
-    facts::{Facts, RequestFacts},
+    facts::{Facts, RequestFacts, Token},
     id::{TrustDomain, WorkloadId},
     target::{PathNormalization, Target},
     wire,
 };
 
+mod domains;
 mod fields;
 mod law;
 mod oracle;
+mod order;
 mod reasons;
 mod received;
+mod tokens;
 
 fn local() -> TrustDomain {
     TrustDomain::parse("cluster.local").unwrap()
@@ -49,6 +54,18 @@ fn request(method: &str, path: &str) -> Facts {
         token: None,
     };
     Facts { request: Some(request), ..stream() }
+}
+
+fn token(claims: serde_json::Value) -> Token {
+    let serde_json::Value::Object(claims) = claims else { panic!("claims are a map") };
+    Token { claims: claims.into(), spaced: Arc::default() }
+}
+
+/// A request with a token that verified.
+fn by_user(claims: serde_json::Value) -> Facts {
+    let mut facts = request("GET", "/");
+    facts.request.as_mut().unwrap().token = Some(token(claims));
+    facts
 }
 
 fn with_headers(headers: &[(&str, &str)]) -> Facts {

@@ -84,6 +84,156 @@ fn an_invalid_rule_from_the_wire_allows_nothing_and_denies_everything() {
     );
 }
 
+fn unreadable() -> Vec<(&'static str, wire::Rule)> {
+    let text = |part: &str| list(&[part]);
+    vec![
+        ("a field of a source", from(wire::Source { unreadable: text("principal"), ..Default::default() })),
+        ("a field of an operation", to(wire::Operation { unreadable: text("path"), ..Default::default() })),
+        ("a rule", wire::Rule { unreadable: text("frm"), ..Default::default() }),
+        (
+            "a condition",
+            wire::Rule {
+                when: vec![wire::Condition { unreadable: text("valuess"), ..Default::default() }],
+                ..Default::default()
+            },
+        ),
+        (
+            "a list of which a part was read",
+            from(wire::Source {
+                namespaces: list(&["nowhere"]),
+                unreadable: text("namespaces[1]"),
+                ..Default::default()
+            }),
+        ),
+        (
+            "values of a condition of which a part was read",
+            wire::Rule {
+                when: vec![wire::Condition {
+                    key: "source.namespace".to_owned(),
+                    values: list(&["nowhere"]),
+                    unreadable: text("values[0]"),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            },
+        ),
+    ]
+}
+
+#[test]
+fn a_part_that_cannot_be_read_voids_an_allow_rule_and_is_dropped_from_any_other() {
+    for (what, rule) in unreadable() {
+        assert!(!passes(&received(vec![allow(vec![rule.clone()])]), &stream()), "{what}");
+        assert!(!passes(&received(vec![deny(vec![rule.clone()])]), &stream()), "{what}");
+        let audit = received(vec![written(wire::Action::Audit, "audit", vec![rule.clone()])]);
+        assert!(audited_by(&audit, &stream()).is_some(), "{what}");
+        assert!(audit.complaints().iter().any(|line| line.contains("cannot be read")), "{what}");
+        assert!(Policy::from_wire(allow(vec![rule])).is_err(), "{what}");
+    }
+}
+
+#[test]
+fn the_rest_of_a_deny_rule_applies_where_a_field_was_dropped() {
+    let elsewhere = || wire::Source { namespaces: list(&["nowhere"]), ..Default::default() };
+    for source in [
+        wire::Source { unreadable: list(&["princ"]), ..elsewhere() },
+        wire::Source { ip_blocks: list(&["300.0.0.1"]), ..elsewhere() },
+        wire::Source { not_ip_blocks: list(&["x"]), ..elsewhere() },
+        wire::Source { trust_domains: list(&["a/b"]), ..elsewhere() },
+    ] {
+        assert!(passes(&received(vec![deny(vec![from(source.clone())])]), &stream()), "{source:?}");
+        let here = wire::Source { namespaces: list(&["shop"]), ..source };
+        assert!(!passes(&received(vec![deny(vec![from(here.clone())])]), &stream()), "{here:?}");
+    }
+    let mut rule = when("source.nam", &["a"], &[]);
+    rule.from = vec![elsewhere()];
+    assert!(passes(&received(vec![deny(vec![rule])]), &stream()));
+}
+
+#[test]
+fn of_a_list_with_a_bad_value_a_deny_rule_drops_all_and_of_a_negative_one_only_that() {
+    let positive = wire::Source { ip_blocks: list(&["192.0.2.1", "x"]), ..Default::default() };
+    assert!(!passes(&received(vec![deny(vec![from(positive)])]), &stream()), "the bad one may have been ours");
+    let negative = |good: &str| wire::Source { not_ip_blocks: list(&[good, "x"]), ..Default::default() };
+    assert!(passes(&received(vec![deny(vec![from(negative("10.77.0.5"))])]), &stream()));
+    assert!(!passes(&received(vec![deny(vec![from(negative("192.0.2.1"))])]), &stream()));
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_as_a_whole_denies_everything_or_allows_nothing() {
+    let nowhere = || vec![when("source.namespace", &["nowhere"], &[])];
+    let unread = |policy| wire::Policy { unreadable: list(&["rulez"]), ..policy };
+    assert!(!passes(&received(vec![unread(deny(nowhere()))]), &stream()));
+    let custom = wire::Policy { provider: "x".to_owned(), ..written(wire::Action::Custom, "c", nowhere()) };
+    assert!(!passes(&received(vec![unread(custom)]), &stream()));
+    assert!(!passes(&received(vec![unread(allow(vec![wire::Rule::default()]))]), &stream()));
+    let beside = vec![
+        wire::Policy { unreadable: list(&["action"]), ..allow(nowhere()) },
+        allow(vec![wire::Rule::default()]),
+    ];
+    assert!(!passes(&received(beside), &stream()), "an action that cannot be read may have been DENY");
+}
+
+#[test]
+fn a_custom_policy_looks_at_no_identity_and_names_its_provider() {
+    let custom = |provider: &str, rule: wire::Rule| wire::Policy {
+        provider: provider.to_owned(),
+        ..written(wire::Action::Custom, "custom", vec![rule])
+    };
+    for (source, place) in [
+        (wire::Source { principals: list(&["*"]), ..Default::default() }, "principals"),
+        (wire::Source { not_principals: list(&["*"]), ..Default::default() }, "notPrincipals"),
+        (wire::Source { namespaces: list(&["*"]), ..Default::default() }, "namespaces"),
+        (wire::Source { service_accounts: list(&["a"]), ..Default::default() }, "serviceAccounts"),
+        (wire::Source { trust_domains: list(&["a"]), ..Default::default() }, "trustDomains"),
+        (wire::Source { request_principals: list(&["*"]), ..Default::default() }, "requestPrincipals"),
+    ] {
+        let flaw = flaw(custom("ext", from(source)));
+        assert_eq!(flaw.place(), format!("rules[0].from[0].source.{place}"));
+    }
+    for key in [
+        "source.principal",
+        "source.namespace",
+        "source.serviceAccount",
+        "source.trustDomain",
+        "request.auth.principal",
+    ] {
+        assert_eq!(flaw(custom("ext", when(key, &["a"], &[]))).place(), "rules[0].when[0].values", "{key}");
+    }
+    assert!(flaw(custom("", wire::Rule::default())).what.contains("provider"));
+    assert_eq!(flaw(wire::Policy { provider: "ext".to_owned(), ..deny(vec![wire::Rule::default()]) }).place(), "provider");
+    assert!(flaw(wire::Policy { rules: vec![], ..custom("ext", wire::Rule::default()) }).what.contains("rules"));
+    assert!(Policy::from_wire(custom("ext", when("remote.ip", &["10.0.0.1"], &[]))).is_ok());
+}
+
+#[test]
+fn all_flaws_of_a_policy_are_named() {
+    let rules = vec![when("source.ip", &["a", "b"], &[]), when("nothing", &["a"], &[])];
+    let flaws = Policy::from_wire(allow(rules)).unwrap_err();
+    let places: Vec<String> = flaws.iter().map(PolicyFlaw::place).collect();
+    assert_eq!(places, ["rules[0].when[0].values[0]", "rules[0].when[0].values[1]", "rules[1].when[0].key"]);
+}
+
+#[test]
+fn what_the_first_version_does_not_know_requires_the_second() {
+    let second = |policy: wire::Policy| {
+        Policy::from_wire(policy).unwrap().to_wire().requires.contains(&features::POLICY_V2.to_owned())
+    };
+    assert!(!second(allow(vec![when("source.trustDomain", &["a"], &[])])));
+    assert!(!second(deny(vec![to(wire::Operation { paths: list(&["/a"]), ..Default::default() })])));
+    for rule in [
+        when("request.auth.claims[a]", &["b"], &[]),
+        when("remote.ip", &["10.0.0.1"], &[]),
+        when("request.headers[:path]", &["/"], &[]),
+        from(wire::Source { trust_domains: list(&["a"]), ..Default::default() }),
+        from(wire::Source { not_request_principals: list(&["*"]), ..Default::default() }),
+    ] {
+        assert!(second(allow(vec![rule.clone()])), "{rule:?}");
+    }
+    assert!(second(wire::Policy { dry_run: true, ..allow(vec![]) }));
+    assert!(second(written(wire::Action::Audit, "audit", vec![])));
+}
+
 #[test]
 fn a_sound_rule_beside_a_broken_one_still_allows() {
     let broken = when("source.ip", &["host"], &[]);
