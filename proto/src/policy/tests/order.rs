@@ -22,7 +22,8 @@ fn grpc(name: &str) -> Provider {
 
 fn set(policies: Vec<wire::Policy>, providers: &[Provider]) -> PolicySet {
     let providers = providers.iter().map(Provider::to_wire).collect();
-    PolicySet::from_wire(wire::PolicySet { policies, providers, ..Default::default() }, trust(&local())).unwrap()
+    PolicySet::from_wire(wire::PolicySet { policies, providers, ..Default::default() }, trust(&local()))
+        .unwrap()
 }
 
 fn asked(decision: &Decision) -> Vec<&str> {
@@ -58,10 +59,8 @@ fn an_authorizer_that_fails_denies_unless_it_fails_open() {
     let failed = Answers::default().with("ext", Answer::Failed("no answer in 1s".to_owned()));
     let closed = Provider { status_on_error: StatusCode::SERVICE_UNAVAILABLE, ..grpc("ext") };
     let decided = decide(&set(vec![custom("ext", vec![anything()])], &[closed]), &stream(), &failed);
-    let kind = DenialKind::AuthorizerFailed {
-        provider: "ext".to_owned(),
-        status: StatusCode::SERVICE_UNAVAILABLE,
-    };
+    let kind =
+        DenialKind::AuthorizerFailed { provider: "ext".to_owned(), status: StatusCode::SERVICE_UNAVAILABLE };
     let denied = denial(decided);
     assert_eq!(denied.kind, kind);
     assert!(denied.reason.contains("no answer in 1s"));
@@ -84,7 +83,8 @@ fn an_authorizers_yes_overrides_neither_a_deny_nor_the_implicit_one() {
 
 #[test]
 fn each_authorizer_is_asked_about_its_own_and_one_no_is_enough() {
-    let policies = vec![custom("a", vec![admin()]), custom("b", vec![anything()]), custom("a", vec![anything()])];
+    let policies =
+        vec![custom("a", vec![admin()]), custom("b", vec![anything()]), custom("a", vec![anything()])];
     let set = set(policies, &[grpc("a"), grpc("b")]);
     let facts = request("GET", "/admin");
     assert_eq!(asked(&decide(&set, &facts, &Answers::default())), ["a", "b"]);
@@ -120,7 +120,10 @@ fn an_audit_marks_and_changes_no_verdict() {
     let audit = written(wire::Action::Audit, "watch", vec![when("source.namespace", &["x"], &[]), admin()]);
     let set = set(vec![audit], &[]);
     let facts = request("GET", "/admin");
-    assert!(passes(&set, &facts) && passes(&set, &request("GET", "/")), "nor is anything denied by implication");
+    assert!(
+        passes(&set, &facts) && passes(&set, &request("GET", "/")),
+        "nor is anything denied by implication"
+    );
     assert_eq!(audited_by(&set, &facts).as_deref(), Some("shop/watch rule 2"));
     assert_eq!(audited_by(&set, &request("GET", "/")), None);
     assert_eq!(audited_by(&set, &stream()).as_deref(), Some("shop/watch rule 2"), "HTTP fields are dropped");

@@ -153,7 +153,10 @@ fn the_rest_of_a_deny_rule_applies_where_a_field_was_dropped() {
 #[test]
 fn of_a_list_with_a_bad_value_a_deny_rule_drops_all_and_of_a_negative_one_only_that() {
     let positive = wire::Source { ip_blocks: list(&["192.0.2.1", "x"]), ..Default::default() };
-    assert!(!passes(&received(vec![deny(vec![from(positive)])]), &stream()), "the bad one may have been ours");
+    assert!(
+        !passes(&received(vec![deny(vec![from(positive)])]), &stream()),
+        "the bad one may have been ours"
+    );
     let negative = |good: &str| wire::Source { not_ip_blocks: list(&[good, "x"]), ..Default::default() };
     assert!(passes(&received(vec![deny(vec![from(negative("10.77.0.5"))])]), &stream()));
     assert!(!passes(&received(vec![deny(vec![from(negative("192.0.2.1"))])]), &stream()));
@@ -201,8 +204,13 @@ fn a_custom_policy_looks_at_no_identity_and_names_its_provider() {
         assert_eq!(flaw(custom("ext", when(key, &["a"], &[]))).place(), "rules[0].when[0].values", "{key}");
     }
     assert!(flaw(custom("", wire::Rule::default())).what.contains("provider"));
-    assert_eq!(flaw(wire::Policy { provider: "ext".to_owned(), ..deny(vec![wire::Rule::default()]) }).place(), "provider");
-    assert!(flaw(wire::Policy { rules: vec![], ..custom("ext", wire::Rule::default()) }).what.contains("rules"));
+    assert_eq!(
+        flaw(wire::Policy { provider: "ext".to_owned(), ..deny(vec![wire::Rule::default()]) }).place(),
+        "provider"
+    );
+    assert!(
+        flaw(wire::Policy { rules: vec![], ..custom("ext", wire::Rule::default()) }).what.contains("rules")
+    );
     assert!(Policy::from_wire(custom("ext", when("remote.ip", &["10.0.0.1"], &[]))).is_ok());
 }
 
