@@ -1,9 +1,6 @@
 //! Tokens of honest issuers and of others.
 
-use jsonwebtoken::{
-    Algorithm, EncodingKey, Header, encode,
-    jwk::{Jwk, JwkSet},
-};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -39,7 +39,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), BadRequest> {
     let trailers = wants_trailers(headers);
     if headers.contains_key(header::CONNECTION) {
         for name in connection_names(headers) {
-            if NOT_HOP_BY_HOP.contains(&name.as_str()) || is_reserved(&name) {
+            if NOT_HOP_BY_HOP.contains(&name.as_str()) || is_ours(&name) {
                 return Err(BadRequest::ConnectionNames(name.to_string()));
             }
             headers.remove(name);
@@ -66,7 +66,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), BadRequest> {
 /// Removes what an application or a peer must not say: our own headers and the identity header, in any spelling that
 /// an application might take for them.
 pub fn strip_reserved(headers: &mut HeaderMap) {
-    let reserved: Vec<HeaderName> = headers.keys().filter(|name| is_reserved(name)).cloned().collect();
+    let reserved: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
     for name in reserved {
         headers.remove(name);
     }
@@ -110,7 +110,7 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
 }
 
 // Some applications see `_` and `-` as one (CGI), so both spellings are reserved.
-fn is_reserved(name: &HeaderName) -> bool {
+pub(crate) fn is_ours(name: &HeaderName) -> bool {
     let name = name.as_str();
     if !name.starts_with('x') {
         return false;

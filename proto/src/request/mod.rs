@@ -16,6 +16,7 @@ mod understand;
 
 pub use authority::named_host;
 pub use error::BadRequest;
+pub(crate) use headers::is_ours;
 pub use headers::{CLIENT_CERT, join_cookies, origin_form, strip_hop_by_hop, strip_reserved};
 pub use raw::{headers_of, method_of};
 pub use understand::{Head, understand};
