@@ -11,9 +11,9 @@ use std::{
 
 use douane_proto::{
     id::WorkloadId,
+    law::LawSettings,
     mesh::{Dialect, Endpoint, External, Port, Protocol, Service, Workload},
     mtls::MtlsModes,
-    policy::{Policy, Scope},
     resource::{
         self, ClusterIp, Doubt, DoubtedLaw, Kind, Location, Metadata, Phase, Pod, Resource, TargetPort,
         Transport,
@@ -24,6 +24,7 @@ use douane_proto::{
 
 use crate::discovery::{
     index::{Governed, Index, Law, Resident, qualified},
+    laws::{Lawful, Laws},
     protocols,
 };
 
@@ -38,6 +39,7 @@ pub(crate) struct Settings {
     pub(crate) mesh: MeshSettings,
     /// What the names of services end in, after `.svc.`.
     pub(crate) cluster_domain: String,
+    pub(crate) law: LawSettings,
 }
 
 /// A mesh, and what of the resources is not in it.
@@ -54,8 +56,7 @@ pub(crate) struct Assembled {
 
 /// Makes the mesh of resources (by folder, the last one wins) and of what is in doubt.
 pub(crate) fn assemble(resources: &[Vec<Resource>], doubts: &[Doubt], settings: &Settings) -> Assembled {
-    let mut assembly =
-        Assembly { settings, errors: Vec::new(), warnings: Vec::new(), places: HashMap::new() };
+    let mut assembly = Assembly { settings, errors: Vec::new(), places: HashMap::new() };
     let mut doubts = doubts.to_vec();
     let objects = assembly.merge(resources, &mut doubts);
     let services: Vec<(&Resource, &resource::Service)> = of_kind(&objects, |kind| match kind {
@@ -67,7 +68,8 @@ pub(crate) fn assemble(resources: &[Vec<Resource>], doubts: &[Doubt], settings: 
         _ => None,
     });
 
-    let workloads = assembly.workloads(&pods, &services);
+    let laws = Laws::new(&objects, &doubts, &settings.law, settings.mesh.trust());
+    let workloads = assembly.workloads(&pods, &services, &laws);
     let mut addresses = HashMap::new();
     for built in &workloads {
         for address in &built.workload.addresses {
@@ -88,27 +90,25 @@ pub(crate) fn assemble(resources: &[Vec<Resource>], doubts: &[Doubt], settings: 
         }
     }
     let externals = assembly.externals(&objects);
-    let laws = assembly.laws(&objects, &doubts);
     let is_known =
         doubts.iter().all(|doubt| doubt.namespace.is_some() || doubt.law == DoubtedLaw::Connections);
     let index = Index {
         mesh: settings.mesh.clone(),
         cluster_domain: settings.cluster_domain.clone(),
         law: if is_known { Law::Known } else { Law::Unknown },
-        workloads: govern(&workloads, &laws, &settings.mesh.root_namespace),
+        workloads: workloads.iter().map(|built| (built.workload.key(), built.governed())).collect(),
         addresses,
         services: by_name,
         externals_by_address: by(&externals, |external| external.addresses.clone()),
         externals_by_host: by(&externals, |external| external.hosts.clone()),
         externals,
     };
-    Assembled { index, errors: assembly.errors, warnings: assembly.warnings, objects: objects.len() }
+    Assembled { index, errors: assembly.errors, warnings: laws.into_warnings(), objects: objects.len() }
 }
 
 struct Assembly<'a> {
     settings: &'a Settings,
     errors: Vec<String>,
-    warnings: Vec<String>,
     /// Who was here first, to name both places of a contradiction.
     places: HashMap<Place, Location>,
 }
@@ -127,6 +127,13 @@ struct Built<'a> {
     resource: &'a Resource,
     pod: &'a Pod,
     workload: Arc<Workload>,
+    policies: Arc<wire::PolicySet>,
+}
+
+impl Built<'_> {
+    fn governed(&self) -> Governed {
+        Governed { workload: Arc::clone(&self.workload), policies: Arc::clone(&self.policies) }
+    }
 }
 
 impl Assembly<'_> {
@@ -163,6 +170,7 @@ impl Assembly<'_> {
         &mut self,
         pods: &[(&'r Resource, &'r Pod)],
         services: &[(&Resource, &resource::Service)],
+        laws: &Laws<'_>,
     ) -> Vec<Built<'r>> {
         let mut built = Vec::new();
         for (resource, pod) in pods {
@@ -171,7 +179,11 @@ impl Assembly<'_> {
                 continue;
             }
             match self.workload(&resource.metadata, pod, services) {
-                Ok(workload) => built.push(Built { resource, pod, workload: Arc::new(workload) }),
+                Ok(mut workload) => {
+                    let Lawful { policies, mtls } = laws.of(workload.id.namespace(), &workload.labels);
+                    workload.mtls = mtls;
+                    built.push(Built { resource, pod, workload: Arc::new(workload), policies });
+                }
                 Err(error) => self.errors.push(format!(
                     "{}: Pod {}: {error}; it is left out",
                     resource.location,
@@ -302,35 +314,6 @@ impl Assembly<'_> {
             metadata.key()
         ))
     }
-
-    fn laws(&mut self, objects: &[&Resource], doubts: &[Doubt]) -> Vec<(Scope, wire::Policy)> {
-        let mut laws = Vec::new();
-        for resource in objects {
-            let Kind::AuthorizationPolicy(law) = &resource.kind else { continue };
-            if !law.attachment.targets.is_empty() {
-                continue;
-            }
-            if let Ok(policy) = Policy::from_wire(law.policy.clone()) {
-                for warning in policy.warnings(self.settings.mesh.trust()) {
-                    self.warnings.push(format!(
-                        "{}: {}: {warning}",
-                        resource.location,
-                        resource.metadata.key()
-                    ));
-                }
-            }
-            laws.push((law.attachment.scope.clone(), law.policy.clone()));
-        }
-        for doubt in doubts.iter().filter(|doubt| doubt.law == DoubtedLaw::Requests) {
-            // Without a namespace nothing is served at all.
-            let Some(namespace) = &doubt.namespace else { continue };
-            let name = doubt.name.as_deref().unwrap_or("unreadable");
-            let scope =
-                Scope { namespace: namespace.clone(), selector: doubt.selector.clone().unwrap_or_default() };
-            laws.push((scope, Policy::deny_everything(namespace, name).to_wire()));
-        }
-        laws
-    }
 }
 
 fn of_kind<'r, T>(objects: &[&'r Resource], pick: impl Fn(&'r Kind) -> Option<T>) -> Vec<(&'r Resource, T)> {
@@ -348,24 +331,6 @@ fn by<K: std::hash::Hash + Eq>(
         }
     }
     map
-}
-
-fn govern(
-    workloads: &[Built<'_>],
-    laws: &[(Scope, wire::Policy)],
-    root_namespace: &str,
-) -> HashMap<String, Governed> {
-    let governed = |workload: &Arc<Workload>| {
-        let selecting = laws
-            .iter()
-            .filter(|(scope, _)| scope.selects(workload.id.namespace(), &workload.labels, root_namespace));
-        let policies = selecting.map(|(_, policy)| policy.clone()).collect();
-        Governed {
-            workload: Arc::clone(workload),
-            policies: Arc::new(wire::PolicySet { policies, ..Default::default() }),
-        }
-    };
-    workloads.iter().map(|built| (built.workload.key(), governed(&built.workload))).collect()
 }
 
 fn selects(service: &resource::Service, namespace: &str, pod: &Metadata) -> bool {

@@ -7,6 +7,7 @@ mod file;
 mod folder;
 mod index;
 mod kept;
+mod laws;
 mod limits;
 mod protocols;
 mod publish;
@@ -81,7 +82,11 @@ impl Discovery {
     /// # Errors
     /// When a folder's path cannot be made absolute.
     pub fn open(state: &StateFolder, config: &Config, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let settings = Settings { mesh: config.mesh(), cluster_domain: config.cluster_domain.clone() };
+        let settings = Settings {
+            mesh: config.mesh(),
+            cluster_domain: config.cluster_domain.clone(),
+            law: config.law(),
+        };
         let mut folders = Folders::new(&config.resources, Kept::new(state))?;
         folders.scan(Instant::now());
         let (assembled, report) = read(&folders, &settings);

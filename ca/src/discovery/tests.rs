@@ -4,6 +4,7 @@ use std::{net::IpAddr, path::Path};
 
 use douane_proto::{
     mesh::{Dialect, Protocol},
+    mtls::MtlsMode,
     resource::{Doubt, DoubtedLaw, Resource, parse_file},
     snapshot::{Found, Question},
     wire::Action,
@@ -22,7 +23,8 @@ fn parse(text: &str) -> Vec<Resource> {
 fn mesh_with(folders: &[&str], doubts: &[Doubt]) -> Assembled {
     let folders: Vec<_> = folders.iter().map(|text| parse(text)).collect();
     let config = Config::default();
-    assemble(&folders, doubts, &Settings { mesh: config.mesh(), cluster_domain: config.cluster_domain })
+    let settings = Settings { mesh: config.mesh(), law: config.law(), cluster_domain: config.cluster_domain };
+    assemble(&folders, doubts, &settings)
 }
 
 fn mesh(text: &str) -> Assembled {
@@ -284,4 +286,79 @@ fn doubt_denies_what_it_names_or_everything() {
     assert_eq!(wide.index.law, Law::Known);
     let unknown = mesh_with(&[&pods], &[Doubt::default()]);
     assert_eq!(unknown.index.law, Law::Unknown);
+}
+
+fn law(kind: &str, key: &str, spec: &str) -> String {
+    let (namespace, name) = key.split_once('/').unwrap();
+    format!(
+        "\n---\napiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+    )
+}
+
+#[test]
+fn a_workload_is_told_which_connections_its_sidecar_takes() {
+    let pods = format!("{}{}", pod("o", "orders", "10.77.0.1"), pod("w", "web", "10.77.0.2"));
+    let selected = "{selector: {matchLabels: {app: orders}}, portLevelMtls: {8080: {mode: STRICT}}}";
+    let peers = law("PeerAuthentication", "istio-system/mesh", "{mtls: {mode: PERMISSIVE}}")
+        + &law("PeerAuthentication", "shop/orders", selected);
+    let mesh = mesh(&(pods + &peers));
+    let mode = |pod: &str, port| mesh.index.workloads[pod].workload.mtls.of(port);
+
+    assert_eq!(mode("shop/o", 8080), MtlsMode::Strict);
+    assert_eq!(mode("shop/o", 7000), MtlsMode::Permissive);
+    assert_eq!(mode("shop/w", 8080), MtlsMode::Permissive);
+    let warnings: Vec<_> = mesh.warnings.iter().filter(|one| one.contains("PERMISSIVE")).collect();
+    assert_eq!(warnings.len(), 1, "said once for the whole mesh: {warnings:?}");
+    assert!(warnings[0].starts_with("mesh.yaml:"), "{warnings:?}");
+}
+
+#[test]
+fn a_peer_authentication_in_doubt_is_strict_and_forbids_no_request() {
+    let pods = pod("o", "orders", "10.77.0.1")
+        + &law("PeerAuthentication", "istio-system/mesh", "{mtls: {mode: PERMISSIVE}}");
+    let doubt = |namespace: Option<&str>| Doubt {
+        law: DoubtedLaw::Connections,
+        namespace: namespace.map(str::to_owned),
+        ..Doubt::default()
+    };
+    for (doubts, mode) in [
+        (vec![doubt(Some("shop"))], MtlsMode::Strict),
+        (vec![doubt(None)], MtlsMode::Strict),
+        (vec![doubt(Some("other"))], MtlsMode::Permissive),
+    ] {
+        let mesh = mesh_with(&[&pods], &doubts);
+        assert_eq!(mesh.index.law, Law::Known, "policies are served all the same");
+        assert_eq!(mesh.index.workloads["shop/o"].workload.mtls.otherwise, mode, "{doubts:?}");
+        assert!(laws(&mesh, "shop/o").is_empty());
+    }
+}
+
+#[test]
+fn workloads_that_no_law_tells_apart_share_one_law() {
+    let pods = format!("{}{}", pod("w-1", "web", "10.77.0.1"), pod("w-2", "web", "10.77.0.2")).replacen(
+        "app: web,",
+        "app: web, pod: first,",
+        1,
+    );
+    let tokens = law(
+        "RequestAuthentication",
+        "shop/tokens",
+        "{selector: {matchLabels: {app: web}}, jwtRules: [{issuer: i, jwksUri: 'https://i/keys'}]}",
+    );
+    let mesh = mesh(&(pods + &tokens));
+    let of = |pod: &str| &mesh.index.workloads[pod].policies;
+    assert!(std::sync::Arc::ptr_eq(of("shop/w-1"), of("shop/w-2")));
+    assert_eq!(of("shop/w-1").authentications[0].name, "tokens");
+}
+
+#[test]
+fn a_policy_that_asks_an_undefined_provider_is_warned_of_also_where_it_governs_nobody() {
+    let custom =
+        law("AuthorizationPolicy", "shop/ask", "{action: CUSTOM, provider: {name: nobody}, rules: [{}]}");
+    let mesh = mesh(&custom);
+    assert!(
+        mesh.warnings.iter().any(|one| one.starts_with("mesh.yaml:3: ") && one.contains("nobody")),
+        "{:?}",
+        mesh.warnings
+    );
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::{
+    mtls::MtlsMode,
     policy::ProviderProtocol,
     resource::{self, parse_file},
 };

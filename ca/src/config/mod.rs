@@ -2,13 +2,21 @@
 //!
 //! A leaf: knows no room. Unknown fields are refused, so that a misspelt one does not silently do nothing.
 
+mod keys;
+mod providers;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use douane_proto::{
     id::TrustDomain,
+    law::LawSettings,
+    mtls::MtlsMode,
+    policy::Provider,
     snapshot::{MeshSettings, OutboundMode, PathNormalization},
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
+
+pub use keys::Jwks;
 
 /// gRPC of the control plane.
 pub const GRPC_PORT: u16 = 15012;
@@ -34,6 +42,10 @@ pub struct Config {
     /// Whose identities are signed.
     #[serde(deserialize_with = "trust_domain")]
     pub trust_domain: TrustDomain,
+    /// Other names of the trust domain: peers of them are ours, and policies that name one mean all. Nothing is signed
+    /// for them.
+    #[serde(deserialize_with = "trust_domains")]
+    pub trust_domain_aliases: Vec<TrustDomain>,
     /// What the names of services end in, after `.svc.`.
     pub cluster_domain: String,
     /// Policies and entries of this namespace count everywhere.
@@ -49,6 +61,13 @@ pub struct Config {
     pub outbound: Outbound,
     /// How request paths are normalized.
     pub path_normalization: Normalization,
+    /// Which connections are taken where no `PeerAuthentication` says it.
+    pub mtls_mode: Mtls,
+    /// Whom CUSTOM policies may name.
+    #[serde(deserialize_with = "providers")]
+    pub extension_providers: Vec<Provider>,
+    /// How the keys of token issuers are fetched.
+    pub jwks: Jwks,
     /// Where metrics and status are served; nowhere by default.
     pub metrics: Option<SocketAddr>,
 }
@@ -91,6 +110,25 @@ pub enum Normalization {
     /// The same, and repeated slashes are one.
     #[serde(rename = "MERGE_SLASHES")]
     MergeSlashes,
+    /// The same, after escaped slashes and backslashes are written out.
+    #[serde(rename = "DECODE_AND_MERGE_SLASHES")]
+    DecodeAndMergeSlashes,
+    /// Not at all: a path is matched as it was sent.
+    #[serde(rename = "NONE")]
+    None,
+}
+
+/// Which connections are taken where no `PeerAuthentication` says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Mtls {
+    /// Those with a certificate.
+    #[default]
+    Strict,
+    /// Plaintext as well, while a mesh is being migrated.
+    Permissive,
+    /// Plaintext only.
+    Disable,
 }
 
 /// Why a configuration cannot be used.
@@ -152,8 +190,24 @@ impl Config {
             path_normalization: match self.path_normalization {
                 Normalization::Base => PathNormalization::Base,
                 Normalization::MergeSlashes => PathNormalization::MergeSlashes,
+                Normalization::DecodeAndMergeSlashes => PathNormalization::DecodeAndMergeSlashes,
+                Normalization::None => PathNormalization::None,
             },
-            trust_domain_aliases: Vec::new(),
+            trust_domain_aliases: self.trust_domain_aliases.clone(),
+        }
+    }
+
+    /// What holds for all laws.
+    #[must_use]
+    pub fn law(&self) -> LawSettings {
+        LawSettings {
+            root_namespace: self.root_namespace.clone(),
+            mtls: match self.mtls_mode {
+                Mtls::Strict => MtlsMode::Strict,
+                Mtls::Permissive => MtlsMode::Permissive,
+                Mtls::Disable => MtlsMode::Disable,
+            },
+            providers: self.extension_providers.clone(),
         }
     }
 
@@ -179,6 +233,7 @@ impl Default for Config {
             listen: Vec::new(),
             resources: Vec::new(),
             trust_domain: default_trust_domain(),
+            trust_domain_aliases: Vec::new(),
             cluster_domain: "cluster.local".to_owned(),
             root_namespace: "istio-system".to_owned(),
             leaf_ttl: Duration::from_secs(3600),
@@ -186,6 +241,9 @@ impl Default for Config {
             dns_names: Vec::new(),
             outbound: Outbound::default(),
             path_normalization: Normalization::default(),
+            mtls_mode: Mtls::default(),
+            extension_providers: Vec::new(),
+            jwks: Jwks::default(),
             metrics: None,
         }
     }
@@ -201,62 +259,27 @@ fn trust_domain<'de, D: Deserializer<'de>>(from: D) -> Result<TrustDomain, D::Er
     TrustDomain::parse(&text).map_err(D::Error::custom)
 }
 
+fn trust_domains<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<TrustDomain>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    texts.iter().map(|text| TrustDomain::parse(text).map_err(D::Error::custom)).collect()
+}
+
+// A name stands for one of them: which of two would be asked nobody could tell.
+fn providers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Provider>, D::Error> {
+    let mut all: Vec<Provider> = Vec::new();
+    for providers::Read(provider) in Vec::<providers::Read>::deserialize(from)? {
+        if all.iter().any(|known| known.name == provider.name) {
+            return Err(D::Error::custom(format!("the provider {:?} stands here twice", provider.name)));
+        }
+        all.push(provider);
+    }
+    Ok(all)
+}
+
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     humantime::parse_duration(&text).map_err(D::Error::custom)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_empty_file_is_all_defaults() {
-        assert_eq!(Config::parse("").unwrap(), Config::default());
-        assert_eq!(Config::parse("# nothing yet\n{}").unwrap(), Config::default());
-    }
-
-    #[test]
-    fn every_field_can_be_written() {
-        let text = "
-dir: /var/lib/douane
-listen: ['0.0.0.0:15012', '[::1]:15012']
-resources: [/etc/douane/mesh]
-trustDomain: example.org
-clusterDomain: example.local
-rootNamespace: law
-leafTtl: 10m
-tokens: {jwks: /etc/jwks.json, issuer: https://issuer, audience: us}
-dnsNames: [ca.example.org]
-outbound: ALLOW_ANY
-pathNormalization: MERGE_SLASHES
-metrics: 127.0.0.1:15014
-";
-        let config = Config::parse(text).unwrap();
-        assert_eq!(config.leaf_ttl, Duration::from_secs(600));
-        assert_eq!(config.mesh().outbound, OutboundMode::AllowAny);
-        assert_eq!(config.tokens.as_ref().unwrap().audience, "us");
-        assert!(config.own_names().contains(&"douane-ca.douane-system.svc.example.local".to_owned()));
-        assert!(config.own_names().contains(&"ca.example.org".to_owned()));
-    }
-
-    #[test]
-    fn a_lifetime_that_no_certificate_can_have_is_refused_and_not_bent() {
-        let config = |seconds| Config { leaf_ttl: Duration::from_secs(seconds), ..Config::default() };
-        for seconds in [0, 9, 24 * 3600 + 1, u64::MAX] {
-            let error = config(seconds).check().unwrap_err().to_string();
-            assert!(error.contains("10s to 24h"), "{error}");
-        }
-        for seconds in [10, 24 * 3600] {
-            config(seconds).check().unwrap();
-        }
-    }
-
-    #[test]
-    fn a_misspelt_field_is_refused_with_its_line() {
-        let error = Config::parse("dir: /x\nlisten: []\ntrustdomain: a\n").unwrap_err().to_string();
-        assert!(error.contains("trustdomain") && error.contains('3'), "{error}");
-        assert!(Config::parse("leafTtl: soon\n").is_err());
-        assert!(Config::parse("trustDomain: 'Not One'\n").is_err());
-    }
-}
+mod tests;
