@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderValue, Version, header};
 
 use super::error::BadRequest;
+use crate::target::TargetError;
 
 /// The host as the request writes it; `None` where HTTP/1.0 names none. `named` is what the request line says (absolute
 /// form) or `:authority`.
@@ -19,7 +20,8 @@ pub fn named_host<'a>(
     if hosts.next().is_some() {
         return Err(BadRequest::ManyHosts);
     }
-    let host = host.map(HeaderValue::to_str).transpose().map_err(|_| BadRequest::NoHost)?;
+    let is_no_text = |_| TargetError::Authority("a byte that no host name has");
+    let host = host.map(HeaderValue::to_str).transpose().map_err(is_no_text)?;
     match (named, host) {
         (Some(named), Some(host)) if version >= Version::HTTP_2 && !named.eq_ignore_ascii_case(host) => {
             Err(BadRequest::HostMismatch)

@@ -22,8 +22,9 @@ pub(super) fn check(headers: &mut HeaderMap, version: Version) -> Result<(), Bad
 fn content_length(headers: &HeaderMap) -> Result<Option<HeaderValue>, BadRequest> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = lengths.next() else { return Ok(None) };
-    let plain = !first.is_empty() && first.as_bytes().iter().all(u8::is_ascii_digit);
-    if plain && lengths.all(|other| other == first) {
+    let digits = first.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let number = digits.and_then(|digits| digits.parse::<u64>().ok());
+    if number.is_some() && lengths.all(|other| other == first) {
         Ok(Some(first.clone()))
     } else {
         Err(BadRequest::Length)

@@ -72,12 +72,9 @@ fn an_http_1_0_request_without_host_is_for_its_destination() {
 
 #[test]
 fn userinfo_or_whitespace_in_a_host_is_refused() {
-    for host in ["user@a", "a b", " a", "a ", "a\tb", "a,b", "a/b"] {
+    for host in ["user@a", "a b", " a", "a ", "a\tb", "a,b", "a/b", "\u{e4}"] {
         let refused = http1("/", &[("host", host)]);
-        assert!(
-            matches!(refused, Err(BadRequest::Target(TargetError::Authority(_)) | BadRequest::NoHost)),
-            "{host:?}"
-        );
+        assert!(matches!(refused, Err(BadRequest::Target(TargetError::Authority(_)))), "{host:?}");
     }
     assert!(http1("http://user@a/", &[("host", "a")]).is_err());
 }
@@ -117,7 +114,7 @@ fn two_ways_to_say_a_length_are_refused() {
     assert_eq!(ask(&[length, chunked]).unwrap_err(), BadRequest::TwoLengths);
     assert_eq!(ask(&[chunked, length]).unwrap_err(), BadRequest::TwoLengths);
     assert_eq!(ask(&[length, ("content-length", "4")]).unwrap_err(), BadRequest::Length);
-    for other in ["+3", "3, 3", "", "x", "-1"] {
+    for other in ["+3", "3, 3", "", "x", "-1", "99999999999999999999999"] {
         assert_eq!(ask(&[("content-length", other)]).unwrap_err(), BadRequest::Length, "{other}");
     }
     let equal = ask(&[length, length]).unwrap();
