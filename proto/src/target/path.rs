@@ -1,7 +1,8 @@
 //! The path of a request in its one normalized form (RFC 3986 6.2.2): escapes of unreserved characters decoded once,
 //! backslash as slash, dot segments removed; then, where the mesh says so, slashes merged.
 //!
-//! Escaped slashes stay escaped unless the mesh decodes them, and escapes that stay are in upper case. What an
+//! Escaped slashes stay escaped unless the mesh decodes them, and other escapes stay as they were written, as Istio has
+//! it (the case of their digits is the matter of who compares: `policy/spelling`). What an
 //! application could read as a dot segment although this does not (`..;x`, `..%2F`) is refused.
 
 use std::fmt::Write as _;
@@ -56,8 +57,7 @@ fn decode(path: &str, normalization: PathNormalization) -> Result<String, &'stat
                         decoded.push('/');
                     }
                     byte if is_unreserved(byte) => decoded.push(char::from(byte)),
-                    // One spelling, or a policy that names another one would not match (RFC 3986 6.2.2.1).
-                    byte => escape(&mut decoded, byte),
+                    _ => decoded.extend(['%', char::from(high), char::from(low)]),
                 }
             }
             b'\\' => decoded.push('/'),
