@@ -20,7 +20,8 @@ const MOST_RULES: usize = 256;
 
 /// A DENY rule matched: which, and by what.
 pub(super) fn denied_by(rule: &Rule, facts: &Facts) -> Denial {
-    let held: Vec<String> = rule.matching(facts).map(|clause| words::matched(clause, facts)).collect();
+    let held: Vec<String> =
+        rule.matching(facts, Effect::Deny).map(|clause| words::matched(clause, facts)).collect();
     let why = match (&rule.standing, held.is_empty()) {
         (Standing::Sound, true) if rule.needs_http => {
             "it denies by HTTP fields, which an opaque stream does not show".to_owned()
@@ -58,7 +59,7 @@ pub(super) fn authorizer_failed(rule: &Rule, provider: &Provider, why: &str) -> 
 /// No ALLOW rule matched: the nearest one, and its first field that did not.
 pub(super) fn not_allowed(allow: &Book, facts: &Facts) -> Denial {
     match (nearest(allow, facts), allow.policies.first()) {
-        (Some((rule, miss)), _) => of_rule(rule, DenialKind::Denied, &miss.why(rule, facts)),
+        (Some((rule, miss)), _) => of_rule(rule, DenialKind::Denied, &miss.why(rule, facts, Effect::Allow)),
         (None, Some(policy)) => Denial {
             policy: Some(policy.to_string()),
             ..Denial::without_policy(format!("policy {policy}: it has no rules, so that it allows nothing"))
@@ -73,7 +74,8 @@ pub(super) fn nearest<'a>(allow: &'a Book, facts: &Facts) -> Option<(&'a Rule, M
     let candidates =
         if allow.rules.len() > MOST_RULES { allow.candidates(facts, MOST_RULES) } else { Vec::new() };
     let others = allow.rules.iter().enumerate().take(MOST_RULES);
-    let misses = candidates.into_iter().chain(others).map(|(at, rule)| (at, rule, miss(rule, facts)));
+    let misses =
+        candidates.into_iter().chain(others).map(|(at, rule)| (at, rule, miss(rule, facts, Effect::Allow)));
     // The first of those that came farthest.
     let best = misses.reduce(|best, next| {
         let order = next.2.reached.cmp(&best.2.reached).then(best.0.cmp(&next.0));
@@ -88,26 +90,26 @@ fn of_rule(rule: &Rule, kind: DenialKind, why: &str) -> Denial {
     Denial { kind, policy: Some(policy.to_string()), rule: Some(number), reason }
 }
 
-/// How far an ALLOW rule matched, and what stopped it.
+/// How far a rule matched, and what stopped it.
 pub(super) struct Miss<'a> {
     /// Sections that matched, then fields of the section that did not.
     reached: (usize, usize),
     /// `None` where nothing else than its being void or HTTP stops it.
-    pub(super) clause: Option<&'a Clause>,
+    clause: Option<&'a Clause>,
 }
 
 impl Miss<'_> {
-    pub(super) fn why(&self, rule: &Rule, facts: &Facts) -> String {
+    pub(super) fn why(&self, rule: &Rule, facts: &Facts, effect: Effect) -> String {
         match (&rule.standing, self.clause) {
             (Standing::Void(why), _) => why.clone(),
-            (_, Some(clause)) => words::missed(clause, facts),
+            (_, Some(clause)) => words::missed(clause, facts, effect),
             (_, None) => "it looks at HTTP, and this is an opaque stream".to_owned(),
         }
     }
 }
 
 /// How far the rule matched, and what stopped it.
-pub(super) fn miss<'a>(rule: &'a Rule, facts: &Facts) -> Miss<'a> {
+pub(super) fn miss<'a>(rule: &'a Rule, facts: &Facts, effect: Effect) -> Miss<'a> {
     if rule.is_void() {
         return Miss { reached: (0, 0), clause: None };
     }
@@ -117,7 +119,7 @@ pub(super) fn miss<'a>(rule: &'a Rule, facts: &Facts) -> Miss<'a> {
         let mut farthest: Option<(usize, &Clause)> = None;
         let mut holds = entries.is_empty();
         for clauses in entries {
-            let stop = clauses.iter().enumerate().find(|(_, clause)| !clause.holds(facts, Effect::Allow));
+            let stop = clauses.iter().enumerate().find(|(_, clause)| !clause.holds(facts, effect));
             match stop {
                 None => holds = true,
                 Some((at, clause)) if farthest.is_none_or(|(best, _)| at > best) => {

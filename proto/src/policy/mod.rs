@@ -15,6 +15,7 @@ mod compile;
 mod decide;
 mod denial;
 mod entry;
+mod examine;
 mod explain;
 mod flaw;
 mod index;
@@ -38,6 +39,7 @@ mod wrong;
 
 pub use decide::{Decision, Permit, decide};
 pub use denial::{Denial, DenialKind};
+pub use examine::{Doubtful, DoubtfulStanding, Examined, Finding, doubtful, examine};
 pub use flaw::{PolicyFlaw, Step};
 pub use provider::{Answer, Answers, HeaderChange, HttpCheck, Provider, ProviderProtocol};
 pub use record::{Shadow, audited_by, shadow};

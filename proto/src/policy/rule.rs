@@ -90,16 +90,19 @@ impl Rule {
         matches!(self.standing, Standing::Void(_))
     }
 
-    /// Could it allow something on this port?
-    pub(super) fn may_allow_on(&self, port: u16) -> bool {
+    /// Could it hold on this port?
+    pub(super) fn may_hold_on(&self, port: u16) -> bool {
         let fits = |clauses: &Vec<Clause>| clauses.iter().all(|clause| clause.may_hold_on(port));
-        !self.is_void() && (self.to.is_empty() || self.to.iter().any(fits)) && fits(&self.when)
+        (self.to.is_empty() || self.to.iter().any(fits)) && fits(&self.when)
     }
 
     /// The fields by which it holds: of the first entries that do, and all conditions. Dropped ones are left out.
-    pub(super) fn matching<'a>(&'a self, facts: &'a Facts) -> impl Iterator<Item = &'a Clause> {
-        let holds =
-            move |clauses: &&Vec<Clause>| clauses.iter().all(|clause| clause.holds(facts, Effect::Deny));
+    pub(super) fn matching<'a>(
+        &'a self,
+        facts: &'a Facts,
+        effect: Effect,
+    ) -> impl Iterator<Item = &'a Clause> {
+        let holds = move |clauses: &&Vec<Clause>| clauses.iter().all(|clause| clause.holds(facts, effect));
         let from = self.from.iter().find(holds).into_iter().flatten();
         let to = self.to.iter().find(holds).into_iter().flatten();
         let seen = |clause: &&Clause| facts.request.is_some() || !clause.attribute.is_http();

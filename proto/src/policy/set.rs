@@ -123,8 +123,21 @@ impl PolicySet {
     /// looks at the request: then no opaque stream can ever pass.
     #[must_use]
     pub fn needs_http(&self, port: u16) -> bool {
-        let mut possible = self.allow.rules.iter().filter(|rule| rule.may_allow_on(port)).peekable();
+        let rules = self.allow.rules.iter().filter(|rule| !rule.is_void());
+        let mut possible = rules.filter(|rule| rule.may_hold_on(port)).peekable();
         possible.peek().is_some() && possible.all(|rule| rule.needs_http)
+    }
+
+    /// The rules of every kind with what they do, in the order in which they are asked; those of dry runs last.
+    pub(super) fn books(&self) -> impl Iterator<Item = (wire::Action, bool, &Book)> {
+        let custom = self.custom.values().map(|custom| (wire::Action::Custom, false, &custom.book));
+        custom.chain([
+            (wire::Action::Deny, false, &self.deny),
+            (wire::Action::Allow, false, &self.allow),
+            (wire::Action::Audit, false, &self.audit),
+            (wire::Action::Deny, true, &self.dry_deny),
+            (wire::Action::Allow, true, &self.dry_allow),
+        ])
     }
 
     fn add(&mut self, policy: &wire::Policy, providers: &[Arc<Provider>], trust: Trust<'_>) {

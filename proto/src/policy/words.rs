@@ -15,13 +15,13 @@ const NAMED_VALUES: usize = 4;
 const MAX_CHARS: usize = 120;
 
 /// Why the field does not hold.
-pub(super) fn missed(clause: &Clause, facts: &Facts) -> String {
+pub(super) fn missed(clause: &Clause, facts: &Facts, effect: Effect) -> String {
     if clause.attribute.is_http() && facts.request.is_none() {
         return format!("it asks for a {}, and this is an opaque stream", noun(&clause.attribute));
     }
     let (noun, value) = (noun(&clause.attribute), value(&clause.attribute, facts));
     let negative_hit = clause.any_of.is_empty()
-        || Clause { none_of: Values::default(), ..clause.clone() }.holds(facts, Effect::Allow);
+        || Clause { none_of: Values::default(), ..clause.clone() }.holds(facts, effect);
     match (value, negative_hit) {
         (None, false) => format!("there is no {noun}, it must be in {}", listed(&clause.any_of)),
         (Some(value), false) => format!("{noun} {value} is not in {}", listed(&clause.any_of)),

@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod domains;
+mod examined;
 mod fields;
 mod law;
 mod oracle;
