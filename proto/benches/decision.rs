@@ -79,10 +79,9 @@ impl Shape {
                 principals: vec![format!("cluster.local/ns/shop/sa/caller-{index}")],
                 ..Default::default()
             }),
-            Self::PathPrefix => rule.to.push(wire::Operation {
-                paths: vec![format!("/orders/{index}/*")],
-                ..Default::default()
-            }),
+            Self::PathPrefix => rule
+                .to
+                .push(wire::Operation { paths: vec![format!("/orders/{index}/*")], ..Default::default() }),
             Self::Header => rule.when.push(wire::Condition {
                 key: "request.headers[x-caller]".to_owned(),
                 values: vec![format!("caller-{index}")],
@@ -114,7 +113,8 @@ fn compiled(shape: Shape, rules: usize) -> PolicySet {
 
 /// A request that exactly the rule of this index allows.
 fn facts(index: usize) -> Facts {
-    let target = Target::parse("orders.shop:8080", &format!("/orders/{index}/items"), PathNormalization::Base);
+    let target =
+        Target::parse("orders.shop:8080", &format!("/orders/{index}/items"), PathNormalization::Base);
     let mut headers = HeaderMap::new();
     headers.insert("x-caller", format!("caller-{index}").parse().expect("a header value"));
     let peer = format!("spiffe://cluster.local/ns/shop/sa/caller-{index}");
