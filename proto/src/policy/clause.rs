@@ -8,9 +8,7 @@ use super::{
     attribute::Attribute,
     matcher::{Effect, Matcher, Values},
     pattern::Case,
-    repeated,
-    spelling::Spelling,
-    token,
+    repeated, token,
 };
 use crate::{
     facts::{Facts, RequestFacts},
@@ -35,7 +33,6 @@ impl Clause {
         match &self.attribute {
             // A CONNECT has no path: no rule on paths may let it pass, any may stop it.
             Attribute::Path | Attribute::PathAndQuery if has_no_path(request) => effect == Effect::Deny,
-            Attribute::Path => self.holds_for_path(&request.target.path, effect),
             Attribute::Header(name) => {
                 repeated::holds(name, &request.headers, &self.any_of, &self.none_of, effect)
             }
@@ -47,22 +44,6 @@ impl Clause {
     pub(super) fn may_hold_on(&self, port: u16) -> bool {
         self.attribute != Attribute::DestinationPort
             || self.holds_by(|matcher| matches!(matcher, Matcher::Port(own) if *own == port))
-    }
-
-    // Applications read `%2f` and `%2F` as the same: an ALLOW rule must hold for the spelling at hand, any other rule holds
-    // if it does for an equal one.
-    fn holds_for_path(&self, path: &str, effect: Effect) -> bool {
-        let (wanted, unwanted) = match effect {
-            Effect::Allow => (Spelling::AsWritten, Spelling::Equal),
-            Effect::Deny => (Spelling::Equal, Spelling::AsWritten),
-        };
-        let matches = |matcher: &Matcher, spelling| match matcher {
-            Matcher::Text(pattern) => pattern.matches_path(path, spelling),
-            Matcher::Template(template) => template.matches(path, spelling),
-            _ => false,
-        };
-        (self.any_of.is_empty() || self.any_of.any(|matcher| matches(matcher, wanted)))
-            && !self.none_of.any(|matcher| matches(matcher, unwanted))
     }
 
     fn holds_by(&self, matches: impl Fn(&Matcher) -> bool) -> bool {
@@ -121,6 +102,8 @@ fn matches_request(attribute: &Attribute, matcher: &Matcher, request: &RequestFa
         (Attribute::Method, Matcher::Text(pattern)) => {
             pattern.matches(request.method.as_str().as_bytes(), Case::Sensitive)
         }
+        (Attribute::Path, Matcher::Text(pattern)) => pattern.matches_path(&target.path),
+        (Attribute::Path, Matcher::Template(template)) => template.matches(&target.path),
         (Attribute::PathAndQuery, Matcher::Text(pattern)) => {
             let query = target.query.iter().flat_map(|query| ["?", query]);
             let pieces = std::iter::once(target.path.as_str()).chain(query);

@@ -2,7 +2,7 @@
 //!
 //! Works on bytes that may come in pieces, so that neither a principal nor joined header values must be put together.
 
-use super::spelling::{self, Spelling};
+use super::spelling;
 
 /// A text of a policy with Istio's stars: only a first or a last one is a wildcard, the first one wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,13 +40,13 @@ impl Pattern {
         self.matches_pieces(text.iter().copied(), case)
     }
 
-    pub(super) fn matches_path(&self, path: &str, spelling: Spelling) -> bool {
+    pub(super) fn matches_path(&self, path: &str) -> bool {
         let path = path.as_bytes();
         match self {
             Self::Present => !path.is_empty(),
-            Self::Exact(all) => spelling::is_same(path, all.as_bytes(), spelling),
-            Self::Prefix(beginning) => spelling::starts_with(path, beginning.as_bytes(), spelling),
-            Self::Suffix(end) => spelling::ends_with(path, end.as_bytes(), spelling),
+            Self::Exact(all) => spelling::is_same(path, all.as_bytes()),
+            Self::Prefix(beginning) => spelling::starts_with(path, beginning.as_bytes()),
+            Self::Suffix(end) => spelling::ends_with(path, end.as_bytes()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Path templates: `{*}` is one segment that is not empty, `{**}`, once and as the last operator, is any number of
 //! characters over segments.
 
-use super::spelling::{self, Spelling};
+use super::spelling;
 
 /// A path with template operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Template {
         beginning
     }
 
-    pub(super) fn matches(&self, path: &str, spelling: Spelling) -> bool {
+    pub(super) fn matches(&self, path: &str) -> bool {
         let Some(mut rest) = path.strip_prefix('/') else { return false };
         for (index, part) in self.head.iter().enumerate() {
             let last = index + 1 == self.head.len() && self.tail.is_none();
@@ -73,7 +73,7 @@ impl Template {
                 (false, None) => return false,
             };
             let fits = match part {
-                Part::Literal(text) => spelling::is_same(segment.as_bytes(), text.as_bytes(), spelling),
+                Part::Literal(text) => spelling::is_same(segment.as_bytes(), text.as_bytes()),
                 Part::One => !segment.is_empty() && !segment.contains('/'),
             };
             if !fits {
@@ -81,9 +81,7 @@ impl Template {
             }
             rest = after;
         }
-        self.tail
-            .as_deref()
-            .is_none_or(|tail| spelling::ends_with(rest.as_bytes(), tail.as_bytes(), spelling))
+        self.tail.as_deref().is_none_or(|tail| spelling::ends_with(rest.as_bytes(), tail.as_bytes()))
     }
 }
 
@@ -117,7 +115,7 @@ mod tests {
             ("/{**}", "*", false),
         ] {
             let template_parsed = Template::parse(template).unwrap();
-            assert_eq!(template_parsed.matches(path, Spelling::AsWritten), expected, "{template} on {path}");
+            assert_eq!(template_parsed.matches(path), expected, "{template} on {path}");
         }
     }
 
