@@ -4,11 +4,11 @@
 use std::{path::Path, sync::Arc};
 
 use douane_proto::{
-    resource::{Resource, parse_file},
+    resource::{Keys, Kind, Reading, Resource, read_law},
     yaml::{Node, Value},
 };
 
-use crate::policy::{cases::to_json, wrong::Wrong};
+use crate::policy::wrong::Wrong;
 
 /// What was read so far.
 #[derive(Debug, Default)]
@@ -30,10 +30,33 @@ impl Laws {
             let what = format!("a policy must be an object, but is {}", node.value.name());
             return Err(Wrong { line: node.line, what });
         }
-        match parse_file(&origin.path, &to_json(node).to_string()) {
-            Ok(found) => self.resources.extend(found),
-            Err(errors) => self.problems.extend(errors.iter().map(ToString::to_string)),
-        }
+        let Reading { resource, flaws } = read_law(node, &origin.path);
+        let Some(resource) = resource else {
+            // Nobody knows what it was meant to be.
+            let what = flaws.iter().map(|flaw| format!("{}; {}", flaw.what, flaw.mend)).collect::<Vec<_>>();
+            let line = flaws.first().map_or(node.line, |flaw| flaw.location.line);
+            return Err(Wrong { line, what: what.join(", and ") });
+        };
+        self.problems.extend(flaws.iter().map(ToString::to_string));
+        self.problems.extend(keyless(&resource));
+        self.resources.push(resource);
         Ok(())
     }
+}
+
+// Nothing is fetched here.
+fn keyless(resource: &Resource) -> Vec<String> {
+    let Kind::RequestAuthentication(law) = &resource.kind else { return Vec::new() };
+    let fetched = law.rules.iter().filter_map(|rule| match &rule.keys {
+        Keys::Inline => None,
+        Keys::Set(url) | Keys::Configuration(url) => Some((rule.line, url)),
+    });
+    let told = fetched.map(|(line, url)| {
+        format!(
+            "{}:{line}: RequestAuthentication {}: no keys are fetched here ({url}): every token of this rule is refused",
+            resource.location.file.display(),
+            resource.metadata.key()
+        )
+    });
+    told.collect()
 }

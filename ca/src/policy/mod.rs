@@ -5,9 +5,20 @@
 
 pub mod asked;
 pub mod cases;
+pub mod change;
+pub mod comparison;
+pub mod destination;
+pub mod examine;
+pub mod lint;
+pub mod load;
+pub mod observed;
+pub mod question;
 pub mod receiver;
+pub mod suggestion;
 pub mod trial;
+pub mod written;
 pub mod wrong;
 
 mod issuer;
 mod laws;
+mod paths;

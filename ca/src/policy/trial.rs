@@ -149,8 +149,12 @@ fn tried(path: &Path, case: &Case, now: u64) -> CaseReport {
     let mut problems = case.problems.clone();
     let receiver = Receiver::new(&case.governing, &case.mesh);
     if let Ok(receiver) = &receiver {
-        let news = receiver.complaints().iter().filter(|complaint| !problems.contains(complaint));
-        problems.extend(news.cloned().collect::<Vec<_>>());
+        // The sidecar complains of what the reader has found already, without its line.
+        let is_known = |complaint: &&String| {
+            let what = complaint.split_once(": ").map_or(complaint.as_str(), |(_, what)| what);
+            case.problems.iter().any(|problem| problem.contains(what))
+        };
+        problems.extend(receiver.complaints().iter().filter(|complaint| !is_known(complaint)).cloned());
     }
     let requests =
         case.requests.iter().enumerate().map(|(index, request)| match (&receiver, &request.asked) {

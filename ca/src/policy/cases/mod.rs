@@ -11,4 +11,3 @@ mod token;
 
 pub use case::{Case, CaseFile, Request, Unreadable};
 pub use read::{FileError, read};
-pub(crate) use token::to_json;

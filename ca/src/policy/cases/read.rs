@@ -148,7 +148,7 @@ impl Reader {
                     )
                 })? {
                     let mut document = document;
-                    relocate(&mut document, node.line);
+                    relocate(&mut document, node.line.saturating_sub(1));
                     self.object(document, &origin, laws)?;
                 }
                 Ok(())
@@ -200,7 +200,7 @@ fn replace(node: &mut Node, word: &str, with: &str) {
     }
 }
 
-// A text block begins on the line after its key; a quoted text is all on one.
+// The first line of a text is the line that its node says.
 fn relocate(node: &mut Node, line: u32) {
     node.line = node.line.saturating_add(line);
     match &mut node.value {

@@ -114,7 +114,7 @@ fn in_query(text: &str) -> String {
 }
 
 /// As JSON writes it.
-pub(crate) fn to_json(node: &Node) -> serde_json::Value {
+fn to_json(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Null => serde_json::Value::Null,
         Value::Bool(value) => (*value).into(),

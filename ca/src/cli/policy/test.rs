@@ -1,48 +1,21 @@
-//! `douane policy ...`: the operator's commands for policies.
-//!
-//! Knows flags, streams and exit codes: 0 is yes, 1 is no, 2 is a question that cannot be answered.
+//! `douane policy test`.
 
-use std::{
-    path::PathBuf,
-    process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::Args;
+
+use super::answer::{NO, Output, YES, now, print_json, unanswered};
+use crate::{
+    cli::print::{print_text, remark},
+    policy::{
+        cases,
+        trial::{Detail, Report},
+    },
 };
-
-use anyhow::{Context, Result};
-use clap::{Args, Subcommand, ValueEnum};
-use serde::Serialize;
-
-use super::print::{print, print_text, remark};
-use crate::policy::{
-    cases,
-    trial::{Detail, Report},
-};
-
-/// The answer is yes: all as expected, nothing wrong, nothing changed.
-const YES: u8 = 0;
-/// The answer is no.
-const NO: u8 = 1;
-/// There is no answer: a file that cannot be read, a question that makes no sense.
-const NO_ANSWER: u8 = 2;
-
-#[derive(Subcommand)]
-pub(super) enum Policy {
-    /// Run unit tests of policies.
-    #[command(after_long_help = TEST_HELP)]
-    Test(Test),
-}
-
-/// How an answer is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For a human.
-    Text,
-    /// One JSON object.
-    Json,
-}
 
 #[derive(Args)]
-pub(super) struct Test {
+pub(in crate::cli) struct Test {
     /// Files of cases.
     #[arg(required = true)]
     files: Vec<PathBuf>,
@@ -54,7 +27,7 @@ pub(super) struct Test {
     verbose: bool,
 }
 
-const TEST_HELP: &str = "\
+pub(super) const HELP: &str = "\
 A file is a YAML list of cases: policies, a workload, and requests with what should become of them. They are decided by
 the functions of the sidecar itself, over the same parsing and normalization. No cluster and no network is needed.
 
@@ -91,15 +64,9 @@ Of a request:
 
 Exit codes: 0 all passed, 1 something failed, 2 a file cannot be read.";
 
-/// Does what was asked for.
-pub(super) fn run(policy: Policy) -> Result<ExitCode> {
-    match policy {
-        Policy::Test(test) => self::test(&test),
-    }
-}
-
-fn test(asked: &Test) -> Result<ExitCode> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
+/// Runs the cases.
+pub(super) fn run(asked: &Test) -> Result<ExitCode> {
+    let now = now()?;
     let mut report = Report::default();
     for path in &asked.files {
         match cases::read(path, now) {
@@ -115,13 +82,4 @@ fn test(asked: &Test) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::from(if report.failed == 0 { YES } else { NO }))
-}
-
-fn unanswered(error: &dyn std::fmt::Display) -> ExitCode {
-    remark(&format!("douane: {error}"));
-    ExitCode::from(NO_ANSWER)
-}
-
-fn print_json(answer: &impl Serialize) -> Result<()> {
-    print(&serde_json::to_string_pretty(answer).context("write JSON")?)
 }
