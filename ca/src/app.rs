@@ -24,11 +24,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
 
 use crate::{
-    attest::{Attestor, KeySource, LiveKeys, Origin, TokenRules},
+    attest::{Attestor, KeySource, LiveKeys, TokenRules},
     authority::Authority,
     config::{Config, ConfigError, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Tokens},
     discovery::{self, Discovery, DiscoveryService},
+    fetch::{Guard, Origin, Plaintext},
     issue::{self, IdentityService},
+    jwks::{self, Fetcher},
     metrics::{self, Metrics},
     rpc::Both,
     state::StateFolder,
@@ -64,6 +66,7 @@ pub struct App {
     keys: Option<Arc<LiveKeys>>,
     tls: Arc<Tls>,
     discovery: Discovery,
+    fetcher: Fetcher,
     metrics: Arc<Metrics>,
 }
 
@@ -114,8 +117,9 @@ impl App {
         }
         let attestor = Attestor::new(&folder, &config.trust_domain, own, rules);
         let metrics = Arc::new(Metrics::new());
+        let (fetcher, keyring) = Fetcher::new(key_terms(&config)?, Arc::clone(&metrics));
         let discovery =
-            Discovery::open(&folder, &config, Arc::clone(&metrics)).context("read the resources")?;
+            Discovery::open(&folder, &config, keyring, Arc::clone(&metrics)).context("read the resources")?;
 
         Ok(Self {
             listeners: bind_all(&config.listen).await?,
@@ -128,6 +132,7 @@ impl App {
             keys,
             tls: Arc::new(tls),
             discovery,
+            fetcher,
             metrics,
         })
     }
@@ -189,6 +194,11 @@ impl App {
         let discovery = self.discovery;
         tasks.spawn(critical("the reading of resources", halt.clone(), async move |halt| {
             discovery.run(halt).await;
+        }));
+
+        let fetcher = self.fetcher;
+        tasks.spawn(critical("the fetching of issuers' keys", halt.clone(), async move |halt| {
+            fetcher.run(halt).await;
         }));
 
         let identity = IdentityService::new(self.attestor, self.authority, Arc::clone(&self.metrics));
@@ -264,6 +274,27 @@ async fn care(authority: &Authority, attestor: &Attestor, metrics: &Metrics, sto
         let expiry = authority.expiry();
         metrics.authority_expires(expiry.root, expiry.intermediate);
     }
+}
+
+// Whoever may write a resource chooses the URLs: our own addresses are not theirs to dial.
+fn key_terms(config: &Config) -> Result<jwks::Terms> {
+    let jwks = &config.jwks;
+    let own = config.listen.iter().chain(&config.metrics).map(SocketAddr::ip);
+    let own = own.filter(|address| !address.is_unspecified());
+    let api_server = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok());
+    let mut forbidden = jwks.forbid_addresses.clone();
+    forbidden.extend(own.chain(api_server).map(ipnet::IpNet::from));
+    let plaintext = if jwks.allow_http { Plaintext::Allowed } else { Plaintext::Refused };
+    let tls = match &jwks.trust {
+        Some(file) => Some(tls::https_connector(file).with_context(|| format!("read {}", file.display()))?),
+        None => tls::system_connector(),
+    };
+    Ok(jwks::Terms {
+        guard: Guard::new(jwks.allow_addresses.clone(), forbidden, plaintext),
+        tls,
+        refresh_every: jwks.refresh_every,
+        keep_for: jwks.keep_for,
+    })
 }
 
 fn token_rules(tokens: &Tokens) -> Result<TokenRules> {

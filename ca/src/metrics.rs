@@ -2,7 +2,12 @@
 //!
 //! Knows no room: rooms hand values in. What `/status` says is handed in as well.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use http_body_util::Full;
 use hyper::{
@@ -41,6 +46,42 @@ pub struct Metrics {
     policies_served: Gauge,
     handshakes_failed: Counter,
     complaints: Counter,
+    key_fetches: Family<Outcome, Counter>,
+    key_sets: Family<State, Gauge>,
+    /// Which state each key set is in, to count it in one only.
+    key_states: Mutex<HashMap<String, KeySetState>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+/// What is known of the key set of a token issuer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeySetState {
+    /// The latest one.
+    Good,
+    /// The last good one; it cannot be fetched anew.
+    Old,
+    /// Nothing: tokens are refused.
+    Missing,
+}
+
+impl KeySetState {
+    fn label(self) -> State {
+        let state = match self {
+            Self::Good => "good",
+            Self::Old => "old",
+            Self::Missing => "missing",
+        };
+        State { state }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -103,6 +144,9 @@ impl Metrics {
             policies_served: Gauge::default(),
             handshakes_failed: Counter::default(),
             complaints: Counter::default(),
+            key_fetches: Family::default(),
+            key_sets: Family::default(),
+            key_states: Mutex::default(),
         };
         metrics.register();
         metrics
@@ -143,6 +187,36 @@ impl Metrics {
             "TLS handshakes that failed at our listener",
             self.handshakes_failed.clone(),
         );
+        registry.register("jwks_fetches", "Fetches of token issuers' key sets", self.key_fetches.clone());
+        registry.register("jwks_sets", "Token issuers' key sets, by what is known", self.key_sets.clone());
+    }
+
+    /// A key set was fetched, or not.
+    pub fn key_fetch<T, E>(&self, fetched: &Result<T, E>) {
+        let outcome = if fetched.is_ok() { "fetched" } else { "failed" };
+        self.key_fetches.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// What is known of a key set from now on.
+    pub fn key_set(&self, place: &str, state: KeySetState) {
+        let mut states = self.key_states.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = states.insert(place.to_owned(), state);
+        self.count_key_set(before, Some(state));
+    }
+
+    /// Nobody wants a key set any more.
+    pub fn forget_key_set(&self, place: &str) {
+        let before = self.key_states.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
+        self.count_key_set(before, None);
+    }
+
+    fn count_key_set(&self, before: Option<KeySetState>, now: Option<KeySetState>) {
+        if let Some(before) = before {
+            self.key_sets.get_or_create(&before.label()).dec();
+        }
+        if let Some(now) = now {
+            self.key_sets.get_or_create(&now.label()).inc();
+        }
     }
 
     /// A certificate was issued.

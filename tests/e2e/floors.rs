@@ -48,6 +48,8 @@ const HOUSES: &[House] = &[
             &["app"],
             &["issue", "inject", "policy", "rpc", "tls"],
             &["attest", "authority", "discovery"],
+            &["jwks"],
+            &["fetch"],
             &["config", "metrics", "peer", "state"],
         ],
         neighbours: &["douane_proto"],

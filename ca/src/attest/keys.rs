@@ -13,7 +13,7 @@ use douane_proto::jwt::Keys;
 use tokio::{sync::Notify, time};
 use tokio_util::sync::CancellationToken;
 
-use crate::attest::fetch::{self, Origin};
+use crate::fetch::{self, Chosen, Origin, Terms};
 
 /// A file is small and local: looking often costs nothing.
 const FILE_EVERY: Duration = Duration::from_secs(1);
@@ -21,6 +21,10 @@ const FILE_EVERY: Duration = Duration::from_secs(1);
 const URL_EVERY: Duration = Duration::from_secs(300);
 /// However many unknown keys are presented, the origin is asked so often only.
 const URL_AT_MOST_EVERY: Duration = Duration::from_secs(10);
+
+/// A key set has a few KiB. The operator of the control plane names the URL.
+const TERMS: Terms<'_> =
+    Terms { bytes: 1024 * 1024, time: Duration::from_secs(5), chosen: Chosen::ByConfiguration };
 
 /// Where keys come from.
 #[derive(Clone)]
@@ -52,7 +56,7 @@ impl LiveKeys {
     pub async fn refresh(&self) -> Result<(), String> {
         let json = match &self.source {
             KeySource::File(path) => fetch::file(path).await?,
-            KeySource::Url(origin) => fetch::url(origin).await?,
+            KeySource::Url(origin) => fetch::url(origin, TERMS).await?,
         };
         let keys = Keys::parse(&json).map_err(|error| error.to_string())?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));

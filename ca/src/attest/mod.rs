@@ -3,7 +3,6 @@
 //! Knows not what is signed (`authority`), nor the wire (`issue`). Another kind of evidence is another variant here.
 
 mod error;
-mod fetch;
 mod join;
 mod keys;
 mod service_account;
@@ -20,7 +19,6 @@ use join::{JoinTokens, Ticket};
 use service_account::ServiceAccounts;
 
 pub use error::AttestError;
-pub use fetch::Origin;
 pub use join::{CreateError, create as create_join_token};
 pub use keys::{KeySource, LiveKeys};
 

@@ -7,6 +7,7 @@ mod file;
 mod folder;
 mod index;
 mod kept;
+mod keys;
 mod laws;
 mod limits;
 mod protocols;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
+    jwks::Keyring,
     metrics::{self, Metrics, ResourceFigures, Served},
     state::StateFolder,
 };
@@ -56,6 +58,7 @@ const SETTLE_LIMIT: Duration = Duration::from_millis(200);
 pub struct Discovery {
     folders: Folders,
     settings: Settings,
+    keyring: Keyring,
     index: watch::Sender<Arc<Index>>,
     report: watch::Sender<Arc<Report>>,
     metrics: Arc<Metrics>,
@@ -77,11 +80,17 @@ pub struct Report {
 }
 
 impl Discovery {
-    /// Reads the folders of `config` for the first time. Errors in files are reported, not returned.
+    /// Reads the folders of `config` for the first time; `keyring` has the keys of token issuers. Errors in files are
+    /// reported, not returned.
     ///
     /// # Errors
     /// When a folder's path cannot be made absolute.
-    pub fn open(state: &StateFolder, config: &Config, metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub fn open(
+        state: &StateFolder,
+        config: &Config,
+        mut keyring: Keyring,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
         let settings = Settings {
             mesh: config.mesh(),
             cluster_domain: config.cluster_domain.clone(),
@@ -89,11 +98,11 @@ impl Discovery {
         };
         let mut folders = Folders::new(&config.resources, Kept::new(state))?;
         folders.scan(Instant::now());
-        let (assembled, report) = read(&folders, &settings);
+        let (assembled, report) = read(&folders, &mut keyring, &settings);
         tell(&Report::default(), &report, &metrics);
         folders.keep();
         let index = watch::Sender::new(Arc::new(assembled.index));
-        Ok(Self { folders, settings, index, report: watch::Sender::new(Arc::new(report)), metrics })
+        Ok(Self { folders, settings, keyring, index, report: watch::Sender::new(Arc::new(report)), metrics })
     }
 
     /// The mesh, now and whenever it changes.
@@ -135,6 +144,7 @@ impl Discovery {
                 () = stop.cancelled() => return,
                 () = time::sleep(next.unwrap_or(look_every).min(look_every)) => {}
                 Some(()) = changes.recv() => settle(&mut changes).await,
+                () = self.keyring.changed() => {}
             }
             // Reading and the disk are slow: off the reactor.
             let refreshed = tokio::task::spawn_blocking(move || {
@@ -152,10 +162,11 @@ impl Discovery {
     }
 
     fn refresh(&mut self, now: Instant) {
-        if self.folders.scan(now) == Scan::Same {
+        let scan = self.folders.scan(now);
+        if scan == Scan::Same && !self.keyring.has_changed() {
             return self.folders.keep();
         }
-        let (assembled, report) = read(&self.folders, &self.settings);
+        let (assembled, report) = read(&self.folders, &mut self.keyring, &self.settings);
         self.index.send_replace(Arc::new(assembled.index));
         let before = self.report.send_replace(Arc::new(report));
         tell(&before, &self.report.borrow(), &self.metrics);
@@ -164,8 +175,10 @@ impl Discovery {
     }
 }
 
-fn read(folders: &Folders, settings: &Settings) -> (Assembled, Report) {
-    let loaded = folders.loaded();
+fn read(folders: &Folders, keyring: &mut Keyring, settings: &Settings) -> (Assembled, Report) {
+    let mut loaded = folders.loaded();
+    let known = keyring.known();
+    keyring.want(keys::fill(&mut loaded.resources, &known));
     let assembled = assemble(&loaded.resources, &loaded.doubts, settings);
     let mut errors = loaded.errors;
     errors.extend(assembled.errors.iter().cloned());

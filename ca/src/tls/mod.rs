@@ -14,7 +14,7 @@ mod server;
 mod strangers;
 mod verify;
 
-pub use client::https_connector;
+pub use client::{https_connector, system_connector};
 pub use error::TlsError;
 pub use listen::{Connection, Gate, listen};
 pub use server::Tls;

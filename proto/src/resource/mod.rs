@@ -32,7 +32,7 @@ pub use external::{EntryPort, ServiceEntry};
 pub use metadata::{Metadata, Owner};
 pub use peer::PeerAuthentication;
 pub use service::{ClusterIp, Service, ServicePort, TargetPort, Transport};
-pub use tokens::{JwtRule, Keys, RequestAuthentication};
+pub use tokens::{JwtRule, KeySource, RequestAuthentication};
 pub use workload::{
     Condition, Container, ContainerPort, Deployment, EnvValue, EnvVar, Phase, Pod, PodSpec, PodStatus,
 };

@@ -61,7 +61,7 @@ pub struct JwtRule {
     /// As a sidecar receives it; without keys where they are to be fetched.
     pub rule: wire::JwtRule,
     /// Where its keys come from.
-    pub keys: Keys,
+    pub keys: KeySource,
     /// How long a fetch may take, where the rule says so.
     pub timeout: Option<Duration>,
     /// Its line.
@@ -70,7 +70,7 @@ pub struct JwtRule {
 
 /// Where the keys of a rule come from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Keys {
+pub enum KeySource {
     /// They stand in the rule.
     Inline,
     /// A JSON Web Key Set at this URL.
@@ -134,7 +134,7 @@ fn jwt_rule(at: &Cursor<'_>, flaws: &Flaws) -> (JwtRule, Vec<String>) {
     (JwtRule { rule, keys, timeout, line: at.line() }, part.end())
 }
 
-fn read_keys(part: &Part<'_, '_>, at: &Cursor<'_>, issuer: &str) -> (String, Keys) {
+fn read_keys(part: &Part<'_, '_>, at: &Cursor<'_>, issuer: &str) -> (String, KeySource) {
     let inline = part.optional("jwks").filter(|at| !at.text().is_ok_and(|text| text.is_empty()));
     // Istio's API takes its field's older spelling as well.
     let uri = part.optional("jwksUri").or_else(|| part.optional("jwks_uri"));
@@ -143,15 +143,15 @@ fn read_keys(part: &Part<'_, '_>, at: &Cursor<'_>, issuer: &str) -> (String, Key
         (Some(_), Some(uri)) => {
             let what = "jwks and jwksUri cannot stand together";
             part.refuse("jwksUri", uri.flaw(what, "keep the one that is meant"));
-            (String::new(), Keys::Inline)
+            (String::new(), KeySource::Inline)
         }
-        (Some(inline), None) => (part.kept("jwks", key_set(&inline)).unwrap_or_default(), Keys::Inline),
+        (Some(inline), None) => (part.kept("jwks", key_set(&inline)).unwrap_or_default(), KeySource::Inline),
         (None, Some(uri)) => match part.kept("jwksUri", uri.text().and_then(|text| url(&uri, text))) {
-            Some(url) => (String::new(), Keys::Set(url)),
-            None => (String::new(), Keys::Inline),
+            Some(url) => (String::new(), KeySource::Set(url)),
+            None => (String::new(), KeySource::Inline),
         },
         (None, None) if part.is_unreadable("jwks") || part.is_unreadable("jwksUri") => {
-            (String::new(), Keys::Inline)
+            (String::new(), KeySource::Inline)
         }
         (None, None) => {
             let configuration = format!("{}{DISCOVERY}", issuer.trim_end_matches('/'));
@@ -161,8 +161,8 @@ fn read_keys(part: &Part<'_, '_>, at: &Cursor<'_>, issuer: &str) -> (String, Key
                 ..flaw
             });
             match part.kept("jwksUri", found) {
-                Some(url) => (String::new(), Keys::Configuration(url)),
-                None => (String::new(), Keys::Inline),
+                Some(url) => (String::new(), KeySource::Configuration(url)),
+                None => (String::new(), KeySource::Inline),
             }
         }
     }

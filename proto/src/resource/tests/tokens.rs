@@ -64,12 +64,12 @@ fn every_field_of_a_token_rule_arrives_at_its_place() {
             space_delimited_claims: strings(&["roles"]),
         }
     );
-    assert_eq!(law.rules[0].keys, Keys::Set("https://issuer.example/keys".to_owned()));
+    assert_eq!(law.rules[0].keys, KeySource::Set("https://issuer.example/keys".to_owned()));
     assert_eq!(law.rules[0].timeout, Some(Duration::from_secs(60)), "no fetch waits longer");
-    assert_eq!((law.rules[1].keys.clone(), law.rules[1].line), (Keys::Inline, 18));
+    assert_eq!((law.rules[1].keys.clone(), law.rules[1].line), (KeySource::Inline, 18));
     assert_eq!(law.rules[1].rule.jwks, "{\"keys\":[]}");
     let configuration = "https://other.example/.well-known/openid-configuration".to_owned();
-    assert_eq!(law.rules[2].keys, Keys::Configuration(configuration));
+    assert_eq!(law.rules[2].keys, KeySource::Configuration(configuration));
 }
 
 #[test]
