@@ -4,7 +4,7 @@
 use std::{path::Path, sync::Arc};
 
 use douane_proto::{
-    resource::{Keys, Kind, Reading, Resource, read_law},
+    resource::{KeySource, Kind, Reading, Resource, read_law},
     yaml::{Node, Value},
 };
 
@@ -48,8 +48,8 @@ impl Laws {
 fn keyless(resource: &Resource) -> Vec<String> {
     let Kind::RequestAuthentication(law) = &resource.kind else { return Vec::new() };
     let fetched = law.rules.iter().filter_map(|rule| match &rule.keys {
-        Keys::Inline => None,
-        Keys::Set(url) | Keys::Configuration(url) => Some((rule.line, url)),
+        KeySource::Inline => None,
+        KeySource::Set(url) | KeySource::Configuration(url) => Some((rule.line, url)),
     });
     let told = fetched.map(|(line, url)| {
         format!(
