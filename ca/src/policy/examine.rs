@@ -1,16 +1,11 @@
 //! What each policy that selects a workload makes of a request, rule by rule, with the line of each.
-//!
-//! A rule is decided on alone, by the engine itself, so that what is said of it here is what it does there.
 
 use douane_proto::{
     facts::Facts,
-    policy::{Answers, Decision, PolicyError, PolicySet, Trust, decide},
+    policy::{Doubtful, DoubtfulStanding, Examined, Finding, PolicySet, examine},
     resource::{AuthorizationPolicy, Kind, Resource},
-    wire,
 };
 use serde::Serialize;
-
-use crate::policy::asked::{Mesh, Workload};
 
 /// What a policy makes of a request.
 #[derive(Debug, Serialize)]
@@ -40,30 +35,50 @@ pub struct RuleReport {
     pub why: String,
 }
 
-/// Every policy that selects `workload`, in the order in which they are asked.
-///
-/// # Errors
-/// None for a single policy.
-pub fn examine(
-    resources: &[Resource],
-    workload: &Workload,
-    mesh: &Mesh,
-    facts: &Facts,
-) -> Result<Vec<PolicyReport>, PolicyError> {
-    let mut selected: Vec<(&Resource, &AuthorizationPolicy)> = resources
-        .iter()
-        .filter_map(|resource| match &resource.kind {
-            Kind::AuthorizationPolicy(law) => Some((resource, law)),
-            _ => None,
-        })
-        .filter(|(_, law)| {
-            let root = &mesh.law.root_namespace;
-            law.attachment.targets.is_empty()
-                && law.attachment.scope.selects(&workload.namespace, &workload.labels, root)
-        })
-        .collect();
-    selected.sort_by_key(|(resource, law)| (turn(law.policy.action()), resource.metadata.key()));
-    selected.into_iter().map(|(resource, law)| report(resource, law, mesh, facts)).collect()
+/// Every policy of the set, in the order in which they are asked. `resources`: where they were written.
+#[must_use]
+pub fn report(policies: &PolicySet, facts: &Facts, resources: &[Resource]) -> Vec<PolicyReport> {
+    let mut reports: Vec<PolicyReport> = Vec::new();
+    for Examined { policy, action, dry_run, rule, finding, widened } in examine(policies, facts) {
+        let place = |rule| place(resources, &policy, rule).unwrap_or_default();
+        let is_same = |report: &PolicyReport| {
+            report.policy == *policy && report.action == action.as_str_name() && report.dry_run == dry_run
+        };
+        if !reports.last().is_some_and(is_same) {
+            reports.push(PolicyReport {
+                policy: policy.to_string(),
+                action: action.as_str_name(),
+                dry_run,
+                place: place(None),
+                rules: Vec::new(),
+            });
+        }
+        if let (Some(rule), Some(report)) = (rule, reports.last_mut()) {
+            let (matches, why) = told(finding);
+            let why = widened.into_iter().fold(why, |why, widened| format!("{why}; {widened}"));
+            report.rules.push(RuleReport { rule, place: place(Some(rule)), matches, why });
+        }
+    }
+    reports
+}
+
+/// A rule that is void or wider than written, for a human.
+#[must_use]
+pub fn doubt(doubtful: &Doubtful) -> String {
+    let Doubtful { policy, rule, standing, why } = doubtful;
+    let is = match standing {
+        DoubtfulStanding::Void => "allows nothing",
+        DoubtfulStanding::Widened => "holds for more than it says",
+    };
+    format!("policy {policy} rule {rule} {is} on this port: {why}")
+}
+
+fn told(finding: Finding) -> (bool, String) {
+    match finding {
+        Finding::Holds(by) if by.is_empty() => (true, "it always does".to_owned()),
+        Finding::Holds(by) => (true, by.join(" and ")),
+        Finding::Fails(why) | Finding::Void(why) => (false, why),
+    }
 }
 
 /// Where a policy, or a rule of it (counted from 1), was written.
@@ -80,90 +95,6 @@ pub fn place(resources: &[Resource], policy: &str, rule: Option<usize>) -> Optio
 fn line_of(resource: &Resource, law: &AuthorizationPolicy, rule: Option<usize>) -> String {
     let line = rule.and_then(|rule| law.rule_lines.get(rule.checked_sub(1)?));
     format!("{}:{}", resource.location.file.display(), line.unwrap_or(&resource.location.line))
-}
-
-// As the wire asks them.
-fn turn(action: wire::Action) -> u8 {
-    match action {
-        wire::Action::Custom => 0,
-        wire::Action::Audit => 1,
-        wire::Action::Deny => 2,
-        wire::Action::Allow => 3,
-    }
-}
-
-fn report(
-    resource: &Resource,
-    law: &AuthorizationPolicy,
-    mesh: &Mesh,
-    facts: &Facts,
-) -> Result<PolicyReport, PolicyError> {
-    let mut rules = Vec::new();
-    for (index, rule) in law.policy.rules.iter().enumerate() {
-        let (matches, why) = outcome(&law.policy, rule, mesh, facts)?;
-        rules.push(RuleReport {
-            rule: index + 1,
-            place: line_of(resource, law, Some(index + 1)),
-            matches,
-            why,
-        });
-    }
-    Ok(PolicyReport {
-        policy: resource.metadata.key(),
-        action: law.policy.action().as_str_name(),
-        dry_run: law.policy.dry_run,
-        place: line_of(resource, law, None),
-        rules,
-    })
-}
-
-fn outcome(
-    policy: &wire::Policy,
-    rule: &wire::Rule,
-    mesh: &Mesh,
-    facts: &Facts,
-) -> Result<(bool, String), PolicyError> {
-    if policy.action() == wire::Action::Allow {
-        return Ok(match alone(policy, wire::Action::Allow, rule, mesh, facts)? {
-            None => (true, "it allows this".to_owned()),
-            Some(why) => (false, why),
-        });
-    }
-    match alone(policy, wire::Action::Deny, rule, mesh, facts)? {
-        Some(why) => Ok((true, why.replacen("it denies", "it holds", 1))),
-        // Where it does not deny, it does not allow either: the first field that stops it is the same.
-        None => {
-            let why = alone(policy, wire::Action::Allow, rule, mesh, facts)?;
-            Ok((false, why.unwrap_or_else(|| "it does not hold".to_owned())))
-        }
-    }
-}
-
-// Why a policy of this rule alone denies; `None` where it does not.
-fn alone(
-    policy: &wire::Policy,
-    action: wire::Action,
-    rule: &wire::Rule,
-    mesh: &Mesh,
-    facts: &Facts,
-) -> Result<Option<String>, PolicyError> {
-    let single = wire::Policy {
-        action: action.into(),
-        rules: vec![rule.clone()],
-        provider: String::new(),
-        dry_run: false,
-        ..policy.clone()
-    };
-    let set = wire::PolicySet { policies: vec![single], ..wire::PolicySet::default() };
-    let trust = Trust { local: &mesh.trust_domain, aliases: &mesh.aliases };
-    let set = PolicySet::from_wire(set, trust)?;
-    Ok(match decide(&set, facts, &Answers::default()) {
-        Decision::Deny(denial) => {
-            let before = format!("policy {}/{} rule 1: ", policy.namespace, policy.name);
-            Some(denial.reason.strip_prefix(&before).unwrap_or(&denial.reason).to_owned())
-        }
-        Decision::Allow(_) | Decision::Ask(_) => None,
-    })
 }
 
 impl PolicyReport {

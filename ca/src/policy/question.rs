@@ -4,6 +4,8 @@
 use douane_proto::{
     id::WorkloadId,
     law::{Governing, govern},
+    mesh,
+    policy::doubtful,
     resource::Resource,
     wire,
 };
@@ -11,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::policy::{
-    asked::{Asked, Head, Mesh, Verdict},
+    asked::{Asked, Head, Mesh, Protocol, Verdict},
     change::{self, Change},
     destination::Destination,
     examine::{self, PolicyReport},
@@ -93,7 +95,7 @@ pub fn answer(question: Question, now: u64) -> Result<Answer, NoAnswer> {
     let Judgement { verdict, explanation, policy, rule } = receiver.judge(&asked, now);
     let place = policy.as_ref().and_then(|policy| examine::place(&resources, policy, rule));
     let policies = match receiver.facts(&asked, now) {
-        Ok(facts) => examine::examine(&resources, workload, &mesh, &facts)?,
+        Ok(facts) => examine::report(receiver.policies(), &facts, &resources),
         // It does not come to the policies.
         Err(_) => Vec::new(),
     };
@@ -106,6 +108,12 @@ pub fn answer(question: Question, now: u64) -> Result<Answer, NoAnswer> {
     let changes = change::find(situation, &asked, now);
     let mut warnings: Vec<String> = governing.warnings.iter().map(ToString::to_string).collect();
     warnings.extend(receiver.complaints().iter().cloned());
+    let declared = match (workload.protocol, &asked.head) {
+        (Protocol::Tcp, _) | (_, None) => mesh::Protocol::Tcp,
+        (Protocol::Http, Some(_)) => mesh::Protocol::Http1,
+        (Protocol::Grpc, Some(_)) => mesh::Protocol::Grpc,
+    };
+    warnings.extend(doubtful(receiver.policies(), workload.port, declared).iter().map(examine::doubt));
     Ok(Answer {
         verdict: verdict.name(),
         allowed: verdict == Verdict::Allow,
