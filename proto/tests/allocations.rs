@@ -1,5 +1,7 @@
 //! A decision that allows allocates nothing, however many rules there are and whatever they look at.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use douane_proto::{
     facts::{Facts, RequestFacts, Token},
     id::TrustDomain,

@@ -59,6 +59,7 @@ pub(super) fn compile(policy: &wire::Policy, action: wire::Action, context: Cont
     let key: Arc<str> = format!("{}/{}", policy.namespace, policy.name).into();
     let mut compiler = Compiler::new(action, context);
     compiler.whole(policy);
+    let of_whole = compiler.problems.len();
     let mut rules = compiler.within(Step::Field("rules"), |compiler| {
         compiler.limit(policy.rules.len(), MAX_ENTRIES, "rules");
         let mut rules = Vec::new();
@@ -71,6 +72,12 @@ pub(super) fn compile(policy: &wire::Policy, action: wire::Action, context: Cont
     if rules.is_empty() && matches!(action, wire::Action::Deny | wire::Action::Custom) {
         let what = format!("a {} policy without rules never matches", action.as_str_name());
         compiler.flaw(what, "add a rule; `{}` is one that always matches");
+    }
+    if let Some(problem) =
+        compiler.problems.first().filter(|_| of_whole > 0 && effect(action) == Effect::Allow)
+    {
+        let why = format!("it is void, since {}", problem.flaw());
+        rules.iter_mut().for_each(|rule| rule.standing = Standing::Void(why.clone()));
     }
     // Rules that are not read must not be lost where they could have denied something.
     let is_cut = rules.len() != policy.rules.len() || rules.is_empty();

@@ -91,6 +91,10 @@ impl Index {
 
     /// Visits lists of rules, each in ascending order, which together name every rule that could hold.
     pub(super) fn visit(&self, facts: &Facts, effect: Effect, mut look: impl FnMut(&[u32])) {
+        look(&self.any);
+        if self.anchored.is_empty() && self.by_request.is_empty() {
+            return;
+        }
         let mut known = |hash: u64| {
             if let Some(rules) = self.anchored.get(&hash) {
                 look(rules);
@@ -111,7 +115,6 @@ impl Index {
         if !is_seen && effect == Effect::Deny {
             look(&self.by_request);
         }
-        look(&self.any);
     }
 
     fn visit_request(&self, request: &RequestFacts, mut known: impl FnMut(u64)) {

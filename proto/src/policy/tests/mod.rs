@@ -12,6 +12,7 @@ use crate::{
     wire,
 };
 
+mod crowd;
 mod domains;
 mod examined;
 mod fields;

@@ -215,6 +215,15 @@ fn a_custom_policy_looks_at_no_identity_and_names_its_provider() {
 }
 
 #[test]
+fn an_allow_policy_that_names_a_provider_may_have_meant_to_ask_it() {
+    let confused = wire::Policy { provider: "ext".to_owned(), ..allow(vec![wire::Rule::default()]) };
+    assert!(!passes(&received(vec![confused]), &stream()));
+    let narrow = || vec![when("source.namespace", &["nowhere"], &[])];
+    let denying = wire::Policy { provider: "ext".to_owned(), ..deny(narrow()) };
+    assert!(passes(&received(vec![denying]), &stream()), "it denies all that it would have asked about");
+}
+
+#[test]
 fn all_flaws_of_a_policy_are_named() {
     let rules = vec![when("source.ip", &["a", "b"], &[]), when("nothing", &["a"], &[])];
     let flaws = Policy::from_wire(allow(rules)).unwrap_err();
