@@ -91,7 +91,7 @@ const GUESTS: &[(&str, &str, &[&str])] = &[
     ("ca", "clap", &["cli"]),
     ("ca", "kube", &["attest", "discovery"]),
     ("proto", "x509_parser", &["svid"]),
-    ("proto", "serde_saphyr", &["resource"]),
+    ("proto", "serde_saphyr", &["yaml"]),
 ];
 
 /// A file that grows past this has probably taken in a second purpose (100 to 400 are usual).

@@ -2,8 +2,8 @@
 //! backslash as slash, dot segments removed; then, where the mesh says so, slashes merged.
 //!
 //! Escaped slashes stay escaped unless the mesh decodes them, and other escapes stay as they were written, as Istio has
-//! it (the case of their digits is the matter of who compares: `policy/spelling`). What an
-//! application could read as a dot segment although this does not (`..;x`, `..%2F`) is refused.
+//! it: the case of their digits is the matter of who compares (`policy/spelling`). What an application could read as a
+//! dot segment although this does not (`..;x`, `..%2F`) is refused.
 
 use std::fmt::Write as _;
 
