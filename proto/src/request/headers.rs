@@ -2,6 +2,8 @@
 //!
 //! Knows not which way a request goes; both sides of the sidecar apply it.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
 use super::error::BadRequest;
@@ -10,6 +12,8 @@ use super::error::BadRequest;
 pub const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 const RESERVED_PREFIX: &str = "x-douane-";
+/// What Envoy's own hops tell each other, and some applications believe (CVE-2023-27487, CVE-2024-45806).
+const ENVOY_PREFIX: &str = "x-envoy-";
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -72,6 +76,16 @@ pub fn strip_reserved(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes what a peer must not say: [`strip_reserved`], and the internal headers of Envoy.
+pub(super) fn strip_internal(headers: &mut HeaderMap) {
+    strip_reserved(headers);
+    let internal: Vec<HeaderName> =
+        headers.keys().filter(|name| dashed(name).starts_with(ENVOY_PREFIX)).cloned().collect();
+    for name in internal {
+        headers.remove(name);
+    }
+}
+
 /// Makes one header of the pieces that HTTP/2 permits a cookie to come in (RFC 9113 8.2.3), as HTTP/1 applications
 /// must hear it: some read only the first.
 pub fn join_cookies(headers: &mut HeaderMap) {
@@ -109,12 +123,14 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
         .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
-// Some applications see `_` and `-` as one (CGI), so both spellings are reserved.
 pub(crate) fn is_ours(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    if !name.starts_with('x') {
-        return false;
-    }
-    let dashed = name.replace('_', "-");
+    let dashed = dashed(name);
     dashed.starts_with(RESERVED_PREFIX) || dashed == CLIENT_CERT.as_str()
+}
+
+// Some applications see `_` and `-` as one (CGI), so both spellings are reserved.
+fn dashed(name: &HeaderName) -> Cow<'_, str> {
+    let name = name.as_str();
+    // All that is reserved begins so; the others cost nothing.
+    if name.starts_with('x') && name.contains('_') { name.replace('_', "-").into() } else { name.into() }
 }

@@ -186,6 +186,8 @@ fn reserved_headers_are_not_seen_in_any_spelling() {
             ("x_douane_peer", "a"),
             ("x-forwarded-client-cert", "URI=a"),
             ("x-forwarded_client_cert", "URI=b"),
+            ("x-envoy-internal", "true"),
+            ("X_Envoy-External_Address", "10.0.0.1"),
             ("x-other", "stays"),
         ],
     );

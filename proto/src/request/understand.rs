@@ -8,7 +8,7 @@ use super::{
     authority::named_host,
     error::BadRequest,
     framing,
-    headers::{join_cookies, strip_hop_by_hop, strip_reserved},
+    headers::{join_cookies, strip_hop_by_hop, strip_internal},
 };
 use crate::{
     facts::RequestFacts,
@@ -49,7 +49,7 @@ pub fn understand(head: Head<'_>, normalization: PathNormalization) -> Result<Re
         None => line.target(&method, &destination.to_string(), normalization)?,
     };
     strip_hop_by_hop(&mut headers)?;
-    strip_reserved(&mut headers);
+    strip_internal(&mut headers);
     join_cookies(&mut headers);
     headers.remove(header::HOST);
     Ok(RequestFacts { method, target, headers, token: None })
