@@ -34,9 +34,19 @@ fn bytes_that_are_no_text_are_no_token() {
     assert!(is_invalid(&compile(vec![rule(&lab)]), request));
 }
 
+#[test]
+fn a_request_without_a_token_costs_no_allocation() {
+    let authentication = everywhere(&Issuer::new("a"));
+    let headers = [("authorization", "Basic YTpi"), ("cookie", "a=b; d=e"), ("x-role", "admin")];
+    let mut request = request("/orders?a=b&d=e", &headers);
+    let allocated = allocation_counter::measure(|| authentication.authenticate(&mut request, NOW).unwrap());
+    assert_eq!(allocated.count_total, 0, "{allocated:?}");
+}
+
+/// Looks at every kind of place.
 fn everywhere(key: &Issuer) -> Authentication {
     let places = wire::JwtRule {
-        from_headers: vec![header("x-jwt", "T "), header("cookie", "")],
+        from_headers: vec![header("x-jwt", "T "), header("cookie", "T ")],
         from_params: vec!["p".to_owned()],
         from_cookies: vec!["c".to_owned(), String::new()],
         output_payload_to_header: "x-out".to_owned(),
