@@ -2,7 +2,7 @@
 //! applications. Shared by `inbound` and `outbound`, knows neither.
 //!
 //! - [`body`]: every body is one type, which counts, cuts and ends the record
-//! - [`headers`]: what must not cross a hop, and who the request is for
+//! - [`headers`]: how the application spoke, who the peer is, what of an answer goes on
 //! - [`limits`]: the bounds of all of it
 //! - [`ledger`]: begins records; [`answer`]: a refusal as an answer
 //! - [`serve`]: HTTP from an application or inside a stream; [`origins`]: HTTP to a plaintext server
