@@ -5,7 +5,13 @@
 
 use std::net::SocketAddr;
 
-use douane_proto::{authentication::TokenRefused, id::WorkloadId, policy::Denial, request::BadRequest};
+use bytes::Bytes;
+use douane_proto::{
+    authentication::TokenRefused,
+    id::WorkloadId,
+    policy::{Denial, DenialKind, HeaderChange},
+    request::BadRequest,
+};
 use http::StatusCode;
 
 /// Who must mend it.
@@ -113,6 +119,25 @@ pub enum Refusal {
     /// A decision said no.
     #[error("denied: {}", .0.reason)]
     Denied(Denial),
+    /// An external authorizer said no.
+    #[error("denied: {}", denial.reason)]
+    AuthorizerDenied {
+        /// By which policy it was asked.
+        denial: Denial,
+        /// How the client shall hear it.
+        how: Box<Spoken>,
+    },
+    /// An external authorizer could not be asked, and does not fail open.
+    #[error("denied: {}", denial.reason)]
+    AuthorizerFailed {
+        /// By which policy it had to be asked, and why it was not.
+        denial: Denial,
+        /// The answer that its settings name.
+        status: StatusCode,
+    },
+    /// An external authorizer must see the whole body, which is longer than its settings permit.
+    #[error("the body is longer than the {0} bytes that an external authorizer may see of it")]
+    BodyTooLarge(usize),
     /// A token of the request is not valid, or meant for somebody else.
     #[error("{0}")]
     TokenRefused(#[from] TokenRefused),
@@ -128,8 +153,10 @@ pub enum Refusal {
     /// HTTP requests to a port that is declared opaque: its law was written for bytes, its application may speak no HTTP.
     #[error("port {0} is declared opaque, this is an HTTP request")]
     OpaqueNeeded(u16),
-    /// A request head that did not end in time.
-    #[error("the request's head did not arrive in time")]
+    /// A request head, or the part of a body that an authorizer must see, that did not arrive in time.
+    #[error(
+        "the request's head, or the part of its body that an authorizer must see, did not arrive in time"
+    )]
     HeadTimeout,
     /// No byte in either direction for too long.
     #[error("idle for too long")]
@@ -148,6 +175,32 @@ pub enum Refusal {
     ClientGone,
 }
 
+/// How a client hears an external authorizer's refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spoken {
+    /// A status of a refusal.
+    pub status: StatusCode,
+    /// Headers of the answer.
+    pub headers: Vec<HeaderChange>,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Spoken {
+    /// An authorizer that refuses with a status that promises anything else refuses with 403.
+    #[must_use]
+    pub fn new(status: StatusCode, headers: Vec<HeaderChange>, body: Bytes) -> Self {
+        let refuses = status.is_redirection() || status.is_client_error() || status.is_server_error();
+        Self { status: if refuses { status } else { StatusCode::FORBIDDEN }, headers, body }
+    }
+}
+
+impl Default for Spoken {
+    fn default() -> Self {
+        Self::new(StatusCode::FORBIDDEN, Vec::new(), Bytes::new())
+    }
+}
+
 impl Refusal {
     /// The status of the answer to an HTTP request.
     #[must_use]
@@ -160,6 +213,9 @@ impl Refusal {
             | Self::ModeChanged(_)
             | Self::TokenRefused(TokenRefused::Audience { .. }) => StatusCode::FORBIDDEN,
             Self::TokenRefused(TokenRefused::Invalid { .. }) => StatusCode::UNAUTHORIZED,
+            Self::AuthorizerDenied { how, .. } => how.status,
+            Self::AuthorizerFailed { status, .. } => *status,
+            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::ConnectNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -206,6 +262,9 @@ impl Refusal {
             Self::UpstreamFailed { .. } => "upstream_failed",
             Self::PeerRefused { .. } => "peer_refused",
             Self::Denied(_) => "denied",
+            Self::AuthorizerDenied { .. } => "authorizer_denied",
+            Self::AuthorizerFailed { .. } => "authorizer_failed",
+            Self::BodyTooLarge(_) => "body_too_large",
             Self::TokenRefused(TokenRefused::Invalid { .. }) => "token_invalid",
             Self::TokenRefused(TokenRefused::Audience { .. }) => "token_audience",
             Self::BadRequest(_) => "bad_request",
@@ -232,6 +291,8 @@ impl Refusal {
             | Self::Handshake(_)
             | Self::HandshakeTimeout
             | Self::Denied(_)
+            | Self::AuthorizerDenied { .. }
+            | Self::BodyTooLarge(_)
             | Self::TokenRefused(_)
             | Self::BadRequest(_)
             | Self::ConnectNotAllowed(_)
@@ -251,9 +312,21 @@ impl Refusal {
             | Self::Unresolvable { .. }
             | Self::ControlPlaneSilent(_)
             | Self::ModeChanged(_)
+            | Self::AuthorizerFailed { .. }
             | Self::StreamAge
             | Self::Draining
             | Self::TooManyConnections => Fault::Mesh,
+        }
+    }
+
+    /// What the law said, where the law said it.
+    #[must_use]
+    pub fn denial(&self) -> Option<&Denial> {
+        match self {
+            Self::Denied(denial)
+            | Self::AuthorizerDenied { denial, .. }
+            | Self::AuthorizerFailed { denial, .. } => Some(denial),
+            _ => None,
         }
     }
 
@@ -270,5 +343,15 @@ impl Refusal {
     #[must_use]
     pub fn another_may_answer(&self) -> bool {
         matches!(self, Self::ConnectFailed { .. } | Self::HandshakeTimeout)
+    }
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        match denial.kind {
+            DenialKind::Denied => Self::Denied(denial),
+            DenialKind::Authorizer { .. } => Self::AuthorizerDenied { denial, how: Box::default() },
+            DenialKind::AuthorizerFailed { status, .. } => Self::AuthorizerFailed { denial, status },
+        }
     }
 }

@@ -42,21 +42,21 @@ impl Sides {
         let shutdowns = Shutdowns::default();
         mtls.trust_aliases(&mesh.snapshot().mesh.trust_domain_aliases);
         let (to_inbound, hairpins) = hairpin::channel();
-        let inbound = Inbound::new(
-            mesh.clone(),
-            mtls.clone(),
-            ledger.clone(),
-            sockets,
-            shutdowns.inbound.clone(),
-            limits,
-        );
-        let shutdown = shutdowns.outbound.clone();
         let outbound = Outbound::new(
             mesh.clone(),
             mtls.clone(),
-            ledger,
+            ledger.clone(),
             Ways { sockets, hairpins: to_inbound },
-            shutdown,
+            shutdowns.outbound.clone(),
+            limits,
+        );
+        let inbound = Inbound::new(
+            mesh.clone(),
+            mtls.clone(),
+            outbound.road(),
+            ledger,
+            sockets,
+            shutdowns.inbound.clone(),
             limits,
         );
         Self {

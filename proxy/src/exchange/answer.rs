@@ -1,8 +1,10 @@
-//! A refusal as the answer to an HTTP request. It tells a stranger nothing but the status.
+//! A refusal as the answer to an HTTP request. It tells a stranger nothing but the status; what an external authorizer says
+//! to the client is passed on.
 
 use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::{
+    authz::apply,
     exchange::{
         body::Body,
         ledger::{SharedAccess, note},
@@ -12,6 +14,7 @@ use crate::{
 
 /// gRPC status codes (grpc/doc/statuscodes.md).
 const PERMISSION_DENIED: u16 = 7;
+const UNIMPLEMENTED: u16 = 12;
 const INTERNAL: u16 = 13;
 const UNAVAILABLE: u16 = 14;
 const UNAUTHENTICATED: u16 = 16;
@@ -30,8 +33,15 @@ pub fn refuse(access: SharedAccess, refusal: &Refusal) -> Response<Body> {
         response.headers_mut().insert("grpc-status", code.into());
     } else {
         *response.status_mut() = refusal.status();
+        if let Refusal::AuthorizerDenied { how, .. } = refusal {
+            *response.body_mut() = Body::whole(how.body.clone());
+        }
         // A body of nothing, not of unknown length.
-        response.headers_mut().insert(header::CONTENT_LENGTH, 0.into());
+        let length = http_body::Body::size_hint(response.body()).exact().unwrap_or_default();
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+    if let Refusal::AuthorizerDenied { how, .. } = refusal {
+        apply(response.headers_mut(), &how.headers);
     }
     if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -57,6 +67,7 @@ fn grpc_status(refusal: &Refusal) -> u16 {
         StatusCode::UNAUTHORIZED => UNAUTHENTICATED,
         StatusCode::FORBIDDEN => PERMISSION_DENIED,
         StatusCode::BAD_REQUEST => INTERNAL,
+        StatusCode::NOT_FOUND => UNIMPLEMENTED,
         _ => UNAVAILABLE,
     }
 }

@@ -5,11 +5,14 @@
 
 use std::{
     any::Any,
+    collections::VecDeque,
+    future::poll_fn,
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use douane_proto::request::strip_reserved;
 use futures_util::{
     FutureExt as _,
@@ -21,6 +24,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::{
+    authz::SeenBody,
     exchange::{
         headers::grpc_status_of,
         ledger::{SharedAccess, note},
@@ -34,6 +38,8 @@ pub type Cut = Shared<LocalBoxFuture<'static, Refusal>>;
 /// A body.
 pub struct Body {
     source: Source,
+    // Read before its time: given out first.
+    held: VecDeque<Frame<Bytes>>,
     tap: Option<Tap>,
     cut: Option<Cut>,
     guards: Vec<Box<dyn Any>>,
@@ -55,6 +61,7 @@ pub enum BodyError {
 
 enum Source {
     Nothing,
+    Whole(Bytes),
     Application(Incoming),
     Peer(RecvStream),
 }
@@ -70,6 +77,12 @@ impl Body {
     #[must_use]
     pub fn empty() -> Self {
         Source::Nothing.into()
+    }
+
+    /// These bytes.
+    #[must_use]
+    pub fn whole(bytes: Bytes) -> Self {
+        Source::Whole(bytes).into()
     }
 
     /// The request's body: counts what comes from the client.
@@ -100,6 +113,49 @@ impl Body {
         self
     }
 
+    /// Reads until it has seen more than `most` bytes, or all. Whoever reads the body afterwards reads all of it.
+    ///
+    /// # Errors
+    /// Why it ended early.
+    pub async fn see(&mut self, most: usize) -> Result<SeenBody, BodyError> {
+        let mut seen = BytesMut::new();
+        for bytes in self.held.iter().filter_map(Frame::data_ref) {
+            seen.extend_from_slice(bytes);
+        }
+        let mut held = mem::take(&mut self.held);
+        let mut is_whole = self.is_end_stream();
+        while seen.len() <= most && !is_whole {
+            let Some(frame) = poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await.transpose()? else {
+                is_whole = true;
+                break;
+            };
+            seen.extend_from_slice(frame.data_ref().map_or(&[][..], Bytes::as_ref));
+            is_whole = frame.is_trailers() || self.is_end_stream();
+            held.push_back(frame);
+        }
+        self.held = held;
+        Ok(SeenBody { bytes: seen.freeze(), is_whole })
+    }
+
+    /// Reads all of it: bytes, and what follows them. Of more than `most` bytes it reads no further.
+    ///
+    /// # Errors
+    /// Why there is no whole of this size.
+    pub async fn gather(mut self, most: usize) -> Result<(Bytes, HeaderMap), String> {
+        let (mut all, mut trailers) = (BytesMut::new(), HeaderMap::new());
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
+            let frame = frame.map_err(|error| error_text(&error))?;
+            match frame.into_data() {
+                Ok(bytes) if all.len() + bytes.len() > most => {
+                    return Err(format!("it is longer than {most} bytes"));
+                }
+                Ok(bytes) => all.extend_from_slice(&bytes),
+                Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+            }
+        }
+        Ok((all.freeze(), trailers))
+    }
+
     /// Resolves when the body must end although nobody asks for its next frame (its reader is slow).
     pub fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         let Some(cut) = &mut self.cut else { return Poll::Pending };
@@ -111,6 +167,7 @@ impl Body {
 
     fn fail(&mut self, refusal: &Refusal) {
         self.source = Source::Nothing;
+        self.held.clear();
         if let Some(Tap::Answer(access) | Tap::Request(access)) = &self.tap {
             note(&mut access.borrow_mut().record, refusal);
         }
@@ -162,8 +219,17 @@ impl http_body::Body for Body {
         if let Poll::Ready(cut) = self.poll_cut(cx) {
             return Poll::Ready(Some(Err(cut)));
         }
+        // Counted when it was read.
+        if let Some(frame) = self.held.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
         let frame = match &mut self.source {
             Source::Nothing => None,
+            Source::Whole(bytes) => {
+                let bytes = mem::take(bytes);
+                self.source = Source::Nothing;
+                (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
+            }
             Source::Application(incoming) => {
                 ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(BodyError::from))
             }
@@ -194,16 +260,24 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
+        if !self.held.is_empty() {
+            return false;
+        }
         match &self.source {
             Source::Nothing => true,
+            Source::Whole(bytes) => bytes.is_empty(),
             Source::Application(incoming) => incoming.is_end_stream(),
             Source::Peer(recv) => recv.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
+        if !self.held.is_empty() {
+            return SizeHint::default();
+        }
         match &self.source {
             Source::Nothing => SizeHint::with_exact(0),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Application(incoming) => incoming.size_hint(),
             Source::Peer(recv) if recv.is_end_stream() => SizeHint::with_exact(0),
             Source::Peer(_) => SizeHint::default(),
@@ -228,7 +302,7 @@ fn poll_peer(recv: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result<
 
 impl From<Source> for Body {
     fn from(source: Source) -> Self {
-        Self { source, tap: None, cut: None, guards: Vec::new() }
+        Self { source, held: VecDeque::new(), tap: None, cut: None, guards: Vec::new() }
     }
 }
 

@@ -60,7 +60,7 @@ pub fn note(record: &mut Record, refusal: &Refusal) {
     record.refusal = Some(refusal.label());
     record.reason = Some(refusal.to_string());
     record.hint = refusal.hint().map(str::to_owned);
-    let Refusal::Denied(denial) = refusal else { return };
+    let Some(denial) = refusal.denial() else { return };
     record.decision = Some("deny");
     record.policy = match (&denial.policy, denial.rule) {
         (Some(policy), Some(rule)) => Some(format!("{policy} rule {rule}")),

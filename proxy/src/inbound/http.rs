@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts, uri};
 
 use crate::{
-    authz::{authorize, revoked},
+    authz::{Allowed, SeenBody, apply},
     exchange::{
         answer::{closes_connection, refuse},
         body::{Body, Cut},
@@ -75,7 +75,7 @@ impl Receiver {
         &self,
         arrival: &Arrival,
         parts: Parts,
-        body: Body,
+        mut body: Body,
         source: Source,
         access: &SharedAccess,
     ) -> Result<Response<Body>, Refusal> {
@@ -83,25 +83,27 @@ impl Receiver {
         let mut law = self.mesh.policies();
         let now = access.borrow().began();
         law.borrow_and_update().authentication().authenticate(&mut facts, now)?;
-        let facts = Rc::new(arrival.facts(Some(facts)));
-        let permit = authorize(&mut law, &facts)?;
+        if let Some(trace) = &access.borrow().record.trace {
+            trace.write_to(&mut facts.headers);
+        }
+        let see_body = async |most| self.see_body(&mut body, most).await;
+        let facts = arrival.facts(Some(facts));
+        let Allowed { permit, facts, answer: changes } =
+            self.judge.authorize(&mut law, facts, see_body).await?;
         note_permit(&mut access.borrow_mut().record, &permit);
         let Some(allowed) = &facts.request else { return Err(BadRequest::Uri.into()) };
         let mut request = rebuild(allowed, speech, body)?;
-        if let Some(trace) = &access.borrow().record.trace {
-            trace.write_to(request.headers_mut());
-        }
         let identity = arrival.peer.as_ref().and_then(|peer| client_cert(&arrival.local, peer));
         if let Some(identity) = identity {
             request.headers_mut().insert(CLIENT_CERT, identity);
         }
         // What is still sent up after an early answer ends with the law as well.
         let ends: Cut = {
-            let denied = revoked(law, Rc::clone(&facts));
+            let revoked = Rc::clone(&self.judge).revoked(law, Rc::clone(&facts));
             let age = self.limits.stream_age;
             async move {
                 tokio::select! {
-                    denial = denied => Refusal::Denied(denial),
+                    refusal = revoked => refusal,
                     () = tokio::time::sleep(age) => Refusal::StreamAge,
                 }
             }
@@ -115,7 +117,15 @@ impl Receiver {
             refusal = ends.clone() => return Err(refusal),
             answer = self.forward(permit, arrival.destination, speech, request) => answer?,
         };
-        Ok(finish(answer, ends, access))
+        let mut answer = finish(answer, ends, access);
+        apply(answer.headers_mut(), &changes);
+        Ok(answer)
+    }
+
+    // The beginning of a body, for authorizers.
+    async fn see_body(&self, body: &mut Body, most: usize) -> Result<SeenBody, Refusal> {
+        let seen = tokio::time::timeout(self.limits.head, body.see(most)).await;
+        seen.map_err(|_| Refusal::HeadTimeout)?.map_err(|_| Refusal::ClientGone)
     }
 
     // The one way to the application. The permit proves that a decision allowed it.

@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use crate::{
+    authz::{Judge, Road},
     config::Limits,
     exchange::{
         ledger::{Ledger, note},
@@ -60,11 +61,12 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// Decides by `mesh`'s law, proves itself by `mtls`, records in `ledger`.
+    /// Decides by `mesh`'s law, asks authorizers by `road`, proves itself by `mtls`, records in `ledger`.
     #[must_use]
     pub fn new(
         mesh: crate::discovery::Mesh,
         mtls: Mtls,
+        road: Road,
         ledger: Ledger,
         sockets: Sockets,
         shutdown: Shutdown,
@@ -73,6 +75,7 @@ impl Inbound {
         let origins = Origins::new(sockets, CONNECT, shutdown.clone());
         let receiver = Rc::new(Receiver {
             mesh,
+            judge: Rc::new(Judge::new(road, mtls.clone())),
             ledger: ledger.clone(),
             origins,
             warned: Once::default(),

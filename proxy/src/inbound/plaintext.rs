@@ -10,12 +10,17 @@ use tokio::net::TcpStream;
 use tracing::warn;
 
 use crate::{
-    authz::{authorize, revoked},
+    authz::Allowed,
     exchange::{
         ledger::{SharedAccess, note, note_permit},
         serve::{self, Ended, Framing},
     },
-    inbound::{arrival::Arrival, beginning::Plain, http::Source, receiver::Receiver},
+    inbound::{
+        arrival::Arrival,
+        beginning::Plain,
+        http::Source,
+        receiver::{Receiver, no_body},
+    },
     net::{
         detect::{Opening, Prefixed},
         relay::{self, Counts, RelayError},
@@ -113,8 +118,8 @@ impl Receiver {
         access: &SharedAccess,
     ) -> Result<(), Refusal> {
         let mut law = self.mesh.policies();
-        let facts = Rc::new(arrival.facts(None));
-        let permit = authorize(&mut law, &facts)?;
+        let Allowed { permit, facts, .. } =
+            self.judge.authorize(&mut law, arrival.facts(None), no_body).await?;
         note_permit(&mut access.borrow_mut().record, &permit);
         let mut server = self.forward_opaque(permit, arrival).await?;
         relay::resets_unless_whole(&server);
@@ -124,7 +129,7 @@ impl Receiver {
             ended = relay::sockets(stream, first, &mut server, &counts, self.limits.idle) => {
                 ended.map_err(|error| broken(arrival, &error))
             }
-            denial = revoked(law, facts) => Err(Refusal::Denied(denial)),
+            refusal = Rc::clone(&self.judge).revoked(law, facts) => Err(refusal),
             () = tokio::time::sleep(self.limits.stream_age) => Err(Refusal::StreamAge),
         };
         let record = &mut access.borrow_mut().record;

@@ -1,9 +1,15 @@
 //! What serves the streams of all connections: read by `streams`, `http` and `tcp`, which add what it does.
 
+use std::rc::Rc;
+
+use bytes::Bytes;
+
 use crate::{
+    authz::{Judge, SeenBody},
     config::Limits,
     discovery::Mesh,
     exchange::{ledger::Ledger, origins::Origins},
+    refusal::Refusal,
     shutdown::Shutdown,
     telemetry::once::Once,
 };
@@ -13,6 +19,8 @@ use crate::{
 pub(super) struct Receiver {
     /// The law and the own workload.
     pub(super) mesh: Mesh,
+    /// Decides.
+    pub(super) judge: Rc<Judge>,
     /// Where each stream is recorded.
     pub(super) ledger: Ledger,
     /// The application.
@@ -23,4 +31,9 @@ pub(super) struct Receiver {
     pub(super) shutdown: Shutdown,
     /// How long each may take.
     pub(super) limits: Limits,
+}
+
+/// An opaque stream has no body that an authorizer could see.
+pub(super) async fn no_body(_: usize) -> Result<SeenBody, Refusal> {
+    Ok(SeenBody { bytes: Bytes::new(), is_whole: true })
 }

@@ -10,13 +10,17 @@ use http::{Request, Response, StatusCode, request::Parts};
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
-    authz::{authorize, revoked},
+    authz::Allowed,
     exchange::{
         ledger::{SharedAccess, note, note_permit},
         serve::{self, Ended, Framing},
         stream_io::StreamIo,
     },
-    inbound::{arrival::Arrival, http::Source, receiver::Receiver},
+    inbound::{
+        arrival::Arrival,
+        http::Source,
+        receiver::{Receiver, no_body},
+    },
     net::{
         detect::{Opening, Prefixed, SILENCE, classify},
         relay::{self, Counts, RelayError},
@@ -101,8 +105,8 @@ impl Receiver {
         access: &SharedAccess,
     ) -> Result<(), Refusal> {
         let mut law = self.mesh.policies();
-        let facts = Rc::new(arrival.facts(None));
-        let permit = authorize(&mut law, &facts)?;
+        let Allowed { permit, facts, .. } =
+            self.judge.authorize(&mut law, arrival.facts(None), no_body).await?;
         note_permit(&mut access.borrow_mut().record, &permit);
         let mut server = self.forward_opaque(permit, arrival).await?;
         let mut send = accept(respond)?;
@@ -113,7 +117,7 @@ impl Receiver {
             ended = relay::stream_to_server(&mut recv, first, &mut send, &mut server, &counts, self.limits.idle) => {
                 ended.map_err(|error| broken(arrival, error))
             }
-            denial = revoked(law, facts) => Err(Refusal::Denied(denial)),
+            refusal = Rc::clone(&self.judge).revoked(law, facts) => Err(refusal),
             () = tokio::time::sleep(self.limits.stream_age) => Err(Refusal::StreamAge),
         };
         let record = &mut access.borrow_mut().record;

@@ -110,7 +110,7 @@ impl Sender {
         }
     }
 
-    async fn through_mesh(
+    pub(super) async fn through_mesh(
         &self,
         candidates: &[Candidate],
         mut head: Request<()>,
@@ -157,7 +157,7 @@ impl Sender {
         Err(Refusal::Draining)
     }
 
-    async fn in_the_open(
+    pub(super) async fn in_the_open(
         &self,
         addresses: &[SocketAddr],
         speech: Speech,
@@ -191,7 +191,7 @@ fn was_not_processed(error: &h2::Error) -> bool {
             || error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM))
 }
 
-fn finish(answer: Response<Body>, access: &SharedAccess) -> Response<Body> {
+pub(super) fn finish(answer: Response<Body>, access: &SharedAccess) -> Response<Body> {
     let (mut head, body) = answer.into_parts();
     clean_answer(&mut head.headers);
     {

@@ -5,6 +5,7 @@
 //! them), [`pool`] (on which connection), `http` and `tcp` (what travels).
 
 pub mod balance;
+mod call;
 mod http;
 pub mod pool;
 pub mod resolve;
@@ -19,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::debug;
 
 use crate::{
+    authz::Road,
     config::Limits,
     discovery::Mesh,
     exchange::{
@@ -99,6 +101,16 @@ impl Outbound {
             listener::run(listener, self.sender.limits.connections, self.shutdown.clone(), serve, refuse)
         }));
         tokio::join!(accepting, self.sender.pool.run(), self.sender.origins.run());
+    }
+
+    /// How external authorizers are reached: as the application's own requests are.
+    #[must_use]
+    pub fn road(&self) -> Road {
+        let sender = Rc::clone(&self.sender);
+        Road::new(move |call| {
+            let sender = Rc::clone(&sender);
+            async move { sender.call(call).await }
+        })
     }
 
     /// Generations of the lines that take new streams, one entry for each line.

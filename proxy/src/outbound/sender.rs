@@ -145,7 +145,7 @@ impl Sender {
         Err(last)
     }
 
-    async fn by_host(&self, name: &str, port: u16) -> Result<Option<Route>, Refusal> {
+    pub(super) async fn by_host(&self, name: &str, port: u16) -> Result<Option<Route>, Refusal> {
         // A literal address is no name; the original destination has already spoken for it.
         if name.len() > MAX_HOST || name.parse::<IpAddr>().is_ok() || name.starts_with('[') {
             return Ok(None);
@@ -173,7 +173,11 @@ impl Sender {
         }))
     }
 
-    async fn find(&self, question: Question, asked: impl Fn() -> String) -> Result<Found, Refusal> {
+    pub(super) async fn find(
+        &self,
+        question: Question,
+        asked: impl Fn() -> String,
+    ) -> Result<Found, Refusal> {
         self.mesh.find(question).await.ok_or_else(|| Refusal::ControlPlaneSilent(asked()))
     }
 }
@@ -203,7 +207,7 @@ fn unresolvable(host: &str, reason: &str) -> Refusal {
 }
 
 // Lower case, without port and without the root's dot.
-fn bare_host(authority: &str) -> String {
+pub(super) fn bare_host(authority: &str) -> String {
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,

@@ -150,12 +150,11 @@ impl Pod {
         let ledger = Ledger::new(Rc::clone(&telemetry), Sampler { root_ratio: 1.0 });
         let (shutdown, sockets) = (Shutdown::default(), Sockets::default());
         let (hairpins, own) = hairpin::channel();
-        let inbound =
-            Inbound::new(mesh.clone(), mtls.clone(), ledger.clone(), sockets, shutdown.clone(), limits);
-        let inbound = Rc::new(inbound);
+        let ways = Ways { sockets, hairpins };
         let outbound =
-            Outbound::new(mesh, mtls, ledger, Ways { sockets, hairpins }, shutdown.clone(), limits);
-        let outbound = Rc::new(outbound);
+            Outbound::new(mesh.clone(), mtls.clone(), ledger.clone(), ways, shutdown.clone(), limits);
+        let inbound = Inbound::new(mesh, mtls, outbound.road(), ledger, sockets, shutdown.clone(), limits);
+        let (inbound, outbound) = (Rc::new(inbound), Rc::new(outbound));
         let direct = sockets.listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let port = direct.local_addr().unwrap();
         spawn_local(Rc::clone(&inbound).run(direct, own));

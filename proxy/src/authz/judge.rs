@@ -1,0 +1,185 @@
+//! Decides, asks external authorizers where the law says so, and decides again with what they said; and watches what is in
+//! flight when the law changes.
+
+use std::{future::pending, rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+use douane_proto::{
+    facts::Facts,
+    policy::{
+        Answer, Answers, Decision, Denial, DenialKind, HeaderChange, Permit, PolicySet, Provider, decide,
+    },
+};
+use futures_util::future::join_all;
+use tokio::sync::watch;
+
+use super::{
+    ask::Asker,
+    change::apply,
+    question::{Question, Said, Shown},
+    road::Road,
+};
+use crate::{
+    refusal::{Refusal, Spoken},
+    tls::Mtls,
+};
+
+/// The law as it changes.
+pub type Law = watch::Receiver<Arc<PolicySet>>;
+
+/// What an authorizer allowed may lead to another one; not for ever.
+const MOST_ROUNDS: usize = 4;
+/// Of a body no more than this is kept for authorizers, whatever their settings say.
+const MOST_BODY: usize = 1024 * 1024;
+
+/// Decides. Belongs to one thread.
+#[derive(Debug)]
+pub struct Judge {
+    asker: Asker,
+    mtls: Mtls,
+}
+
+/// What a decision allowed.
+#[derive(Debug)]
+pub struct Allowed {
+    /// Its proof.
+    pub permit: Permit,
+    /// What it was made on; of a request, what is sent on.
+    pub facts: Rc<Facts>,
+    /// Changes of the answer that authorizers want.
+    pub answer: Vec<HeaderChange>,
+}
+
+/// The beginning of a body.
+#[derive(Debug, Clone)]
+pub struct SeenBody {
+    /// At least as much as was asked for, if there is as much.
+    pub bytes: Bytes,
+    /// Is it all?
+    pub is_whole: bool,
+}
+
+impl Judge {
+    /// Reaches authorizers by `road`; says who it is by `mtls`.
+    #[must_use]
+    pub fn new(road: Road, mtls: Mtls) -> Self {
+        Self { asker: Asker::new(road), mtls }
+    }
+
+    /// Decides by the newest law. What `law` has seen is then exactly what was decided on, so that [`Self::revoked`] misses
+    /// no change. `see_body` reads the beginning of the request's body, where an authorizer must see it.
+    ///
+    /// # Errors
+    /// [`Refusal`]: denied, by the law or by an authorizer, or an authorizer cannot see the body.
+    pub async fn authorize(
+        &self,
+        law: &mut Law,
+        facts: Facts,
+        see_body: impl AsyncFnMut(usize) -> Result<SeenBody, Refusal>,
+    ) -> Result<Allowed, Refusal> {
+        let decision = decide(&law.borrow_and_update(), &facts, &Answers::default());
+        match decision {
+            Decision::Allow(permit) => Ok(Allowed { permit, facts: Rc::new(facts), answer: Vec::new() }),
+            Decision::Deny(denial) => Err(denial.into()),
+            // Boxed, so that requests that ask nobody carry no room for it.
+            Decision::Ask(providers) => Box::pin(self.inquire(law, facts, providers, see_body)).await,
+        }
+    }
+
+    /// Waits until a change of the law forbids what was admitted with these facts. Who must be asked is asked again, without
+    /// the body, which has gone.
+    pub async fn revoked(self: Rc<Self>, mut law: Law, facts: Rc<Facts>) -> Refusal {
+        loop {
+            if law.changed().await.is_err() {
+                // The writer is gone: the last law stays.
+                return pending().await;
+            }
+            let no_body = async |_| Ok(SeenBody { bytes: Bytes::new(), is_whole: true });
+            let decision = decide(&law.borrow_and_update(), &facts, &Answers::default());
+            let decided = match decision {
+                Decision::Allow(_) => continue,
+                Decision::Deny(denial) => return denial.into(),
+                Decision::Ask(providers) => {
+                    Box::pin(self.inquire(&mut law, (*facts).clone(), providers, no_body)).await
+                }
+            };
+            if let Err(refusal) = decided {
+                return refusal;
+            }
+        }
+    }
+
+    async fn inquire(
+        &self,
+        law: &mut Law,
+        mut facts: Facts,
+        mut providers: Vec<Arc<Provider>>,
+        mut see_body: impl AsyncFnMut(usize) -> Result<SeenBody, Refusal>,
+    ) -> Result<Allowed, Refusal> {
+        let local = self.mtls.identity().svid.leaf.id.clone();
+        let (mut answers, mut spoken, mut answer) = (Answers::default(), Vec::new(), Vec::new());
+        for _ in 0..MOST_ROUNDS {
+            let wanted = providers.iter().map(|provider| wanted(provider)).max().unwrap_or_default();
+            let body = match wanted {
+                1.. if facts.request.is_some() => Some(see_body(wanted).await?),
+                _ => None,
+            };
+            let shown = providers
+                .iter()
+                .map(|provider| shown(provider, body.as_ref()))
+                .collect::<Result<Vec<_>, _>>()?;
+            let question = Question { facts: &facts, local: &local };
+            let asked =
+                providers.iter().zip(shown).map(|(provider, body)| self.asker.ask(provider, question, body));
+            let said = join_all(asked).await;
+            for (provider, said) in providers.iter().zip(said) {
+                let said = match said {
+                    Ok(Said::Allow { request: changes, answer: more }) => {
+                        if let Some(request) = &mut facts.request {
+                            apply(&mut request.headers, &changes);
+                        }
+                        answer.extend(more);
+                        Answer::Allow
+                    }
+                    Ok(Said::Deny(how)) => {
+                        spoken.push((provider.name.clone(), how));
+                        Answer::Deny
+                    }
+                    Err(why) => Answer::Failed(why),
+                };
+                answers = answers.with(&provider.name, said);
+            }
+            // By the newest law: it may have changed meanwhile.
+            let decision = decide(&law.borrow_and_update(), &facts, &answers);
+            match decision {
+                Decision::Allow(permit) => return Ok(Allowed { permit, facts: Rc::new(facts), answer }),
+                Decision::Deny(denial) => return Err(refusal(denial, spoken)),
+                Decision::Ask(more) => providers = more,
+            }
+        }
+        Err(Denial::without_policy("external authorizers lead from one to the next without an end").into())
+    }
+}
+
+fn wanted(provider: &Provider) -> usize {
+    usize::try_from(provider.max_request_bytes).unwrap_or(MOST_BODY).min(MOST_BODY)
+}
+
+// What one of several authorizers, each with settings of its own, sees of the body.
+fn shown(provider: &Provider, body: Option<&SeenBody>) -> Result<Option<Shown>, Refusal> {
+    let (most, Some(SeenBody { bytes, is_whole })) = (wanted(provider), body) else { return Ok(None) };
+    if most == 0 {
+        return Ok(None);
+    }
+    let is_partial = !is_whole || bytes.len() > most;
+    if is_partial && !provider.allow_partial_message {
+        return Err(Refusal::BodyTooLarge(most));
+    }
+    Ok(Some(Shown { bytes: bytes.slice(..most.min(bytes.len())), is_partial }))
+}
+
+fn refusal(denial: Denial, spoken: Vec<(String, Spoken)>) -> Refusal {
+    let DenialKind::Authorizer { provider } = &denial.kind else { return denial.into() };
+    let how = spoken.into_iter().find(|(name, _)| name == provider).map(|(_, how)| how);
+    Refusal::AuthorizerDenied { denial, how: Box::new(how.unwrap_or_default()) }
+}
