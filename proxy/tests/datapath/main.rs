@@ -7,6 +7,8 @@
 )]
 
 mod apps;
+mod authorizer;
+mod custom;
 mod http;
 mod law;
 mod modes;
@@ -14,3 +16,4 @@ mod opaque;
 mod pods;
 mod refusals;
 mod stranger;
+mod tokens;

@@ -173,7 +173,40 @@ impl Pod {
 
     /// A new law, as discovery publishes it.
     pub(crate) fn rule(&self, policies: Vec<wire::Policy>) {
-        self.law.send_replace(Arc::new(compile(policies)));
+        self.rule_by(wire::PolicySet { policies, ..wire::PolicySet::default() });
+    }
+
+    /// The same with tokens and authorizers.
+    pub(crate) fn rule_by(&self, set: wire::PolicySet) {
+        self.law.send_replace(Arc::new(compile(set)));
+    }
+
+    /// Serves `app` behind this pod's sidecar, at an address of the pod.
+    pub(crate) async fn serves<Served: Future<Output = ()> + 'static>(
+        &self,
+        app: impl Fn(TcpStream) -> Served + 'static,
+    ) -> SocketAddr {
+        let own = self.snapshot.borrow().own.addresses[0];
+        let listener = TcpListener::bind((own, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        stand_before(Rc::clone(&self.inbound), listener, app);
+        address
+    }
+
+    /// Learns a service by its name, as discovery answers.
+    pub(crate) fn learns_service(&self, host: &str, workload: Workload, at: SocketAddr) {
+        let service = Service {
+            namespace: "shop".to_owned(),
+            name: host.to_owned(),
+            hosts: vec![host.to_owned()],
+            addresses: Vec::new(),
+            ports: vec![Port { number: 80, protocol: Protocol::Undeclared, name: String::new() }],
+            endpoints: vec![Endpoint {
+                workload: Arc::new(workload),
+                targets: BTreeMap::from([(80, at.port())]),
+            }],
+        };
+        self.learn(Question::Host(host.to_owned()), Found::Service(Arc::new(service)));
     }
 
     /// A new mode of mutual TLS on every port, as discovery publishes it.
@@ -289,19 +322,7 @@ impl Shop {
         ]);
         let web = Pod::new(&ca, snapshot(web, answers.clone()), limits);
         let orders = Pod::new(&ca, snapshot(orders, answers), limits);
-        let (inbound, serve) = (Rc::clone(&orders.inbound), Rc::new(serve));
-        spawn_local(async move {
-            while let Ok((stream, source)) = listener.accept().await {
-                let (inbound, serve) = (Rc::clone(&inbound), Rc::clone(&serve));
-                spawn_local(async move {
-                    if is_redirected(&stream).await {
-                        inbound.connection(stream, source, address).await;
-                    } else {
-                        serve(stream).await;
-                    }
-                });
-            }
-        });
+        stand_before(Rc::clone(&orders.inbound), listener, serve);
         Self { ca, web, orders, port: address.port() }
     }
 
@@ -309,6 +330,27 @@ impl Shop {
     pub(crate) fn pod(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 2, 1], self.port))
     }
+}
+
+// Hands peers to the sidecar and the sidecar to the application, as redirection would.
+fn stand_before<Served: Future<Output = ()> + 'static>(
+    inbound: Rc<Inbound>,
+    listener: TcpListener,
+    serve: impl Fn(TcpStream) -> Served + 'static,
+) {
+    let (address, serve) = (listener.local_addr().unwrap(), Rc::new(serve));
+    spawn_local(async move {
+        while let Ok((stream, source)) = listener.accept().await {
+            let (inbound, serve) = (Rc::clone(&inbound), Rc::clone(&serve));
+            spawn_local(async move {
+                if is_redirected(&stream).await {
+                    inbound.connection(stream, source, address).await;
+                } else {
+                    serve(stream).await;
+                }
+            });
+        }
+    });
 }
 
 // A peer's sidecar begins with a ClientHello that names its dialect; a spared socket with anything else, or nothing.
@@ -331,12 +373,12 @@ fn snapshot(own: Arc<Workload>, answers: HashMap<Question, Found>) -> Snapshot {
             trust_domain_aliases: Vec::new(),
         },
         own,
-        policies: Arc::new(compile(Vec::new())),
+        policies: Arc::new(compile(wire::PolicySet::default())),
         answers,
     }
 }
 
-fn workload(name: &str, address: IpAddr, ports: Vec<Port>) -> Workload {
+pub(crate) fn workload(name: &str, address: IpAddr, ports: Vec<Port>) -> Workload {
     Workload {
         id: id(name),
         name: name.to_owned(),
@@ -350,9 +392,8 @@ fn workload(name: &str, address: IpAddr, ports: Vec<Port>) -> Workload {
     }
 }
 
-fn compile(policies: Vec<wire::Policy>) -> PolicySet {
-    let trust = Trust { local: &domain(), aliases: &[] };
-    PolicySet::from_wire(wire::PolicySet { policies, ..Default::default() }, trust).unwrap()
+fn compile(set: wire::PolicySet) -> PolicySet {
+    PolicySet::from_wire(set, Trust { local: &domain(), aliases: &[] }).unwrap()
 }
 
 fn domain() -> TrustDomain {
