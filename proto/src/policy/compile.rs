@@ -12,6 +12,7 @@ use super::{
     flaw::{PolicyFlaw, Step},
     matcher::{Effect, Values},
     rule::{Compiled, Rule, Standing},
+    unread::Unread,
     value::{self, Context},
     wrong::{Wrong, bounded},
 };
@@ -116,9 +117,12 @@ impl<'a> Compiler<'a> {
 
     fn rule(&mut self, rule: &wire::Rule, empty: Rule) -> Rule {
         let before = self.problems.len();
+        let unread = Unread(&rule.unreadable);
         self.unreadable(&rule.unreadable);
-        let from = self.entries("from", "source", &rule.from, Self::source);
-        let to = self.entries("to", "operation", &rule.to, Self::operation);
+        let (_, from) = unread.of("from", &rule.from);
+        let (_, to) = unread.of("to", &rule.to);
+        let from = self.entries("from", "source", from, Self::source);
+        let to = self.entries("to", "operation", to, Self::operation);
         let when = self.within(Step::Field("when"), |compiler| {
             compiler.limit(rule.when.len(), MAX_ENTRIES, "conditions");
             let conditions = rule.when.iter().enumerate().take(MAX_ENTRIES);

@@ -7,6 +7,7 @@ use super::{
     clause::Clause,
     compile::Compiler,
     flaw::Step,
+    unread::Unread,
 };
 use crate::wire;
 
@@ -136,20 +137,5 @@ impl Compiler<'_> {
             (unread.of("serviceAccounts", &source.service_accounts), &source.not_service_accounts);
         let clause = self.clause(Attribute::ServiceAccount, any_of, ("notServiceAccounts", none_of));
         clause.filter(|_| few && !beside)
-    }
-}
-
-// What could not be read of an entry. Of a positive list that is named there nothing is known, even if a part was read.
-#[derive(Clone, Copy)]
-struct Unread<'a>(&'a [String]);
-
-impl Unread<'_> {
-    fn names(self, field: &str) -> bool {
-        let words = |text: &str| text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == field);
-        self.0.iter().any(|text| words(text))
-    }
-
-    fn of<'v>(self, field: &'static str, values: &'v [String]) -> (&'static str, &'v [String]) {
-        if self.names(field) { (field, &[]) } else { (field, values) }
     }
 }

@@ -31,6 +31,7 @@ mod spelling;
 mod template;
 mod token;
 mod trust;
+mod unread;
 mod value;
 mod warn;
 mod words;

@@ -106,6 +106,13 @@ fn unreadable() -> Vec<(&'static str, wire::Rule)> {
             }),
         ),
         (
+            "entries of which a part was read",
+            wire::Rule {
+                unreadable: text("from[1]"),
+                ..from(wire::Source { namespaces: list(&["nowhere"]), ..Default::default() })
+            },
+        ),
+        (
             "values of a condition of which a part was read",
             wire::Rule {
                 when: vec![wire::Condition {
