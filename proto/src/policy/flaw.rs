@@ -49,6 +49,10 @@ impl PolicyFlaw {
 
 impl fmt::Display for PolicyFlaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.place(), self.what, self.mend)
+        let Self { what, mend, .. } = self;
+        match self.place().as_str() {
+            "" => write!(f, "{what}; {mend}"),
+            place => write!(f, "{place}: {what}; {mend}"),
+        }
     }
 }

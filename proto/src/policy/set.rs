@@ -150,7 +150,8 @@ impl PolicySet {
             self.complaints.push(format!("policy {key}: {}", problem.flaw()));
         }
         let unknown = unknown_part(policy);
-        if let Some(what) = &unknown {
+        // Parts that cannot be read were told with the other flaws.
+        if let Some(what) = unknown.as_ref().filter(|_| policy.unreadable.is_empty()) {
             self.complaints.push(format!("policy {key}: {what}"));
         }
         let compiled = match (unknown, action.map(effect)) {

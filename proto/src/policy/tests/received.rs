@@ -173,7 +173,10 @@ fn of_a_list_with_a_bad_value_a_deny_rule_drops_all_and_of_a_negative_one_only_t
 fn a_policy_that_cannot_be_read_as_a_whole_denies_everything_or_allows_nothing() {
     let nowhere = || vec![when("source.namespace", &["nowhere"], &[])];
     let unread = |policy| wire::Policy { unreadable: list(&["rulez"]), ..policy };
-    assert!(!passes(&received(vec![unread(deny(nowhere()))]), &stream()));
+    let denying = received(vec![unread(deny(nowhere()))]);
+    assert!(!passes(&denying, &stream()));
+    assert_eq!(denying.complaints().len(), 1, "told once: {:?}", denying.complaints());
+    assert!(denying.complaints()[0].starts_with("policy shop/deny: rulez cannot be read"));
     let custom = wire::Policy { provider: "x".to_owned(), ..written(wire::Action::Custom, "c", nowhere()) };
     assert!(!passes(&received(vec![unread(custom)]), &stream()));
     assert!(!passes(&received(vec![unread(allow(vec![wire::Rule::default()]))]), &stream()));
