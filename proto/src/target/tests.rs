@@ -107,6 +107,22 @@ fn escaped_slashes_are_decoded_before_dots_are_removed() {
 }
 
 #[test]
+fn every_escape_but_that_of_nul_is_decoded_or_stays() {
+    for byte in 1_u8..=0xff {
+        let sent = format!("/admin%{byte:02x}");
+        let normalized = match byte {
+            b'/' | b'\\' => "/admin/".to_owned(),
+            byte if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
+                format!("/admin{}", char::from(byte))
+            }
+            _ => sent.clone(),
+        };
+        let decoded = path_by(PathNormalization::DecodeAndMergeSlashes, &sent);
+        assert_eq!(decoded.as_deref(), Ok(&*normalized), "{sent}");
+    }
+}
+
+#[test]
 fn a_dot_segment_with_parameters_is_refused_in_every_mode() {
     for sent in [
         "/a/..;/admin",
