@@ -75,6 +75,7 @@ pub struct SyntaxError {
 #[derive(Debug)]
 pub struct Work {
     left: usize,
+    most_aliases: usize,
 }
 
 thread_local! {
@@ -86,13 +87,14 @@ impl Work {
     /// For one file of manifests.
     #[must_use]
     pub fn new() -> Self {
-        Self::of(MAX_NODES)
+        Self { left: MAX_NODES, most_aliases: MAX_ALIASES }
     }
 
-    /// For a file that may hold so many nodes.
+    /// For a file that may hold so many nodes, and as many aliases: an operator's own, in which one anchor often stands
+    /// for what hundreds of places share.
     #[must_use]
     pub fn of(nodes: usize) -> Self {
-        Self { left: nodes }
+        Self { left: nodes, most_aliases: nodes }
     }
 
     /// Is nothing left? Then what follows is not read at all.
@@ -180,7 +182,13 @@ fn is_mark(line: &str) -> bool {
 /// [`SyntaxError`] with the line of the file; also for what is nested too deep or is more than `work` has left.
 pub fn parse(part: Part<'_>, work: &mut Work) -> Result<Node, SyntaxError> {
     let options = options! {
-        budget: budget! { max_depth: MAX_DEPTH, max_nodes: work.left, max_aliases: MAX_ALIASES },
+        budget: budget! {
+            max_depth: MAX_DEPTH,
+            max_nodes: work.left,
+            max_aliases: work.most_aliases,
+            // Nodes bound a file of many aliases as well.
+            enforce_alias_anchor_ratio: work.most_aliases <= MAX_ALIASES,
+        },
         with_snippet: false,
         strict_booleans: true,
     };
