@@ -143,14 +143,14 @@ fn show_token(
     let rules = || governing.policies.authentications.iter().flat_map(|law| &law.rules);
     let by_issuer = rules().find(|rule| rule.issuer.is_empty() || rule.issuer == wanted);
     let rule = by_issuer.or(rules().next()).ok_or_else(|| NoAnswer::TokenUnseen(workload.to_owned()))?;
-    put(issuer.mint(Sort::Valid, claims)?, rule, head);
+    put(&issuer.mint(Sort::Valid, claims)?, rule, head);
     for rule in governing.policies.authentications.iter_mut().flat_map(|law| &mut law.rules) {
         rule.jwks = issuer.key_set().to_owned();
     }
     Ok(())
 }
 
-fn put(token: String, rule: &wire::JwtRule, head: &mut Head) {
+fn put(token: &str, rule: &wire::JwtRule, head: &mut Head) {
     let usual = wire::TokenHeader { name: "authorization".to_owned(), prefix: "Bearer ".to_owned() };
     match (rule.from_headers.first(), rule.from_params.first(), rule.from_cookies.first()) {
         (Some(header), _, _) => head.headers.push((header.name.clone(), format!("{}{token}", header.prefix))),

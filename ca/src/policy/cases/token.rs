@@ -57,7 +57,7 @@ fn put(node: &Node, head: &mut Head, issuer: &Issuer) -> Result<(), Wrong> {
         Some(raw) => raw,
         None => issuer.mint(sort, claims).map_err(|error| wrong(node, error.to_string()))?,
     };
-    place.take(token, head);
+    place.take(&token, head);
     Ok(())
 }
 
@@ -80,7 +80,7 @@ fn place(node: &Node) -> Result<Place, Wrong> {
 }
 
 impl Place {
-    fn take(self, token: String, head: &mut Head) {
+    fn take(self, token: &str, head: &mut Head) {
         match self {
             Self::Header { name, prefix } => head.headers.push((name, format!("{prefix}{token}"))),
             Self::Param(name) => {
@@ -89,7 +89,7 @@ impl Place {
                     None => (head.target.as_str(), String::new()),
                 };
                 let mark = if target.contains('?') { '&' } else { '?' };
-                head.target = format!("{target}{mark}{name}={}{fragment}", in_query(&token));
+                head.target = format!("{target}{mark}{name}={}{fragment}", in_query(token));
             }
             Self::Cookie(name) => {
                 let cookie = format!("{name}={token}");

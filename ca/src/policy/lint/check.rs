@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use douane_proto::{
     mtls::MtlsMode,
-    policy::Trust,
+    policy::{Policy, Scope, Trust},
     resource::{AuthorizationPolicy, Kind, Location, PeerAuthentication, Resource, ResourceError},
     wire,
 };
@@ -55,9 +55,9 @@ pub struct Findings {
 
 /// What is known of the mesh that the laws are for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Context<'a> {
-    pub(super) resources: &'a [Resource],
-    pub(super) mesh: &'a Mesh,
+struct Context<'a> {
+    resources: &'a [Resource],
+    mesh: &'a Mesh,
 }
 
 /// Looks at everything. `providers`: are the extension providers of the mesh known?
@@ -73,10 +73,7 @@ pub fn lint(loaded: &Loaded, mesh: &Mesh, providers: Providers) -> Findings {
             Kind::PeerAuthentication(law) => peer(resource, law, context, &mut findings),
             Kind::RequestAuthentication(law) => {
                 findings.extend(law.notes.iter().map(|note| warning(resource, note.line, &note.value)));
-                findings.extend(
-                    selection::selects_nothing(&law.attachment.scope, context)
-                        .map(|what| warning(resource, resource.location.line, &what)),
-                );
+                findings.extend(context.selects_nothing(resource, &law.attachment.scope));
             }
             _ => {}
         }
@@ -86,6 +83,13 @@ pub fn lint(loaded: &Loaded, mesh: &Mesh, providers: Providers) -> Findings {
     findings.dedup();
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     Findings { errors: count(Severity::Error), warnings: count(Severity::Warning), findings }
+}
+
+impl Context<'_> {
+    fn selects_nothing(self, resource: &Resource, scope: &Scope) -> Option<Finding> {
+        let what = selection::selects_nothing(scope, self.resources, &self.mesh.law.root_namespace)?;
+        Some(warning(resource, resource.location.line, &what))
+    }
 }
 
 /// Is it known whom CUSTOM policies may ask?
@@ -146,7 +150,7 @@ fn policy(
     }
     let trust = Trust { local: &mesh.trust_domain, aliases: &mesh.aliases };
     let before = format!("policy {}: ", resource.metadata.key());
-    for line in douane_proto::policy::Policy::in_doubt(law.policy.clone()).0.warnings(trust) {
+    for line in Policy::in_doubt(law.policy.clone()).0.warnings(trust) {
         let what = line.strip_prefix(&before).unwrap_or(&line);
         let found = warning(resource, resource.location.line, what);
         // It looks as if it allowed or denied somebody, and does not.
@@ -154,10 +158,7 @@ fn policy(
         findings.push(Finding { severity: if is_error { Severity::Error } else { found.severity }, ..found });
     }
     if law.attachment.targets.is_empty() {
-        findings.extend(
-            selection::selects_nothing(&law.attachment.scope, context)
-                .map(|what| warning(resource, resource.location.line, &what)),
-        );
+        findings.extend(context.selects_nothing(resource, &law.attachment.scope));
     }
     let is_custom = law.policy.action() == wire::Action::Custom;
     let is_defined = mesh.law.providers.iter().any(|provider| provider.name == law.policy.provider);
@@ -188,10 +189,7 @@ fn peer(resource: &Resource, law: &PeerAuthentication, context: Context<'_>, fin
         let what = "a selector in the root namespace selects nothing: the object is ignored";
         findings.push(warning(resource, resource.location.line, what));
     } else {
-        findings.extend(
-            selection::selects_nothing(&law.scope, context)
-                .map(|what| warning(resource, resource.location.line, &what)),
-        );
+        findings.extend(context.selects_nothing(resource, &law.scope));
     }
 }
 

@@ -1,17 +1,15 @@
 //! Laws that select no workload.
 
-use douane_proto::policy::Scope;
+use douane_proto::{policy::Scope, resource::Resource};
 
-use super::check::Context;
 use crate::policy::destination::running;
 
-/// Says so, where there are workloads among the files, and none that the scope selects.
-pub(super) fn selects_nothing(scope: &Scope, context: Context<'_>) -> Option<String> {
-    let all = running(context.resources);
+/// Says so, where there are workloads among the files, and none that the scope selects. `root`: the root namespace.
+pub(super) fn selects_nothing(scope: &Scope, resources: &[Resource], root: &str) -> Option<String> {
+    let all = running(resources);
     if all.is_empty() || scope.selector.is_empty() {
         return None;
     }
-    let root = &context.mesh.law.root_namespace;
     if all.iter().any(|running| scope.selects(running.namespace, running.labels, root)) {
         return None;
     }
