@@ -16,7 +16,7 @@ use crate::{
     sidecar::{Watch, svid},
 };
 
-const PODS: &str = "
+pub(crate) const PODS: &str = "
 apiVersion: v1
 kind: Pod
 metadata:
@@ -59,7 +59,7 @@ spec:
     - from: [{source: {principals: [cluster.local/ns/shop/sa/web]}}]
 ";
 
-async fn watch(ground: &Ground, plane: &Plane, account: &str) -> Watch {
+pub(crate) async fn watch(ground: &Ground, plane: &Plane, account: &str) -> Watch {
     let bundle = ground.state().join("bundle.pem");
     let svid = svid(plane.address, &bundle, ground.token("shop", account)).await;
     Watch::open(plane.address, &bundle, Some(&svid), &format!("shop/{account}-1")).await.unwrap()
@@ -206,7 +206,7 @@ async fn a_broken_file_changes_nothing_and_is_reported_with_its_line() {
         ("", "law.yaml:"),
         (&ALLOW_WEB[..ALLOW_WEB.len() - 40], "law.yaml:"),
         (&ALLOW_WEB.replace("rules", "rulez"), "law.yaml:7"),
-        (&ALLOW_WEB.replace("selector:", "action: CUSTOM\n  selector:"), "law.yaml:6"),
+        (&ALLOW_WEB.replace("selector:", "action: DENIES\n  selector:"), "law.yaml:6"),
     ];
     for (text, place) in cases {
         ground.write("law.yaml", text);

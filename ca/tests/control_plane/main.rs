@@ -4,6 +4,7 @@
 
 mod discovery;
 mod issue;
+mod law;
 mod plane;
 mod sidecar;
 mod strangers;

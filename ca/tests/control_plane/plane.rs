@@ -75,7 +75,11 @@ impl Ground {
     }
 
     pub(crate) async fn start(&self) -> Plane {
-        let app = App::bind(self.config()).await.unwrap();
+        self.start_with(self.config()).await
+    }
+
+    pub(crate) async fn start_with(&self, config: Config) -> Plane {
+        let app = App::bind(config).await.unwrap();
         let addresses = app.addresses().unwrap();
         let stop = CancellationToken::new();
         Plane {

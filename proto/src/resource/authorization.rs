@@ -209,23 +209,25 @@ fn condition(at: &Cursor<'_>, flaws: &Flaws) -> wire::Condition {
 
 // What the reading itself complained about is not said twice.
 fn validate(message: &mut wire::Policy, spec: &Cursor<'_>, flaws: &Flaws) {
-    match Policy::from_wire(message.clone()) {
-        Ok(policy) => *message = policy.to_wire(),
-        Err(found) => {
-            for flaw in found {
-                let place_of_it = flaw.place();
-                let dot = if place_of_it.is_empty() { "" } else { "." };
-                let path = format!("{}{dot}{place_of_it}", spec.name());
-                if !flaws.concern(&path) {
-                    flaws.add(&path, place(flaw, spec));
-                }
-            }
-        }
+    let found = match Policy::from_wire(message.clone()) {
+        Ok(policy) => return *message = policy.to_wire(),
+        Err(found) => found,
+    };
+    let placed = found.into_iter().map(|flaw| {
+        let path = match flaw.place() {
+            whole if whole.is_empty() => spec.name().to_owned(),
+            place => format!("{}.{place}", spec.name()),
+        };
+        (place(flaw, &path, spec), path)
+    });
+    let unsaid: Vec<_> = placed.filter(|(_, path)| !flaws.concern(path)).collect();
+    for (flaw, path) in unsaid {
+        flaws.add(&path, flaw);
     }
 }
 
 // Finds the line of the field that a flaw names.
-fn place(flaw: PolicyFlaw, spec: &Cursor<'_>) -> Flaw {
+fn place(flaw: PolicyFlaw, path: &str, spec: &Cursor<'_>) -> Flaw {
     let mut line = spec.line();
     let mut node: Option<&Node> = Some(spec.node());
     for step in &flaw.path {
@@ -244,5 +246,5 @@ fn place(flaw: PolicyFlaw, spec: &Cursor<'_>) -> Flaw {
         };
     }
     let cause = if flaw.unsupported { Cause::Unsupported } else { Cause::Invalid };
-    Flaw { line, what: format!("spec.{}: {}", flaw.place(), flaw.what), mend: flaw.mend, cause }
+    Flaw { line, what: format!("{path}: {}", flaw.what), mend: flaw.mend, cause }
 }

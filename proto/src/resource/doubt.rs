@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use super::{
     attachment,
-    document::{Kind, Resource},
     error::{Doubt, DoubtedLaw},
+    object::{Kind, Resource},
 };
 use crate::yaml::{self, Cursor, Manner, Node, Part, Value, Work, bounded};
 

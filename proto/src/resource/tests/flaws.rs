@@ -109,3 +109,9 @@ fn keys_that_are_numbers_or_truths_are_texts_as_kubernetes_reads_them() {
     let twice = only_error(&text.replace("true: y", "'1': y"));
     assert!(twice.what.contains("twice"), "{twice}");
 }
+
+#[test]
+fn a_flaw_of_the_whole_spec_hides_none_of_its_fields() {
+    let (_, lines) = flawed("  action: CUSTOM\n  rules:\n    - from: [{source: {principals: [a]}}]\n");
+    assert_eq!(lines, [4, 7], "no provider, and a source that no authorizer can be asked about");
+}
