@@ -68,6 +68,8 @@ pub struct Telemetry {
     pub environment: Option<String>,
     /// More resource attributes of spans, `key=value,key=value`.
     pub resource_attributes: String,
+    /// File to which a line is appended for each denial, and for what AUDIT policies want told.
+    pub audit_log: Option<PathBuf>,
 }
 
 /// How much and how long a stranger may keep us busy. What the wire format itself needs bounded (heads, windows, resets)

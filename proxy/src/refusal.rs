@@ -319,6 +319,28 @@ impl Refusal {
         }
     }
 
+    /// Is it the law's doing, in whatever form: a denial, a bad token, a request in doubt, the wrong way to connect? A
+    /// failure, or somebody who went away, is not.
+    #[must_use]
+    pub fn is_denial(&self) -> bool {
+        self.denial().is_some()
+            || matches!(
+                self,
+                Self::TokenRefused(_)
+                    | Self::BadRequest(_)
+                    | Self::ConnectNotAllowed(_)
+                    | Self::BodyTooLarge(_)
+                    | Self::HttpNeeded(_)
+                    | Self::OpaqueNeeded(_)
+                    | Self::Plaintext
+                    | Self::Handshake(_)
+                    | Self::ModeChanged(_)
+                    | Self::NotRedirected
+                    | Self::OwnPort(_)
+                    | Self::NotOurAddress(_)
+            )
+    }
+
     /// What the law said, where the law said it.
     #[must_use]
     pub fn denial(&self) -> Option<&Denial> {

@@ -1,7 +1,7 @@
 //! What the sidecar tells: its log, the access log, metrics, and spans to a collector. Sets them up, keeps the figures
 //! of the live values, and sees that nothing is lost at the end.
 
-use std::{io, rc::Rc, time::Duration};
+use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt as _, path::Path, rc::Rc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::task::JoinHandle;
@@ -14,7 +14,7 @@ use crate::{
     exchange::ledger::Ledger,
     net::socket::Sockets,
     telemetry::{
-        access::{Spans, Telemetry},
+        access::{Logs, Spans, Telemetry},
         log::{self, Log, LogError},
         metrics::Metrics,
         otlp::{self, Collector},
@@ -63,7 +63,10 @@ impl Voice {
         let collector =
             collector.map(|endpoint| Collector::new(endpoint, sockets, attributes)).transpose()?;
         let spans = if collector.is_some() { Spans::Export } else { Spans::Discard };
-        let telemetry = Telemetry::new(origin, Some(writer), Metrics::new(&lost), spans);
+        let lost_audit = LostLines::default();
+        let audit = told.audit_log.as_deref().map(|file| audit_log(file, &lost_audit)).transpose()?;
+        let logs = Logs { access: Some(writer), audit };
+        let telemetry = Telemetry::new(origin, logs, Metrics::new(&lost, &lost_audit), spans);
         let stop = CancellationToken::new();
         let exporter = collector.map(|collector| {
             tokio::task::spawn_local(otlp::run(Rc::clone(&telemetry), collector, stop.clone()))
@@ -88,6 +91,13 @@ impl Voice {
         }
         self.telemetry.flush_log(FLUSH_LOG);
     }
+}
+
+// Appended to: whoever rotates it copies and truncates. Nobody else may read who asked for what.
+fn audit_log(file: &Path, lost: &LostLines) -> anyhow::Result<LineWriter> {
+    let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(file);
+    let sink = opened.with_context(|| format!("open the audit log {}", file.display()))?;
+    LineWriter::new(sink, lost.clone()).context("start the audit log's thread")
 }
 
 /// Gives the workload's name, once the control plane has said it, to all that is told.

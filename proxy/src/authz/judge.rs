@@ -7,7 +7,8 @@ use bytes::Bytes;
 use douane_proto::{
     facts::Facts,
     policy::{
-        Answer, Answers, Decision, Denial, DenialKind, HeaderChange, Permit, PolicySet, Provider, decide,
+        Answer, Answers, Decision, Denial, DenialKind, HeaderChange, Permit, PolicySet, Provider, Shadow,
+        audited_by, decide, shadow,
     },
 };
 use futures_util::future::join_all;
@@ -50,6 +51,15 @@ pub struct Allowed {
     pub answer: Vec<HeaderChange>,
 }
 
+/// What the law says for the record only.
+#[derive(Debug, Default)]
+pub struct Remarks {
+    /// The AUDIT policy and rule that hold.
+    pub audited_by: Option<Arc<str>>,
+    /// What policies in a dry run would have decided.
+    pub dry_run: Option<Shadow>,
+}
+
 /// The beginning of a body.
 #[derive(Debug, Clone)]
 pub struct SeenBody {
@@ -67,7 +77,7 @@ impl Judge {
     }
 
     /// Decides by the newest law. What `law` has seen is then exactly what was decided on, so that [`Self::revoked`] misses
-    /// no change. `see_body` reads the beginning of the request's body, where an authorizer must see it.
+    /// no change. What it says for the record goes into `remarks`, whatever it decides. `see_body` reads the beginning of the request's body, where an authorizer must see it.
     ///
     /// # Errors
     /// [`Refusal`]: denied, by the law or by an authorizer, or an authorizer cannot see the body.
@@ -75,14 +85,17 @@ impl Judge {
         &self,
         law: &mut Law,
         facts: Facts,
+        remarks: &mut Remarks,
         see_body: impl AsyncFnMut(usize) -> Result<SeenBody, Refusal>,
     ) -> Result<Allowed, Refusal> {
-        let decision = decide(&law.borrow_and_update(), &facts, &Answers::default());
+        let decision = remark(law, &facts, &Answers::default(), remarks);
         match decision {
             Decision::Allow(permit) => Ok(Allowed { permit, facts: Rc::new(facts), answer: Vec::new() }),
             Decision::Deny(denial) => Err(denial.into()),
             // Boxed, so that requests that ask nobody carry no room for it.
-            Decision::Ask(providers) => Box::pin(self.inquire(law, facts, providers, see_body)).await,
+            Decision::Ask(providers) => {
+                Box::pin(self.inquire(law, facts, providers, remarks, see_body)).await
+            }
         }
     }
 
@@ -100,7 +113,8 @@ impl Judge {
                 Decision::Allow(_) => continue,
                 Decision::Deny(denial) => return denial.into(),
                 Decision::Ask(providers) => {
-                    Box::pin(self.inquire(&mut law, (*facts).clone(), providers, no_body)).await
+                    let facts = (*facts).clone();
+                    Box::pin(self.inquire(&mut law, facts, providers, &mut Remarks::default(), no_body)).await
                 }
             };
             if let Err(refusal) = decided {
@@ -114,6 +128,7 @@ impl Judge {
         law: &mut Law,
         mut facts: Facts,
         mut providers: Vec<Arc<Provider>>,
+        remarks: &mut Remarks,
         mut see_body: impl AsyncFnMut(usize) -> Result<SeenBody, Refusal>,
     ) -> Result<Allowed, Refusal> {
         let local = self.mtls.identity().svid.leaf.id.clone();
@@ -150,8 +165,7 @@ impl Judge {
                 answers = answers.with(&provider.name, said);
             }
             // By the newest law: it may have changed meanwhile.
-            let decision = decide(&law.borrow_and_update(), &facts, &answers);
-            match decision {
+            match remark(law, &facts, &answers, remarks) {
                 Decision::Allow(permit) => return Ok(Allowed { permit, facts: Rc::new(facts), answer }),
                 Decision::Deny(denial) => return Err(refusal(denial, spoken)),
                 Decision::Ask(more) => providers = more,
@@ -159,6 +173,12 @@ impl Judge {
         }
         Err(Denial::without_policy("external authorizers lead from one to the next without an end").into())
     }
+}
+
+fn remark(law: &mut Law, facts: &Facts, answers: &Answers, remarks: &mut Remarks) -> Decision {
+    let policies = law.borrow_and_update();
+    *remarks = Remarks { audited_by: audited_by(&policies, facts), dry_run: shadow(&policies, facts) };
+    decide(&policies, facts, answers)
 }
 
 fn wanted(provider: &Provider) -> usize {

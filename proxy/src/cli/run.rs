@@ -61,6 +61,10 @@ pub(super) struct Run {
     /// Log filter, such as info or info,douane_proxy::outbound=debug.
     #[arg(long, env = "DOUANE_LOG", default_value = "info")]
     log: String,
+    /// Append a JSON line to this file for each denial, and for each request that an AUDIT policy names. Made with mode
+    /// 0600. None: the access log alone tells.
+    #[arg(long, env = "DOUANE_AUDIT_LOG")]
+    audit_log: Option<PathBuf>,
     /// Directory of the admin socket; it is made.
     #[arg(long, env = "DOUANE_RUN_DIR", default_value = RUN_DIR)]
     run_dir: PathBuf,
@@ -140,6 +144,7 @@ impl Run {
                 service_name: self.service_name,
                 environment: self.environment,
                 resource_attributes: self.resource_attributes,
+                audit_log: self.audit_log.filter(|file| !file.as_os_str().is_empty()),
             },
             limits: self.bounds.limits(),
             drain: Drain { delay: self.drain_delay, limit: self.drain_limit },

@@ -6,9 +6,10 @@ use douane_proto::policy::Permit;
 use http::HeaderMap;
 
 use crate::{
+    authz::Remarks,
     refusal::Refusal,
     telemetry::{
-        access::{Access, Direction, Record, Telemetry},
+        access::{Access, Direction, Record, Telemetry, policy_and_rule},
         trace::{Sampler, TraceContext},
     },
 };
@@ -60,16 +61,20 @@ pub fn note(record: &mut Record, refusal: &Refusal) {
     record.refusal = Some(refusal.label());
     record.reason = Some(refusal.to_string());
     record.hint = refusal.hint().map(str::to_owned);
+    record.denied = refusal.is_denial();
     let Some(denial) = refusal.denial() else { return };
     record.decision = Some("deny");
-    record.policy = match (&denial.policy, denial.rule) {
-        (Some(policy), Some(rule)) => Some(format!("{policy} rule {rule}")),
-        (policy, _) => policy.clone(),
-    };
+    record.policy = policy_and_rule(denial);
 }
 
 /// Writes by what it was allowed.
 pub fn note_permit(record: &mut Record, permit: &Permit) {
     record.decision = Some("allow");
     record.policy = permit.by.as_deref().map(str::to_owned);
+}
+
+/// Writes what was decided for the record only.
+pub fn note_remarks(record: &mut Record, Remarks { audited_by, dry_run }: Remarks) {
+    record.audited_by = audited_by;
+    record.dry_run = dry_run;
 }

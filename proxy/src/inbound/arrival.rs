@@ -61,6 +61,7 @@ impl Arrival {
         record.peer_address = Some(self.source);
         record.local = Some(self.local.clone());
         record.peer = self.peer.clone();
+        record.sni.clone_from(&self.sni);
         record.protection = self.protection.clone();
     }
 }

@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, rc::Rc};
 
 use douane_proto::{
-    facts::RequestFacts,
+    facts::{RequestFacts, Token},
     mesh::Protocol,
     policy::Permit,
     request::{BadRequest, CLIENT_CERT, Head, origin_form, understand},
@@ -14,13 +14,13 @@ use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts, uri};
 
 use crate::{
-    authz::{Allowed, SeenBody, apply},
+    authz::{Allowed, Remarks, SeenBody, apply},
     exchange::{
         answer::{closes_connection, refuse},
         body::{Body, Cut},
         headers::{Speech, clean_answer, client_cert, grpc_status_of, is_grpc},
         headwatch::Verdict,
-        ledger::{SharedAccess, note_permit},
+        ledger::{SharedAccess, note_permit, note_remarks},
         request::{assemble, with_body},
     },
     inbound::{arrival::Arrival, receiver::Receiver},
@@ -87,9 +87,11 @@ impl Receiver {
             trace.write_to(&mut facts.headers);
         }
         let see_body = async |most| self.see_body(&mut body, most).await;
-        let facts = arrival.facts(Some(facts));
-        let Allowed { permit, facts, answer: changes } =
-            self.judge.authorize(&mut law, facts, see_body).await?;
+        access.borrow_mut().record.request_principal = facts.token.as_ref().and_then(principal);
+        let (facts, mut remarks) = (arrival.facts(Some(facts)), Remarks::default());
+        let decided = self.judge.authorize(&mut law, facts, &mut remarks, see_body).await;
+        note_remarks(&mut access.borrow_mut().record, remarks);
+        let Allowed { permit, facts, answer: changes } = decided?;
         note_permit(&mut access.borrow_mut().record, &permit);
         let Some(allowed) = &facts.request else { return Err(BadRequest::Uri.into()) };
         let mut request = rebuild(allowed, speech, body)?;
@@ -186,6 +188,11 @@ impl Receiver {
         }
         Ok((speech, facts))
     }
+}
+
+fn principal(token: &Token) -> Option<String> {
+    let (issuer, subject) = (token.claims.issuer()?, token.claims.subject()?);
+    (!issuer.is_empty() && !subject.is_empty()).then(|| format!("{issuer}/{subject}"))
 }
 
 fn rebuild(allowed: &RequestFacts, speech: Speech, body: Body) -> Result<Request<Body>, Refusal> {

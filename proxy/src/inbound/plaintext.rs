@@ -10,9 +10,9 @@ use tokio::net::TcpStream;
 use tracing::warn;
 
 use crate::{
-    authz::Allowed,
+    authz::{Allowed, Remarks},
     exchange::{
-        ledger::{SharedAccess, note, note_permit},
+        ledger::{SharedAccess, note, note_permit, note_remarks},
         serve::{self, Ended, Framing},
     },
     inbound::{
@@ -118,8 +118,10 @@ impl Receiver {
         access: &SharedAccess,
     ) -> Result<(), Refusal> {
         let mut law = self.mesh.policies();
-        let Allowed { permit, facts, .. } =
-            self.judge.authorize(&mut law, arrival.facts(None), no_body).await?;
+        let mut remarks = Remarks::default();
+        let decided = self.judge.authorize(&mut law, arrival.facts(None), &mut remarks, no_body).await;
+        note_remarks(&mut access.borrow_mut().record, remarks);
+        let Allowed { permit, facts, .. } = decided?;
         note_permit(&mut access.borrow_mut().record, &permit);
         let mut server = self.forward_opaque(permit, arrival).await?;
         relay::resets_unless_whole(&server);

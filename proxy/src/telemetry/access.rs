@@ -10,10 +10,18 @@ use std::{
 
 use opentelemetry::InstrumentationScope;
 
+pub(crate) use crate::telemetry::record::policy_and_rule;
 pub use crate::telemetry::record::{Direction, Protection, Record};
 use crate::telemetry::{
-    flood::Flood, line::access_line, metrics::Metrics, origin::Origin, queue::SpanQueue, record::Lasted,
-    span::span, writer::LineWriter,
+    audit::{audit_line, is_audited},
+    flood::Flood,
+    line::access_line,
+    metrics::Metrics,
+    origin::Origin,
+    queue::SpanQueue,
+    record::Lasted,
+    span::span,
+    writer::{LineWriter, LostLines},
 };
 
 /// The guard around a [`Record`].
@@ -35,9 +43,18 @@ pub struct Telemetry {
     /// Finished spans; `None` where no collector is configured.
     pub(crate) spans: Option<SpanQueue>,
     origin: RefCell<Origin>,
-    log: Option<LineWriter>,
+    logs: Logs,
     flood: RefCell<Flood>,
     scope: InstrumentationScope,
+}
+
+/// Where lines are written; `None` where they are not.
+#[derive(Debug, Default)]
+pub struct Logs {
+    /// A line for each request and stream.
+    pub access: Option<LineWriter>,
+    /// A line for each that was denied, or that an AUDIT policy wants told.
+    pub audit: Option<LineWriter>,
 }
 
 /// Are spans made at all?
@@ -50,14 +67,14 @@ pub enum Spans {
 }
 
 impl Telemetry {
-    /// Records end in `log`, in `metrics` and, with [`Spans::Export`], in a queue of spans.
+    /// Records end in `logs`, in `metrics` and, with [`Spans::Export`], in a queue of spans.
     #[must_use]
-    pub fn new(origin: Origin, log: Option<LineWriter>, metrics: Metrics, spans: Spans) -> Rc<Self> {
+    pub fn new(origin: Origin, logs: Logs, metrics: Metrics, spans: Spans) -> Rc<Self> {
         Rc::new(Self {
             metrics,
             spans: (spans == Spans::Export).then(SpanQueue::default),
             origin: RefCell::new(origin),
-            log,
+            logs,
             flood: RefCell::default(),
             scope: InstrumentationScope::builder("douane.proxy")
                 .with_version(env!("CARGO_PKG_VERSION"))
@@ -92,25 +109,37 @@ impl Telemetry {
         self.origin.borrow().clone()
     }
 
-    /// Waits until the access log is written, for `limit` at most. Blocks: for the end of the process.
+    /// Waits until the logs are written, each for `limit` at most. Blocks: for the end of the process.
     pub fn flush_log(&self, limit: Duration) {
-        if let Some(log) = &self.log {
+        for log in [&self.logs.access, &self.logs.audit].into_iter().flatten() {
             log.flush(limit);
         }
     }
 
     fn end(&self, record: &Record, lasted: Lasted) {
         self.metrics.ended(record, lasted);
-        if let Some(log) = &self.log
-            && let Some(suppressed) = self.admits(record)
-        {
-            log.send(access_line(&self.origin.borrow(), record, lasted, suppressed));
-        }
+        self.log(record, lasted);
         if let Some(spans) = &self.spans
             && let Some(trace) = record.trace.as_ref().filter(|trace| trace.sampled)
             && !spans.push(|| span(record, trace, lasted, &self.scope))
         {
             self.metrics.dropped_spans("queue_full", 1);
+        }
+    }
+
+    fn log(&self, record: &Record, lasted: Lasted) {
+        let Logs { access, audit } = &self.logs;
+        let audit = audit.as_ref().filter(|_| is_audited(record));
+        if access.is_none() && audit.is_none() {
+            return;
+        }
+        let Some(suppressed) = self.admits(record) else { return };
+        let origin = self.origin.borrow();
+        if let Some(access) = access {
+            access.send(access_line(&origin, record, lasted, suppressed));
+        }
+        if let Some(audit) = audit {
+            audit.send(audit_line(&origin, record, lasted, suppressed));
         }
     }
 
@@ -129,10 +158,10 @@ impl Telemetry {
 impl Default for Telemetry {
     fn default() -> Self {
         Self {
-            metrics: Metrics::new(&crate::telemetry::writer::LostLines::default()),
+            metrics: Metrics::new(&LostLines::default(), &LostLines::default()),
             spans: None,
             origin: RefCell::default(),
-            log: None,
+            logs: Logs::default(),
             flood: RefCell::default(),
             scope: InstrumentationScope::default(),
         }
@@ -178,7 +207,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::telemetry::writer::LostLines;
 
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<u8>>>);
@@ -196,7 +224,9 @@ mod tests {
     fn telemetry() -> (Rc<Telemetry>, Kept) {
         let (kept, lost) = (Kept::default(), LostLines::default());
         let writer = LineWriter::new(kept.clone(), lost.clone()).unwrap();
-        (Telemetry::new(Origin::default(), Some(writer), Metrics::new(&lost), Spans::Discard), kept)
+        let (metrics, logs) =
+            (Metrics::new(&lost, &LostLines::default()), Logs { access: Some(writer), audit: None });
+        (Telemetry::new(Origin::default(), logs, metrics, Spans::Discard), kept)
     }
 
     fn begin(telemetry: &Rc<Telemetry>) -> Access {

@@ -2,13 +2,14 @@
 //!
 //! Query strings, headers and bodies are never in it; texts that a peer chose are cut, and escaped as JSON escapes.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
+use douane_proto::policy::Shadow;
 use serde::{Serialize, Serializer};
 
 use crate::telemetry::{
     origin::Origin,
-    record::{Lasted, Protection, Record},
+    record::{Lasted, Protection, Record, policy_and_rule},
 };
 
 /// The line with its line feed. `suppressed` counts like lines that were left out before it.
@@ -46,6 +47,10 @@ pub(crate) fn access_line(origin: &Origin, record: &Record, lasted: Lasted, supp
         },
         decision: record.decision,
         policy: record.policy.as_deref().map(cut),
+        audit: record.audited_by.as_deref().map(cut),
+        dry_run: record.dry_run.as_ref().map(DryRun::of),
+        sni: record.sni.as_deref().map(cut),
+        request_principal: record.request_principal.as_deref().map(cut),
         reason: record.reason.as_deref().map(cut),
         refusal: record.refusal,
         hint: record.hint.as_deref().map(cut),
@@ -109,6 +114,14 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    audit: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dry_run: Option<DryRun<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sni: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_principal: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<&'static str>,
@@ -124,8 +137,33 @@ struct Tls<'a> {
     group: &'a str,
 }
 
+/// What policies in a dry run would have decided.
+#[derive(Serialize)]
+pub(crate) struct DryRun<'a> {
+    would: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+impl<'a> DryRun<'a> {
+    pub(crate) fn of(shadow: &'a Shadow) -> Self {
+        match shadow {
+            Shadow::Allow { by } => {
+                Self { would: "allow", policy: by.as_deref().map(Cow::from), reason: None }
+            }
+            Shadow::Deny(denial) => Self {
+                would: "deny",
+                policy: policy_and_rule(denial).map(Cow::from),
+                reason: Some(cut(&denial.reason)),
+            },
+        }
+    }
+}
+
 /// A value as it prints itself.
-struct Shown<T>(T);
+pub(crate) struct Shown<T>(pub(crate) T);
 
 impl<T: fmt::Display> Serialize for Shown<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -133,7 +171,7 @@ impl<T: fmt::Display> Serialize for Shown<T> {
     }
 }
 
-struct Hex(u128, usize);
+pub(crate) struct Hex(pub(crate) u128, pub(crate) usize);
 
 impl fmt::Display for Hex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,7 +10,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use douane_proto::id::WorkloadId;
+use douane_proto::{id::WorkloadId, policy::Shadow};
 use prometheus_client::{
     encoding::{EncodeLabelSet, LabelSetEncoder, text},
     metrics::{counter::Counter, gauge::Gauge, histogram::Histogram, info::Info},
@@ -18,7 +18,7 @@ use prometheus_client::{
 };
 
 use crate::telemetry::{
-    record::{Direction, Lasted, Record},
+    record::{Direction, Lasted, Record, policy_and_rule},
     series::Series,
     writer::LostLines,
 };
@@ -31,6 +31,7 @@ pub struct Metrics {
     client: Series<Request, Histogram>,
     active: Series<Way, Gauge>,
     decisions: Series<Decision, Counter>,
+    dry_runs: Series<DryRun, Counter>,
     refusals: Series<Refused, Counter>,
     opened: Series<Way, Counter>,
     closed: Series<Way, Counter>,
@@ -57,7 +58,7 @@ pub enum Renewal {
 impl Metrics {
     /// Registers all of them.
     #[must_use]
-    pub fn new(lost_lines: &LostLines) -> Self {
+    pub fn new(lost_lines: &LostLines, lost_audit: &LostLines) -> Self {
         let mut registry = Registry::default();
         let r = &mut registry;
         let metrics = Self {
@@ -88,6 +89,13 @@ impl Metrics {
                 "Decisions by the law that made them",
                 Counter::default,
                 Decision { decision: OTHER, policy: OTHER.to_owned() },
+            ),
+            dry_runs: Series::register(
+                r,
+                "douane_dry_run_decisions",
+                "What policies in a dry run would have decided",
+                Counter::default,
+                DryRun { would: OTHER, policy: OTHER.to_owned() },
             ),
             refusals: Series::register(
                 r,
@@ -145,7 +153,7 @@ impl Metrics {
             sequence: Gauge::default(),
             registry: Registry::default(),
         };
-        metrics.register_plain(registry, lost_lines)
+        metrics.register_plain(registry, lost_lines, lost_audit)
     }
 
     /// The text that `/metrics` answers with; its type is [`Self::CONTENT_TYPE`].
@@ -205,6 +213,9 @@ impl Metrics {
             let policy = record.policy.clone().unwrap_or_default();
             self.decisions.of(&Decision { decision, policy }, Counter::inc);
         }
+        if let Some(dry_run) = &record.dry_run {
+            self.dry_runs.of(&DryRun::of(dry_run), Counter::inc);
+        }
         if let Some(reason) = refusal {
             let labels = Refused { direction: direction.as_str(), reason };
             self.refusals.of(&labels, Counter::inc);
@@ -226,7 +237,12 @@ impl Metrics {
         }
     }
 
-    fn register_plain(mut self, mut registry: Registry, lost_lines: &LostLines) -> Self {
+    fn register_plain(
+        mut self,
+        mut registry: Registry,
+        lost_lines: &LostLines,
+        lost_audit: &LostLines,
+    ) -> Self {
         let started = Gauge::<f64, AtomicU64>::default();
         started.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
         let r = &mut registry;
@@ -253,6 +269,11 @@ impl Metrics {
             "douane_log_lines_dropped",
             "Log lines that the output was too slow for, or refused",
             lost_lines.0.clone(),
+        );
+        r.register(
+            "douane_audit_lines_dropped",
+            "Lines of the audit log that its file was too slow for, or refused",
+            lost_audit.0.clone(),
         );
         self.registry = registry;
         self
@@ -297,6 +318,12 @@ struct Decision {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DryRun {
+    would: &'static str,
+    policy: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Refused {
     direction: &'static str,
     reason: &'static str,
@@ -310,6 +337,19 @@ struct Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
+}
+
+impl DryRun {
+    fn of(shadow: &Shadow) -> Self {
+        match shadow {
+            Shadow::Allow { by } => {
+                Self { would: "allow", policy: by.as_deref().unwrap_or_default().to_owned() }
+            }
+            Shadow::Deny(denial) => {
+                Self { would: "deny", policy: policy_and_rule(denial).unwrap_or_default() }
+            }
+        }
+    }
 }
 
 impl Request {
@@ -373,7 +413,7 @@ mod tests {
     const LASTED: Lasted = Lasted { from: UNIX_EPOCH, length: Duration::from_millis(30) };
 
     fn metrics() -> Metrics {
-        Metrics::new(&LostLines::default())
+        Metrics::new(&LostLines::default(), &LostLines::default())
     }
 
     fn request(direction: Direction) -> Record {

@@ -5,6 +5,7 @@
 //! through [`log`].
 
 pub mod access;
+pub(crate) mod audit;
 pub(crate) mod b3;
 pub(crate) mod flood;
 pub(crate) mod header;

@@ -3,10 +3,14 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use douane_proto::id::WorkloadId;
+use douane_proto::{
+    id::WorkloadId,
+    policy::{Denial, Shadow},
+};
 use http::Method;
 
 use crate::telemetry::trace::TraceContext;
@@ -69,6 +73,16 @@ pub struct Record {
     pub decision: Option<&'static str>,
     /// The policy and rule that decided.
     pub policy: Option<String>,
+    /// Was it denied, by whatever part of the mesh's law?
+    pub denied: bool,
+    /// The AUDIT policy and rule that want it told.
+    pub audited_by: Option<Arc<str>>,
+    /// What policies in a dry run would have decided.
+    pub dry_run: Option<Shadow>,
+    /// The server name of the peer's handshake.
+    pub sni: Option<String>,
+    /// Whose token the request bears, `issuer/subject`.
+    pub request_principal: Option<String>,
     /// Why it was refused or failed, for a human.
     pub reason: Option<String>,
     /// The refusal's fixed label, also `error.type` of the span.
@@ -131,6 +145,11 @@ impl Record {
             grpc: false,
             decision: None,
             policy: None,
+            denied: false,
+            audited_by: None,
+            dry_run: None,
+            sni: None,
+            request_principal: None,
             reason: None,
             refusal: None,
             hint: None,
@@ -144,6 +163,14 @@ impl Record {
     pub(crate) fn known_method(&self) -> Option<&'static str> {
         let method = self.method.as_ref()?.as_str();
         KNOWN_METHODS.iter().find(|known| **known == method).copied()
+    }
+}
+
+/// How a policy and a rule of it are named together.
+pub(crate) fn policy_and_rule(denial: &Denial) -> Option<String> {
+    match (&denial.policy, denial.rule) {
+        (Some(policy), Some(rule)) => Some(format!("{policy} rule {rule}")),
+        (policy, _) => policy.clone(),
     }
 }
 

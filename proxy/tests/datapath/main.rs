@@ -7,6 +7,7 @@
 )]
 
 mod apps;
+mod audit;
 mod authorizer;
 mod custom;
 mod http;

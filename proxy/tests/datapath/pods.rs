@@ -5,9 +5,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     future::Future,
+    io::{self, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -28,13 +29,20 @@ use douane_proxy::{
     net::{hairpin, socket::Sockets},
     outbound::{Outbound, Ways},
     shutdown::Shutdown,
-    telemetry::{access::Telemetry, trace::Sampler},
+    telemetry::{
+        access::{Logs, Spans, Telemetry},
+        metrics::Metrics,
+        origin::Origin,
+        trace::Sampler,
+        writer::{LineWriter, LostLines},
+    },
     tls::{Mtls, park_flush},
 };
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
 };
+use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
@@ -90,7 +98,39 @@ pub(crate) struct Pod {
     snapshot: watch::Sender<Arc<Snapshot>>,
     modes: watch::Sender<MtlsModes>,
     pub(crate) telemetry: Rc<Telemetry>,
+    /// The access log.
+    pub(crate) access: Lines,
+    /// The audit log.
+    pub(crate) audit: Lines,
     pub(crate) shutdown: Shutdown,
+}
+
+/// What a log has been told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    pub(crate) fn read(&self) -> Vec<Value> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn telemetry(access: &Lines, audit: &Lines) -> Rc<Telemetry> {
+    let lost = LostLines::default();
+    let writer = |lines: &Lines| Some(LineWriter::new(lines.clone(), lost.clone()).unwrap());
+    let logs = Logs { access: writer(access), audit: writer(audit) };
+    Telemetry::new(Origin::default(), logs, Metrics::new(&lost, &lost), Spans::Discard)
 }
 
 /// `web` calls `orders`, whose port speaks what the test says.
@@ -146,7 +186,8 @@ impl Pod {
         let (snapshot, snapshot_seen) = watch::channel(Arc::new(snapshot));
         let mesh = Mesh::new(snapshot_seen, law_seen, modes_seen);
         let mtls = Mtls::new(identity_seen);
-        let telemetry = Rc::new(Telemetry::default());
+        let (access, audit) = (Lines::default(), Lines::default());
+        let telemetry = telemetry(&access, &audit);
         let ledger = Ledger::new(Rc::clone(&telemetry), Sampler { root_ratio: 1.0 });
         let (shutdown, sockets) = (Shutdown::default(), Sockets::default());
         let (hairpins, own) = hairpin::channel();
@@ -158,7 +199,7 @@ impl Pod {
         let direct = sockets.listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let port = direct.local_addr().unwrap();
         spawn_local(Rc::clone(&inbound).run(direct, own));
-        Self { port, inbound, outbound, identity, law, snapshot, modes, telemetry, shutdown }
+        Self { port, inbound, outbound, identity, law, snapshot, modes, telemetry, access, audit, shutdown }
     }
 
     /// A connection of this pod's application to `destination`, as redirection hands it over.

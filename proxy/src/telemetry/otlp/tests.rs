@@ -21,7 +21,7 @@ use tower_service::Service as _;
 
 use super::*;
 use crate::telemetry::{
-    access::{Access, Direction, Spans},
+    access::{Access, Direction, Logs, Spans},
     metrics::Metrics,
     queue::MOST_SPANS,
     trace::{Sampler, TraceContext},
@@ -65,7 +65,12 @@ impl Sink {
 fn telemetry() -> Rc<Telemetry> {
     let origin =
         Origin { service: "orders".into(), guessed: true, namespace: "shop".into(), ..Origin::default() };
-    Telemetry::new(origin, None, Metrics::new(&LostLines::default()), Spans::Export)
+    Telemetry::new(
+        origin,
+        Logs::default(),
+        Metrics::new(&LostLines::default(), &LostLines::default()),
+        Spans::Export,
+    )
 }
 
 fn request(telemetry: &Rc<Telemetry>, ratio: f64) -> Access {
