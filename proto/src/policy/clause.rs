@@ -24,30 +24,38 @@ pub(super) struct Clause {
 }
 
 impl Clause {
+    /// Would the field hold if nothing were excluded?
+    pub(super) fn holds_positively(&self, facts: &Facts, effect: Effect) -> bool {
+        self.holds_but_for(&Values::default(), facts, effect)
+    }
+
     /// Does the field hold? Without a request, an HTTP field holds for a DENY rule (it is dropped) and not for an ALLOW rule.
     pub(super) fn holds(&self, facts: &Facts, effect: Effect) -> bool {
-        if !self.attribute.is_http() {
-            return self.holds_by(|matcher| matches_connection(&self.attribute, matcher, facts));
-        }
-        let Some(request) = &facts.request else { return effect == Effect::Deny };
-        match &self.attribute {
-            // A CONNECT has no path: no rule on paths may let it pass, any may stop it.
-            Attribute::Path | Attribute::PathAndQuery if has_no_path(request) => effect == Effect::Deny,
-            Attribute::Header(name) => {
-                repeated::holds(name, &request.headers, &self.any_of, &self.none_of, effect)
-            }
-            attribute => self.holds_by(|matcher| matches_request(attribute, matcher, request)),
-        }
+        self.holds_but_for(&self.none_of, facts, effect)
     }
 
     /// Can the field hold on this port? Fields that do not look at the port can.
     pub(super) fn may_hold_on(&self, port: u16) -> bool {
         self.attribute != Attribute::DestinationPort
-            || self.holds_by(|matcher| matches!(matcher, Matcher::Port(own) if *own == port))
+            || self.holds_by(&self.none_of, |matcher| matches!(matcher, Matcher::Port(own) if *own == port))
     }
 
-    fn holds_by(&self, matches: impl Fn(&Matcher) -> bool) -> bool {
-        (self.any_of.is_empty() || self.any_of.any(&matches)) && !self.none_of.any(&matches)
+    // The field with these values excluded.
+    fn holds_but_for(&self, none_of: &Values, facts: &Facts, effect: Effect) -> bool {
+        if !self.attribute.is_http() {
+            return self.holds_by(none_of, |matcher| matches_connection(&self.attribute, matcher, facts));
+        }
+        let Some(request) = &facts.request else { return effect == Effect::Deny };
+        match &self.attribute {
+            // A CONNECT has no path: no rule on paths may let it pass, any may stop it.
+            Attribute::Path | Attribute::PathAndQuery if has_no_path(request) => effect == Effect::Deny,
+            Attribute::Header(name) => repeated::holds(name, &request.headers, &self.any_of, none_of, effect),
+            attribute => self.holds_by(none_of, |matcher| matches_request(attribute, matcher, request)),
+        }
+    }
+
+    fn holds_by(&self, none_of: &Values, matches: impl Fn(&Matcher) -> bool) -> bool {
+        (self.any_of.is_empty() || self.any_of.any(&matches)) && !none_of.any(&matches)
     }
 }
 
@@ -79,8 +87,7 @@ fn matches_peer(attribute: &Attribute, matcher: &Matcher, peer: &WorkloadId) -> 
         (Attribute::Principal, Matcher::Text(pattern)) => {
             let (domain, namespace, account) =
                 (peer.trust_domain().as_str(), peer.namespace(), peer.service_account());
-            let pieces = [domain, "/ns/", namespace, "/sa/", account];
-            pattern.matches_pieces(pieces.into_iter().flat_map(str::bytes), Case::Sensitive)
+            pattern.matches_parts(&[domain, "/ns/", namespace, "/sa/", account])
         }
         (Attribute::Namespace, Matcher::Glob(glob)) => glob.matches(peer.namespace()),
         (Attribute::ServiceAccount, Matcher::Account { namespace, name }) => {
@@ -105,9 +112,9 @@ fn matches_request(attribute: &Attribute, matcher: &Matcher, request: &RequestFa
         (Attribute::Path, Matcher::Text(pattern)) => pattern.matches_path(&target.path),
         (Attribute::Path, Matcher::Template(template)) => template.matches(&target.path),
         (Attribute::PathAndQuery, Matcher::Text(pattern)) => {
-            let query = target.query.iter().flat_map(|query| ["?", query]);
-            let pieces = std::iter::once(target.path.as_str()).chain(query);
-            pattern.matches_pieces(pieces.flat_map(str::bytes), Case::Sensitive)
+            let query = target.query.as_deref();
+            let (mark, query) = query.map_or(("", ""), |query| ("?", query));
+            pattern.matches_parts(&[&target.path, mark, query])
         }
         (Attribute::RequestPrincipal, Matcher::Token { issuer, subject }) => {
             let principal = request.token.as_ref().and_then(token::principal);

@@ -16,7 +16,7 @@ use super::{
 use crate::facts::Facts;
 
 /// Of more rules than this, only so many are looked at to find the nearest: an explanation costs no more than it must.
-const MOST_RULES: usize = 256;
+const MOST_RULES: usize = 100;
 
 /// A DENY rule matched: which, and by what.
 pub(super) fn denied_by(rule: &Rule, facts: &Facts) -> Denial {

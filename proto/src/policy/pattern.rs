@@ -1,6 +1,6 @@
 //! How a value of a policy matches a text: exactly, by its beginning, by its end, or by being there at all.
 //!
-//! Works on bytes that may come in pieces, so that neither a principal nor joined header values must be put together.
+//! Works on bytes that may come in parts, so that neither a principal nor joined header values must be put together.
 
 use super::spelling;
 
@@ -37,7 +37,54 @@ impl Pattern {
     }
 
     pub(super) fn matches(&self, text: &[u8], case: Case) -> bool {
-        self.matches_pieces(text.iter().copied(), case)
+        let same = |own: &[u8], other: &str| match case {
+            Case::Sensitive => own == other.as_bytes(),
+            Case::Insensitive => own.eq_ignore_ascii_case(other.as_bytes()),
+        };
+        match self {
+            Self::Present => !text.is_empty(),
+            Self::Exact(all) => same(text, all),
+            Self::Prefix(beginning) => {
+                text.get(..beginning.len()).is_some_and(|first| same(first, beginning))
+            }
+            Self::Suffix(end) => {
+                let skipped = text.len().checked_sub(end.len());
+                skipped.and_then(|skipped| text.get(skipped..)).is_some_and(|last| same(last, end))
+            }
+        }
+    }
+
+    /// Does the text match that these parts make, one after the other?
+    pub(super) fn matches_parts(&self, parts: &[&str]) -> bool {
+        match self {
+            Self::Present => parts.iter().any(|part| !part.is_empty()),
+            Self::Exact(all) => {
+                let rest = parts.iter().try_fold(&**all, |rest, part| rest.strip_prefix(part));
+                rest.is_some_and(str::is_empty)
+            }
+            Self::Prefix(beginning) => {
+                let mut rest: &str = beginning;
+                for part in parts {
+                    if part.starts_with(rest) {
+                        return true;
+                    }
+                    let Some(after) = rest.strip_prefix(part) else { return false };
+                    rest = after;
+                }
+                rest.is_empty()
+            }
+            Self::Suffix(end) => {
+                let mut rest: &str = end;
+                for part in parts.iter().rev() {
+                    if part.ends_with(rest) {
+                        return true;
+                    }
+                    let Some(before) = rest.strip_suffix(part) else { return false };
+                    rest = before;
+                }
+                rest.is_empty()
+            }
+        }
     }
 
     pub(super) fn matches_path(&self, path: &str) -> bool {
@@ -50,23 +97,13 @@ impl Pattern {
         }
     }
 
-    pub(super) fn matches_pieces(&self, mut text: impl DoubleEndedIterator<Item = u8>, case: Case) -> bool {
-        let same = |a: u8, b: u8| match case {
-            Case::Sensitive => a == b,
-            Case::Insensitive => a.eq_ignore_ascii_case(&b),
-        };
+    /// Does the text match that these bytes make?
+    pub(super) fn matches_bytes(&self, mut text: impl DoubleEndedIterator<Item = u8>) -> bool {
         match self {
             Self::Present => text.next().is_some(),
-            Self::Exact(all) => {
-                all.bytes().all(|byte| text.next().is_some_and(|other| same(byte, other)))
-                    && text.next().is_none()
-            }
-            Self::Prefix(beginning) => {
-                beginning.bytes().all(|byte| text.next().is_some_and(|other| same(byte, other)))
-            }
-            Self::Suffix(end) => {
-                end.bytes().rev().all(|byte| text.next_back().is_some_and(|other| same(byte, other)))
-            }
+            Self::Exact(all) => all.bytes().all(|byte| text.next() == Some(byte)) && text.next().is_none(),
+            Self::Prefix(beginning) => beginning.bytes().all(|byte| text.next() == Some(byte)),
+            Self::Suffix(end) => end.bytes().rev().all(|byte| text.next_back() == Some(byte)),
         }
     }
 }
@@ -158,6 +195,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_text_matches_whole_as_in_parts(
+            pattern in "[*]?[ab/]{0,4}[*]?",
+            parts in prop::collection::vec("[ab/]{0,3}", 0..4),
+        ) {
+            let (pattern, whole) = (Pattern::parse(&pattern), parts.concat());
+            let pieces: Vec<&str> = parts.iter().map(String::as_str).collect();
+            let expected = pattern.matches(whole.as_bytes(), Case::Sensitive);
+            prop_assert_eq!(pattern.matches_parts(&pieces), expected);
+            prop_assert_eq!(pattern.matches_bytes(whole.bytes()), expected);
+            prop_assert_eq!(pattern.matches(whole.to_uppercase().as_bytes(), Case::Insensitive), expected);
+        }
+
         #[test]
         fn a_glob_matches_what_a_naive_one_matches(pattern in "[ab*]{0,8}", text in "[ab]{0,8}") {
             fn naive(pattern: &[u8], text: &[u8]) -> bool {

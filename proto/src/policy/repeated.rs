@@ -30,7 +30,7 @@ pub(super) fn holds(
             Matcher::Text(pattern) => {
                 let mut text = all().flat_map(with_comma);
                 text.next();
-                pattern.matches_pieces(text, Case::Sensitive)
+                pattern.matches_bytes(text)
             }
             _ => false,
         })

@@ -20,8 +20,7 @@ pub(super) fn missed(clause: &Clause, facts: &Facts, effect: Effect) -> String {
         return format!("it asks for a {}, and this is an opaque stream", noun(&clause.attribute));
     }
     let (noun, value) = (noun(&clause.attribute), value(&clause.attribute, facts));
-    let negative_hit = clause.any_of.is_empty()
-        || Clause { none_of: Values::default(), ..clause.clone() }.holds(facts, effect);
+    let negative_hit = clause.any_of.is_empty() || clause.holds_positively(facts, effect);
     match (value, negative_hit) {
         (None, false) => format!("there is no {noun}, it must be in {}", listed(&clause.any_of)),
         (Some(value), false) => format!("{noun} {value} is not in {}", listed(&clause.any_of)),
