@@ -263,7 +263,7 @@ fn workload(node: &Node) -> Result<Workload, Wrong> {
     let protocols = [
         ("http", Protocol::Http),
         ("http1", Protocol::Http),
-        ("http2", Protocol::Grpc),
+        ("http2", Protocol::Http),
         ("grpc", Protocol::Grpc),
         ("tcp", Protocol::Tcp),
     ];
