@@ -9,12 +9,12 @@ use crate::{
     config::Limits,
     discovery::Mesh,
     exchange::ledger::Ledger,
-    inbound::Inbound,
+    inbound::{self, Inbound},
     net::{
         hairpin::{self, Hairpin},
         socket::Sockets,
     },
-    outbound::{Outbound, Ways},
+    outbound::{self, Outbound},
     shutdown::Shutdown,
     tls::Mtls,
 };
@@ -46,16 +46,15 @@ impl Sides {
             mesh.clone(),
             mtls.clone(),
             ledger.clone(),
-            Ways { sockets, hairpins: to_inbound },
+            outbound::Ways { sockets, hairpins: to_inbound },
             shutdowns.outbound.clone(),
             limits,
         );
         let inbound = Inbound::new(
             mesh.clone(),
             mtls.clone(),
-            outbound.road(),
             ledger,
-            sockets,
+            inbound::Ways { sockets, road: outbound.road() },
             shutdowns.inbound.clone(),
             limits,
         );

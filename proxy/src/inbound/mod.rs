@@ -51,6 +51,15 @@ const CONNECT: Duration = Duration::from_millis(300);
 /// The sidecar's ports, which nobody may ask it for.
 const OWN_PORTS: [u16; 3] = [OUTBOUND_PORT, INBOUND_PORT, HEALTH_PORT];
 
+/// How others are reached.
+#[derive(Debug)]
+pub struct Ways {
+    /// The application.
+    pub sockets: Sockets,
+    /// External authorizers.
+    pub road: Road,
+}
+
 /// The inbound side.
 #[derive(Debug)]
 pub struct Inbound {
@@ -61,14 +70,13 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// Decides by `mesh`'s law, asks authorizers by `road`, proves itself by `mtls`, records in `ledger`.
+    /// Decides by `mesh`'s law, proves itself by `mtls`, records in `ledger`.
     #[must_use]
     pub fn new(
         mesh: crate::discovery::Mesh,
         mtls: Mtls,
-        road: Road,
         ledger: Ledger,
-        sockets: Sockets,
+        Ways { sockets, road }: Ways,
         shutdown: Shutdown,
         limits: Limits,
     ) -> Self {

@@ -25,9 +25,9 @@ use douane_proxy::{
     config::Limits,
     discovery::Mesh,
     exchange::ledger::Ledger,
-    inbound::Inbound,
+    inbound::{self, Inbound},
     net::{hairpin, socket::Sockets},
-    outbound::{Outbound, Ways},
+    outbound::{self, Outbound},
     shutdown::Shutdown,
     telemetry::{
         access::{Logs, Spans, Telemetry},
@@ -191,10 +191,11 @@ impl Pod {
         let ledger = Ledger::new(Rc::clone(&telemetry), Sampler { root_ratio: 1.0 });
         let (shutdown, sockets) = (Shutdown::default(), Sockets::default());
         let (hairpins, own) = hairpin::channel();
-        let ways = Ways { sockets, hairpins };
+        let ways = outbound::Ways { sockets, hairpins };
         let outbound =
             Outbound::new(mesh.clone(), mtls.clone(), ledger.clone(), ways, shutdown.clone(), limits);
-        let inbound = Inbound::new(mesh, mtls, outbound.road(), ledger, sockets, shutdown.clone(), limits);
+        let ways = inbound::Ways { sockets, road: outbound.road() };
+        let inbound = Inbound::new(mesh, mtls, ledger, ways, shutdown.clone(), limits);
         let (inbound, outbound) = (Rc::new(inbound), Rc::new(outbound));
         let direct = sockets.listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let port = direct.local_addr().unwrap();
