@@ -119,7 +119,7 @@ async fn a_set_is_fetched_refreshed_and_kept_whatever_its_issuer_does_then() {
     for answer in [&*huge, slow, forbidden, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnope", "garbage"] {
         issuer.says_raw(answer);
         issuer.was_asked_again().await;
-        assert!(keyring.known().get(&source).unwrap().contains("second"), "{:.60}", answer);
+        assert!(keyring.known().get(&source).unwrap().contains("second"), "{answer:.60}");
     }
     *issuer.answer.lock().unwrap() = None;
     issuer.was_asked_again().await;

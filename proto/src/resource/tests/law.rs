@@ -44,7 +44,7 @@ fn every_field_of_a_rule_arrives_at_its_place() {
 
     assert_eq!(read.attachment.scope.namespace, "shop");
     assert_eq!(read.attachment.scope.selector["app"], "orders");
-    let message = read.policy.clone();
+    let message = read.policy;
     assert_eq!(message.action, i32::from(wire::Action::Deny));
     assert_eq!(
         message.rules,
