@@ -6,19 +6,19 @@
 //! [`crate::telemetry::access::Access`], and the application tells what else there is (certificate, snapshot).
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::atomic::AtomicU64,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use douane_proto::{id::WorkloadId, policy::Shadow};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, LabelSetEncoder, text},
+    encoding::text,
     metrics::{counter::Counter, gauge::Gauge, histogram::Histogram, info::Info},
     registry::Registry,
 };
 
 use crate::telemetry::{
-    record::{Direction, Lasted, Record, policy_and_rule},
+    labels::{Decision, DryRun, Flow, OTHER, Outcome, Reason, Refused, Request, Way, way},
+    record::{Direction, Lasted, Record},
     series::Series,
     writer::LostLines,
 };
@@ -280,126 +280,12 @@ impl Metrics {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Request {
-    http_request_method: &'static str,
-    http_response_status_code: Option<u16>,
-    error_type: Option<&'static str>,
-    network_protocol_version: &'static str,
-    tls: &'static str,
-    #[prometheus(flatten)]
-    peer: Peer,
-    service: Option<Arc<str>>,
-}
-
-/// The proven other end.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Peer {
-    Proven(WorkloadId),
-    Unknown,
-    Other,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Way {
-    direction: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Flow {
-    direction: &'static str,
-    flow: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Decision {
-    decision: &'static str,
-    policy: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DryRun {
-    would: &'static str,
-    policy: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Refused {
-    direction: &'static str,
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
-    reason: &'static str,
-}
-
-impl DryRun {
-    fn of(shadow: &Shadow) -> Self {
-        match shadow {
-            Shadow::Allow { by } => {
-                Self { would: "allow", policy: by.as_deref().unwrap_or_default().to_owned() }
-            }
-            Shadow::Deny(denial) => {
-                Self { would: "deny", policy: policy_and_rule(denial).unwrap_or_default() }
-            }
-        }
-    }
-}
-
-impl Request {
-    fn of(record: &Record) -> Self {
-        Self {
-            http_request_method: record.known_method().unwrap_or("_OTHER"),
-            http_response_status_code: record.status,
-            error_type: record.refusal,
-            network_protocol_version: record.protocol,
-            tls: record.protection.as_str(),
-            peer: record.peer.clone().map_or(Peer::Unknown, Peer::Proven),
-            service: record.service.as_deref().map(Arc::from),
-        }
-    }
-
-    fn other() -> Self {
-        Self {
-            http_request_method: OTHER,
-            http_response_status_code: None,
-            error_type: None,
-            network_protocol_version: OTHER,
-            tls: OTHER,
-            peer: Peer::Other,
-            service: None,
-        }
-    }
-}
-
-impl EncodeLabelSet for Peer {
-    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let (namespace, workload) = match self {
-            Self::Proven(id) => (id.namespace(), id.service_account()),
-            Self::Unknown => ("unknown", "unknown"),
-            Self::Other => (OTHER, OTHER),
-        };
-        [("peer_namespace", namespace), ("peer_workload", workload)].encode(encoder)
-    }
-}
-
-fn way(direction: Direction) -> Way {
-    Way { direction: direction.as_str() }
-}
-
 fn histogram() -> Histogram {
     Histogram::new(BUCKETS)
 }
 
 // Seconds: those of OpenTelemetry's `http.server.request.duration`, so that dashboards fit.
 const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-const OTHER: &str = "other";
 
 #[cfg(test)]
 mod tests {

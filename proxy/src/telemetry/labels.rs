@@ -1,0 +1,132 @@
+//! The label sets of [`super::metrics`]: fixed words, names that the control plane gave, and identities that were proven.
+
+use std::sync::Arc;
+
+use douane_proto::{id::WorkloadId, policy::Shadow};
+use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
+
+use crate::telemetry::record::{Direction, Record, policy_and_rule};
+
+/// Of what is past the cap of a metric.
+pub(super) const OTHER: &str = "other";
+
+/// An HTTP request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Request {
+    pub(super) http_request_method: &'static str,
+    pub(super) http_response_status_code: Option<u16>,
+    pub(super) error_type: Option<&'static str>,
+    pub(super) network_protocol_version: &'static str,
+    pub(super) tls: &'static str,
+    #[prometheus(flatten)]
+    pub(super) peer: Peer,
+    pub(super) service: Option<Arc<str>>,
+}
+
+/// The proven other end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Peer {
+    Proven(WorkloadId),
+    Unknown,
+    Other,
+}
+
+/// Which way something crosses the sidecar.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Way {
+    pub(super) direction: &'static str,
+}
+
+/// Bytes of one direction.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Flow {
+    pub(super) direction: &'static str,
+    pub(super) flow: &'static str,
+}
+
+/// A decision and the policy that made it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Decision {
+    pub(super) decision: &'static str,
+    pub(super) policy: String,
+}
+
+/// What a policy in a dry run would have decided.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct DryRun {
+    pub(super) would: &'static str,
+    pub(super) policy: String,
+}
+
+/// A refusal by its fixed name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Refused {
+    pub(super) direction: &'static str,
+    pub(super) reason: &'static str,
+}
+
+/// How a renewal ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Outcome {
+    pub(super) result: &'static str,
+}
+
+/// Why something was lost.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Reason {
+    pub(super) reason: &'static str,
+}
+
+impl DryRun {
+    pub(super) fn of(shadow: &Shadow) -> Self {
+        match shadow {
+            Shadow::Allow { by } => {
+                Self { would: "allow", policy: by.as_deref().unwrap_or_default().to_owned() }
+            }
+            Shadow::Deny(denial) => {
+                Self { would: "deny", policy: policy_and_rule(denial).unwrap_or_default() }
+            }
+        }
+    }
+}
+
+impl Request {
+    pub(super) fn of(record: &Record) -> Self {
+        Self {
+            http_request_method: record.known_method().unwrap_or("_OTHER"),
+            http_response_status_code: record.status,
+            error_type: record.refusal,
+            network_protocol_version: record.protocol,
+            tls: record.protection.as_str(),
+            peer: record.peer.clone().map_or(Peer::Unknown, Peer::Proven),
+            service: record.service.as_deref().map(Arc::from),
+        }
+    }
+
+    pub(super) fn other() -> Self {
+        Self {
+            http_request_method: OTHER,
+            http_response_status_code: None,
+            error_type: None,
+            network_protocol_version: OTHER,
+            tls: OTHER,
+            peer: Peer::Other,
+            service: None,
+        }
+    }
+}
+
+impl EncodeLabelSet for Peer {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let (namespace, workload) = match self {
+            Self::Proven(id) => (id.namespace(), id.service_account()),
+            Self::Unknown => ("unknown", "unknown"),
+            Self::Other => (OTHER, OTHER),
+        };
+        [("peer_namespace", namespace), ("peer_workload", workload)].encode(encoder)
+    }
+}
+
+pub(super) fn way(direction: Direction) -> Way {
+    Way { direction: direction.as_str() }
+}
