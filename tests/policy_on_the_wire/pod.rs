@@ -29,7 +29,7 @@ use douane_proxy::{
     config::Limits,
     discovery,
     exchange::ledger::Ledger,
-    inbound::Inbound,
+    inbound::{self, Inbound},
     net::{hairpin, socket::Sockets},
     outbound::{Outbound, Ways},
     shutdown::Shutdown,
@@ -230,7 +230,8 @@ fn sides(office: &Office, id: &WorkloadId, snapshot: Snapshot) -> (Rc<Inbound>, 
     let (hairpins, _own) = hairpin::channel();
     let ways = Ways { sockets, hairpins };
     let outbound = Outbound::new(mesh.clone(), mtls.clone(), ledger.clone(), ways, shutdown.clone(), limits);
-    let inbound = Inbound::new(mesh, mtls, outbound.road(), ledger, sockets, shutdown, limits);
+    let ways = inbound::Ways { sockets, road: outbound.road() };
+    let inbound = Inbound::new(mesh, mtls, ledger, ways, shutdown, limits);
     // The writers live as long as the runtime: a law whose writer is gone never changes, which is all that is needed.
     drop((identity, law, modes, snapshot));
     (Rc::new(inbound), Rc::new(outbound))

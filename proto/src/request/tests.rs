@@ -248,12 +248,26 @@ fn an_asterisk_is_for_options_only() {
 }
 
 #[test]
-fn a_fragment_nul_or_control_byte_in_a_target_is_refused() {
-    for target in
-        ["/a#b", "/#", "/a?b#c", "/%00", "/a%00b", "/a\0", "/a\r\nb", "/a\tb", "/a b", "/a\x7f", "http://a#b"]
-    {
+fn a_nul_or_control_byte_in_a_target_is_refused() {
+    for target in ["#", "/%00", "/a%00b", "/a\0", "/a\r\nb", "/a\tb", "/a b", "/a\x7f"] {
         let refused = http1(target, &[("host", "a")]);
         assert!(matches!(refused, Err(BadRequest::Target(_))), "{target:?}");
+    }
+}
+
+#[test]
+fn a_fragment_is_neither_decided_on_nor_sent_on() {
+    for (sent, understood) in [
+        ("/a#b", "/a"),
+        ("/#", "/"),
+        ("/a?b#c", "/a?b"),
+        ("/admin#/../public", "/admin"),
+        ("/a#\0", "/a"),
+        ("http://a#b", "/"),
+        ("http://a/b#c?d", "/b"),
+    ] {
+        let facts = http1(sent, &[("host", "a")]).unwrap();
+        assert_eq!(facts.target.path_and_query(), understood, "{sent:?}");
     }
 }
 

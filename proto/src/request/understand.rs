@@ -63,6 +63,8 @@ struct RequestLine<'a> {
 
 impl<'a> RequestLine<'a> {
     fn read(method: &Method, target: &'a str, authority: Option<&'a str>, version: Version) -> Self {
+        // A fragment is the client's own affair (RFC 9110 7.1): it is neither decided on nor sent on.
+        let target = target.split('#').next().unwrap_or_default();
         let as_sent = Self { authority, path_and_query: target };
         if authority.is_some() || version >= Version::HTTP_2 {
             return as_sent;
@@ -98,7 +100,7 @@ fn absolute_form(target: &str) -> Option<RequestLine<'_>> {
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
         return None;
     }
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path_and_query) = rest.split_at_checked(end)?;
     let path_and_query = if path_and_query.is_empty() { "/" } else { path_and_query };
     Some(RequestLine { authority: Some(authority), path_and_query })

@@ -96,7 +96,7 @@ fn is_unreserved(byte: u8) -> bool {
 
 // Nothing is changed; a dot segment that only some servers see is refused here, too.
 fn as_it_came(path: &str, decoded: &str) -> Result<String, &'static str> {
-    if decoded.split('/').any(|segment| Pieces::of(segment).have_dots_with_parameters()) {
+    if decoded.split('/').any(hides_dots) {
         return Err(HIDDEN_DOTS);
     }
     Ok(path.to_owned())
@@ -114,7 +114,7 @@ fn remove_dot_segments(path: &str) -> Result<String, &'static str> {
                 kept.pop();
                 ends_in_directory = true;
             }
-            segment if Pieces::of(segment).hide_dots() => return Err(HIDDEN_DOTS),
+            segment if hides_dots(segment) => return Err(HIDDEN_DOTS),
             segment => kept.push(segment),
         }
     }
@@ -124,29 +124,15 @@ fn remove_dot_segments(path: &str) -> Result<String, &'static str> {
     Ok(format!("/{}", kept.join("/")))
 }
 
-const HIDDEN_DOTS: &str = "a dot segment with parameters or escaped slashes, which servers read differently";
+const HIDDEN_DOTS: &str = "a dot segment with parameters, which servers read differently";
 
-/// A segment as a server may read it that decodes slashes: `..;x`, `.%3B`, `..%2Fx`, `x%5C..`.
-struct Pieces(Option<String>);
-
-impl Pieces {
-    fn of(segment: &str) -> Self {
-        let may_hide = segment.contains('.') && segment.contains([';', '%']);
-        Self(may_hide.then(|| segment.to_ascii_uppercase().replace("%3B", ";").replace("%5C", "%2F")))
+// `..;x`, `.%3B`, also behind an escaped slash: some servers cut parameters, some decode first.
+fn hides_dots(segment: &str) -> bool {
+    if !segment.contains('.') || !segment.contains([';', '%']) {
+        return false;
     }
-
-    // Some servers cut parameters.
-    fn have_dots_with_parameters(&self) -> bool {
-        self.iter().filter_map(|piece| piece.split_once(';')).any(|(before, _)| is_dots(before))
-    }
-
-    fn hide_dots(&self) -> bool {
-        self.have_dots_with_parameters() || (self.iter().nth(1).is_some() && self.iter().any(is_dots))
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.as_deref().into_iter().flat_map(|segment| segment.split("%2F"))
-    }
+    let spelled = segment.to_ascii_uppercase().replace("%3B", ";").replace("%5C", "%2F");
+    spelled.split("%2F").filter_map(|piece| piece.split_once(';')).any(|(before, _)| is_dots(before))
 }
 
 fn is_dots(piece: &str) -> bool {

@@ -62,6 +62,7 @@ fn each_mode_normalizes_as_istio_documents() {
         ("/app/../admin", "/app/../admin", "/admin", "/admin", "/admin"),
         ("/app/./", "/app/./", "/app/", "/app/", "/app/"),
         ("/app//", "/app//", "/app//", "/app/", "/app/"),
+        ("/app/..%2fadmin", "/app/..%2fadmin", "/app/..%2fadmin", "/app/..%2fadmin", "/admin"),
         ("/app//../admin", "/app//../admin", "/app/admin", "/app/admin", "/app/admin"),
         ("/app//../../admin", "/app//../../admin", "/admin", "/admin", "/admin"),
         ("/xyz%30..//abc", "/xyz%30..//abc", "/xyz0..//abc", "/xyz0../abc", "/xyz0../abc"),
@@ -101,7 +102,7 @@ fn escaped_slashes_are_decoded_before_dots_are_removed() {
     ] {
         let decoded = path_by(PathNormalization::DecodeAndMergeSlashes, sent);
         assert_eq!(decoded.as_deref(), Ok(normalized), "{sent}");
-        assert!(path_by(PathNormalization::MergeSlashes, sent).is_err(), "{sent}");
+        assert_ne!(path_by(PathNormalization::MergeSlashes, sent), decoded, "{sent}");
         assert_eq!(path_by(PathNormalization::None, sent).as_deref(), Ok(sent));
     }
 }
@@ -180,9 +181,6 @@ fn paths_in_doubt_are_refused() {
         "/a/..;/b",
         "/.;/b",
         "/a/..%3bx/b",
-        "/a/..%2fadmin",
-        "/a%2f..%2fadmin",
-        "/a/..%5cadmin",
         "/a/%2e%2e;x/b",
     ] {
         assert!(matches!(path(sent), Err(TargetError::Path(_))), "{sent:?}: {:?}", path(sent));
