@@ -122,9 +122,8 @@ async fn by_hand(
     name: ServerName<'static>,
 ) -> Result<Verdict, Missed> {
     let socket = pod.connect(asked.source, asked.destination).await;
-    let io = match crate::tls::connect(socket, &pod.passport(peer), name).await {
-        Ok(io) => io,
-        Err(_) => return Ok(Verdict::Deny),
+    let Ok(io) = crate::tls::connect(socket, &pod.passport(peer), name).await else {
+        return Ok(Verdict::Deny);
     };
     streams(pod, asked, io).await
 }
