@@ -45,6 +45,8 @@ pub struct MeshSettings {
     pub path_normalization: PathNormalization,
     /// Other names of the trust domain: a peer of one of them is one of ours.
     pub trust_domain_aliases: Vec<TrustDomain>,
+    /// Proxies in front of the mesh whose word on the client's address is believed.
+    pub trusted_proxies: u8,
 }
 
 /// What happens to destinations that no resource names.
@@ -219,6 +221,7 @@ impl From<&MeshSettings> for wire::MeshSettings {
             }
             .into(),
             trust_domain_aliases: mesh.trust_domain_aliases.iter().map(ToString::to_string).collect(),
+            trusted_proxies: mesh.trusted_proxies.into(),
         }
     }
 }
@@ -247,6 +250,8 @@ impl TryFrom<wire::MeshSettings> for MeshSettings {
                     return Err(MeshError::Unknown { what: "path normalization", value }.into());
                 }
             },
+            // More than that would trust what anybody may have written; none is the default of doubt.
+            trusted_proxies: u8::try_from(mesh.trusted_proxies).unwrap_or_default(),
             trust_domain_aliases: mesh
                 .trust_domain_aliases
                 .iter()

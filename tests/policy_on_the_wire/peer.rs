@@ -23,9 +23,7 @@ pub(crate) enum Missed {
 
 /// Sends what is asked, and says what became of it.
 pub(crate) async fn ask(pod: &Pod, asked: &Asked) -> Result<Verdict, Missed> {
-    if asked.remote != asked.source {
-        return Err(Missed::Unsayable("a sidecar trusts no proxy to tell another client address"));
-    }
+    let asked = &by_proxy(asked)?;
     match (&asked.peer, &asked.sni) {
         (Some(peer), _) if !pod.trusts(peer) => {
             // TLS is the first barrier; what policies would say of such a peer is only the engine's to tell.
@@ -49,6 +47,18 @@ pub(crate) async fn ask(pod: &Pod, asked: &Asked) -> Result<Verdict, Missed> {
             speak(pod, asked, pod.connect_by_sidecar(peer, asked.source, asked.destination).await).await
         }
     }
+}
+
+// A client behind a trusted proxy, which says so in its last entry.
+fn by_proxy(asked: &Asked) -> Result<Asked, Missed> {
+    let mut asked = asked.clone();
+    if asked.remote != asked.source {
+        let Some(head) = &mut asked.head else {
+            return Err(Missed::Unsayable("opaque bytes tell no client address"));
+        };
+        head.headers.push(("x-forwarded-for".to_owned(), asked.remote.to_string()));
+    }
+    Ok(asked)
 }
 
 async fn speak(pod: &Pod, asked: &Asked, stream: TcpStream) -> Result<Verdict, Missed> {

@@ -73,7 +73,7 @@ impl Pod {
         let Case { workload, governing, mesh, .. } = case;
         let id = WorkloadId::new(&mesh.trust_domain, &workload.namespace, &workload.service_account).unwrap();
         let office = Office::new(&mesh.trust_domain);
-        let settings = settings(mesh);
+        let settings = settings(mesh, asked);
         let ports = vec![Port {
             number: asked.destination.port(),
             protocol: spoken(workload.protocol),
@@ -246,13 +246,14 @@ fn snapshot(
     Snapshot { epoch: 1, sequence: 1, mesh: mesh.clone(), own: Arc::clone(own), policies, answers }
 }
 
-fn settings(mesh: &Mesh) -> MeshSettings {
+fn settings(mesh: &Mesh, asked: &Asked) -> MeshSettings {
     MeshSettings {
         trust_domain: mesh.trust_domain.clone(),
         root_namespace: mesh.law.root_namespace.clone(),
         outbound: OutboundMode::RegistryOnly,
         path_normalization: mesh.normalization,
         trust_domain_aliases: mesh.aliases.clone(),
+        trusted_proxies: u8::from(asked.remote != asked.source),
     }
 }
 

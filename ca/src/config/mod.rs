@@ -46,6 +46,9 @@ pub struct Config {
     /// for them.
     #[serde(deserialize_with = "trust_domains")]
     pub trust_domain_aliases: Vec<TrustDomain>,
+    /// Proxies in front of the mesh whose word on the client's address (`X-Forwarded-For`, counted from the right) is
+    /// believed by `remoteIpBlocks` and `remote.ip`; any peer can write what stands there.
+    pub num_trusted_proxies: u8,
     /// What the names of services end in, after `.svc.`.
     pub cluster_domain: String,
     /// Policies and entries of this namespace count everywhere.
@@ -194,6 +197,7 @@ impl Config {
                 Normalization::None => PathNormalization::None,
             },
             trust_domain_aliases: self.trust_domain_aliases.clone(),
+            trusted_proxies: self.num_trusted_proxies,
         }
     }
 
@@ -234,6 +238,7 @@ impl Default for Config {
             resources: Vec::new(),
             trust_domain: default_trust_domain(),
             trust_domain_aliases: Vec::new(),
+            num_trusted_proxies: 0,
             cluster_domain: "cluster.local".to_owned(),
             root_namespace: "istio-system".to_owned(),
             leaf_ttl: Duration::from_secs(3600),

@@ -437,6 +437,9 @@ pub struct MeshSettings {
     /// Other names of the mesh's trust domain: a peer of one of them is one of ours.
     #[prost(string, repeated, tag = "5")]
     pub trust_domain_aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Proxies in front of the mesh whose word on the client's address is believed.
+    #[prost(uint32, tag = "6")]
+    pub trusted_proxies: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Answer {

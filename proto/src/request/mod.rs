@@ -8,6 +8,7 @@
 //! Next: [`crate::authentication`].
 
 mod authority;
+mod client;
 mod error;
 mod framing;
 mod headers;
@@ -15,6 +16,7 @@ mod raw;
 mod understand;
 
 pub use authority::named_host;
+pub use client::client_address;
 pub use error::BadRequest;
 pub(crate) use headers::is_ours;
 pub use headers::{CLIENT_CERT, join_cookies, origin_form, strip_hop_by_hop, strip_reserved};

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use douane_proto::{
     facts::{Facts, RequestFacts},
     id::WorkloadId,
+    request::client_address,
 };
 
 use tokio::time::Instant;
@@ -41,6 +42,13 @@ impl Arrival {
             sni: self.sni.clone(),
             request,
         }
+    }
+
+    /// The same of a request, whose headers may tell the client behind trusted proxies.
+    pub(super) fn request_facts(&self, request: RequestFacts, trusted_proxies: u8) -> Facts {
+        let direct = self.source.ip().to_canonical();
+        let remote = client_address(&request.headers, direct, trusted_proxies);
+        Facts { remote, ..self.facts(Some(request)) }
     }
 
     /// Has the peer's certificate ended?

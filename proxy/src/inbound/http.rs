@@ -88,7 +88,8 @@ impl Receiver {
         }
         let see_body = async |most| self.see_body(&mut body, most).await;
         access.borrow_mut().record.request_principal = facts.token.as_ref().and_then(principal);
-        let (facts, mut remarks) = (arrival.facts(Some(facts)), Remarks::default());
+        let trusted = self.mesh.snapshot().mesh.trusted_proxies;
+        let (facts, mut remarks) = (arrival.request_facts(facts, trusted), Remarks::default());
         let decided = self.judge.authorize(&mut law, facts, &mut remarks, see_body).await;
         note_remarks(&mut access.borrow_mut().record, remarks);
         let Allowed { permit, facts, answer: changes } = decided?;

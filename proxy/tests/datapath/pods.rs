@@ -413,6 +413,7 @@ fn snapshot(own: Arc<Workload>, answers: HashMap<Question, Found>) -> Snapshot {
             outbound: OutboundMode::RegistryOnly,
             path_normalization: PathNormalization::Base,
             trust_domain_aliases: Vec::new(),
+            trusted_proxies: 0,
         },
         own,
         policies: Arc::new(compile(wire::PolicySet::default())),
