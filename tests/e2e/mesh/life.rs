@@ -66,7 +66,7 @@ fn a_folder_that_cannot_run_is_refused_with_file_and_line() {
         ),
         (
             "a kind that is not understood",
-            "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: a}\n".to_owned(),
+            "apiVersion: networking.istio.io/v1\nkind: EnvoyFilter\nmetadata: {name: a}\n".to_owned(),
             "town.yaml:2",
         ),
     ];
