@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     denial::Denial,
     explain,
-    provider::{Answer, Answers, Provider, ProviderProtocol},
+    provider::{Answer, Answers, Provider},
     set::{Custom, PolicySet},
 };
 use crate::facts::Facts;
@@ -67,9 +67,8 @@ enum Consulted {
 }
 
 fn consult(name: &str, custom: &Custom, facts: &Facts, answers: &Answers) -> Consulted {
-    let is_http = |provider: &Arc<Provider>| matches!(provider.protocol, ProviderProtocol::Http(_));
-    if facts.request.is_none() && custom.provider.as_ref().is_some_and(is_http) {
-        // There is nothing that such an authorizer could be shown.
+    if facts.request.is_none() && custom.is_http() {
+        // There is nothing that such an authorizer could be shown. Only a port that is declared opaque comes here.
         return Consulted::Passes;
     }
     let Some(rule) = custom.book.first(facts) else { return Consulted::Passes };

@@ -6,7 +6,7 @@ use super::{
     book::Book,
     compile::{compile, effect},
     matcher::Effect,
-    provider::Provider,
+    provider::{Provider, ProviderProtocol},
     rule::Compiled,
     trust::Trust,
     value::Context,
@@ -40,6 +40,19 @@ pub(super) struct Custom {
     /// `None` when the mesh defines none of that name.
     pub(super) provider: Option<Arc<Provider>>,
     pub(super) book: Book,
+}
+
+impl Custom {
+    /// Can its authorizer judge nothing but HTTP?
+    pub(super) fn is_http(&self) -> bool {
+        self.provider
+            .as_ref()
+            .is_some_and(|provider| matches!(provider.protocol, ProviderProtocol::Http(_)))
+    }
+
+    fn shows_http_alone(&self, port: u16) -> bool {
+        self.is_http() && self.book.rules.iter().any(|rule| rule.may_hold_on(port))
+    }
 }
 
 /// Why the policies of the wire cannot be understood at all.
@@ -120,12 +133,14 @@ impl PolicySet {
     }
 
     /// Must the receiver see HTTP to decide on this port? It must where every rule that could allow something there
-    /// looks at the request: then no opaque stream can ever pass.
+    /// looks at the request: then no opaque stream can ever pass. And where an authorizer would be asked that can be
+    /// shown nothing but HTTP: else whoever sends odd bytes would choose not to be judged by it.
     #[must_use]
     pub fn needs_http(&self, port: u16) -> bool {
         let rules = self.allow.rules.iter().filter(|rule| !rule.is_void());
         let mut possible = rules.filter(|rule| rule.may_hold_on(port)).peekable();
-        possible.peek().is_some() && possible.all(|rule| rule.needs_http)
+        let allows_http_alone = possible.peek().is_some() && possible.all(|rule| rule.needs_http);
+        allows_http_alone || self.custom.values().any(|custom| custom.shows_http_alone(port))
     }
 
     /// The rules of every kind with what they do, in the order in which they are asked; those of dry runs last.

@@ -161,10 +161,12 @@ impl Inbound {
             protection: Protection::Mtls { version: session.version, group: session.group.clone() },
         };
         tokio::select! {
-            () = Rc::clone(&self.receiver).serve(io, Rc::new(arrival)) => Ok(()),
+            // The mode may have changed since the connection began: nothing is served before it is looked at again.
+            biased;
+            refusal = self.receiver.mode_changed(destination.port(), Proof::Certificate) => Err(refusal),
             // The root that vouched for the peer is gone, and so are its streams.
             () = self.mtls.distrusted(&session) => Ok(()),
-            refusal = self.receiver.mode_changed(destination.port(), Proof::Certificate) => Err(refusal),
+            () = Rc::clone(&self.receiver).serve(io, Rc::new(arrival)) => Ok(()),
         }
     }
 
@@ -196,8 +198,10 @@ impl Inbound {
             protection: Protection::None,
         };
         tokio::select! {
-            served = Rc::clone(&self.receiver).plaintext(stream, opening, Rc::new(arrival)) => served,
+            // A client may be silent until the mode has changed: nothing is served before it is looked at again.
+            biased;
             refusal = self.receiver.mode_changed(destination.port(), Proof::Plaintext) => Err(refusal),
+            served = Rc::clone(&self.receiver).plaintext(stream, opening, Rc::new(arrival)) => served,
         }
     }
 

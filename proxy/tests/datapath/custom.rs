@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use douane_proto::{
     mesh::{Dialect, Protocol},
+    mtls::MtlsMode,
     wire::{self, provider::Protocol as Speaks},
 };
 use douane_proxy::authz::envoy::{
@@ -376,5 +377,28 @@ fn a_new_law_that_must_ask_cuts_what_the_authorizer_denies_and_nothing_else() {
         eventually("both are asked for", || asked.lock().unwrap().len() == 2).await;
         feed_yes.send(Frame::data("y".into())).unwrap();
         assert_eq!(yes.frame().await.unwrap().unwrap().into_data().unwrap(), "y");
+    });
+}
+
+#[test]
+fn an_http_authorizer_is_not_got_round_by_bytes_that_do_not_look_like_http() {
+    run(async {
+        let shop = Shop::open(Protocol::Undeclared, greet_and_echo).await;
+        let (heard, serve) = http(|_| Response::builder().status(403).body(full("")).unwrap());
+        finds(&shop, listen(serve).await);
+        shop.orders.rule_by(asks(provider(Speaks::Http), wire::Rule::default()));
+
+        // A request line that is longer than what is looked at, and no request line at all.
+        let long = format!("GET /{} HTTP/1.1\r\nHost: orders\r\n\r\n", "a".repeat(20_000));
+        for bytes in [long.as_bytes(), b"EHLO a\r\n"] {
+            let told = raw(&mut shop.web.connect(vip()).await, bytes, "hello ").await;
+            assert!(!told.contains("hello "), "{told}");
+        }
+        shop.orders.takes(MtlsMode::Permissive);
+        let told = raw(&mut shop.orders.knock(shop.pod()).await, b"EHLO a\r\n", "hello ").await;
+        assert_eq!(told, "");
+
+        assert!(heard.borrow().is_empty());
+        assert!(shop.orders.refused("http_needed") >= 2);
     });
 }

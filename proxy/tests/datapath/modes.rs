@@ -1,7 +1,7 @@
 //! Whom a port lets connect: STRICT, and while a mesh is being migrated PERMISSIVE and DISABLE; and what changes while
 //! connections run.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use douane_proto::{
     mesh::Protocol,
@@ -11,13 +11,14 @@ use douane_proto::{
 use douane_proxy::config::Limits;
 use http::Request;
 use http_body_util::BodyExt as _;
+use hyper::body::Frame;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
 use crate::{
-    apps::{client1, client2, full, greet_and_echo, http1, http2, mirror, raw},
+    apps::{client1, client2, echo_stream, fed, full, greet_and_echo, http1, http2, mirror, raw},
     pods::{Pod, Shop, eventually, run, vip},
 };
 
@@ -303,5 +304,58 @@ fn a_port_that_becomes_disabled_ends_mutual_tls_and_keeps_plaintext() {
         ends(&mut meshed).await;
         counted(&shop.orders, "mode_changed").await;
         assert_eq!(raw(&mut plain, b"word", "word").await, "word");
+    });
+}
+
+#[test]
+fn plaintext_that_had_not_spoken_when_a_port_became_strict_reaches_nobody() {
+    run(async {
+        let heard = Rc::new(Cell::new(0));
+        let hearing = Rc::clone(&heard);
+        let shop = Shop::open(Protocol::Http1, move |stream| {
+            let heard = Rc::clone(&hearing);
+            http1(stream, move |request| {
+                heard.set(heard.get() + 1);
+                mirror(request)
+            })
+        })
+        .await;
+        for _ in 0..16 {
+            shop.orders.takes(MtlsMode::Permissive);
+            // Its connection to the application stays open for the next request.
+            assert!(told(&shop, GET, "\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+            let mut silent = shop.orders.knock(shop.pod()).await;
+            tokio::task::yield_now().await;
+            let before = heard.get();
+
+            shop.orders.takes(MtlsMode::Strict);
+            let _ = silent.write_all(GET).await;
+            ends(&mut silent).await;
+
+            assert_eq!(heard.get(), before);
+        }
+        counted(&shop.orders, "mode_changed").await;
+    });
+}
+
+#[test]
+fn a_port_that_becomes_strict_ends_the_requests_in_flight_of_plaintext_http2() {
+    run(async {
+        let shop = Shop::open(Protocol::Http2, |stream| http2(stream, echo_stream)).await;
+        shop.orders.takes(MtlsMode::Permissive);
+        let mut client = client2(shop.orders.knock(shop.pod()).await).await;
+        let (feed, body) = fed();
+        let request = Request::post("http://orders/a").body(body).unwrap();
+        let mut answer = client.send_request(request).await.unwrap().into_body();
+        feed.send(Frame::data("a".into())).unwrap();
+        assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
+
+        shop.orders.takes(MtlsMode::Strict);
+
+        assert!(answer.frame().await.unwrap().is_err(), "it is cut");
+        eventually("no request is left", || {
+            shop.orders.metrics().contains("douane_active{direction=\"inbound\"} 0")
+        })
+        .await;
     });
 }
