@@ -45,9 +45,7 @@ pub(super) struct Custom {
 impl Custom {
     /// Can its authorizer judge nothing but HTTP?
     pub(super) fn is_http(&self) -> bool {
-        self.provider
-            .as_ref()
-            .is_some_and(|provider| matches!(provider.protocol, ProviderProtocol::Http(_)))
+        self.provider.as_ref().is_some_and(|provider| matches!(provider.protocol, ProviderProtocol::Http(_)))
     }
 
     fn shows_http_alone(&self, port: u16) -> bool {

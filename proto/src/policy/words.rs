@@ -1,5 +1,5 @@
-//! A field of a rule, and what a request has there, in the operator's words. Header values and claims are never repeated:
-//! they may be secret.
+//! A field of a rule, and what a request has there, in the operator's words. Header values, claims and queries are never
+//! repeated: they may be secret.
 
 use super::{
     attribute::Attribute,
@@ -84,7 +84,10 @@ pub(super) fn value(attribute: &Attribute, facts: &Facts) -> Option<String> {
         Attribute::Host => request.map(|request| foreign(&request.target.authority)),
         Attribute::Method => request.map(|request| foreign(request.method.as_str())),
         Attribute::Path => request.map(|request| foreign(&request.target.path)),
-        Attribute::PathAndQuery => request.map(|request| foreign(&request.target.path_and_query())),
+        Attribute::PathAndQuery => request.map(|request| match request.target.query {
+            Some(_) => format!("{}?(query withheld)", foreign(&request.target.path)),
+            None => foreign(&request.target.path),
+        }),
         Attribute::RequestPrincipal => {
             token.and_then(token::principal).map(|(issuer, subject)| foreign(&format!("{issuer}/{subject}")))
         }

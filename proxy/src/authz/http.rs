@@ -40,7 +40,7 @@ pub(super) fn question(
     };
     let mut request = Request::new(Bytes::new());
     *request.method_mut() = asked.method.clone();
-    *request.uri_mut() = path.parse().map_err(|_| format!("{path:?} is no path"))?;
+    *request.uri_mut() = path.parse().map_err(|_| "with its prefix the path is none any more".to_owned())?;
     *request.version_mut() = Version::HTTP_11;
     let headers = request.headers_mut();
     for (name, value) in &asked.headers {
@@ -52,7 +52,7 @@ pub(super) fn question(
     let _ = strip_hop_by_hop(headers);
     for (name, value) in &check.additional_headers {
         let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
-            return Err(format!("{name:?} with {value:?} is no header"));
+            return Err(format!("{name:?} of its settings, or its value, is no header"));
         };
         headers.insert(name, value);
     }

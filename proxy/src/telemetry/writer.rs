@@ -78,6 +78,7 @@ impl Write for LineWriter {
 }
 
 fn write_all(mut sink: impl Write, lines: &Receiver<Vec<u8>>, waiting: &AtomicUsize, lost: &LostLines) {
+    let mut torn = false;
     while let Ok(mut block) = lines.recv() {
         let mut count = 1;
         while block.len() < BLOCK
@@ -86,10 +87,20 @@ fn write_all(mut sink: impl Write, lines: &Receiver<Vec<u8>>, waiting: &AtomicUs
             block.extend_from_slice(&line);
             count += 1;
         }
-        if sink.write_all(&block).and_then(|()| sink.flush()).is_err() {
-            lost.0.inc_by(count);
+        let taken = block.len();
+        if torn {
+            // What was cut off must not take the next line with it.
+            block.insert(0, b'\n');
         }
-        waiting.fetch_sub(block.len(), Ordering::Release);
+        match sink.write_all(&block).and_then(|()| sink.flush()) {
+            Ok(()) => torn = false,
+            // A disk that is full may have taken a part of it.
+            Err(_) => {
+                torn = true;
+                lost.0.inc_by(count);
+            }
+        }
+        waiting.fetch_sub(taken, Ordering::Release);
         // Under load lines gather here instead of waking this thread one by one.
         thread::sleep(GATHER);
     }
@@ -173,5 +184,47 @@ mod tests {
         gate.open();
         writer.flush(Duration::from_secs(5));
         assert_eq!(gate.written().len(), MOST_WAITING);
+    }
+
+    /// Takes `room` bytes, then none until it is emptied: a disk.
+    #[derive(Clone)]
+    struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut disk = self.0.lock().unwrap();
+            let fits = bytes.len().min(disk.0);
+            if fits == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            disk.0 -= fits;
+            disk.1.extend_from_slice(&bytes[..fits]);
+            Ok(fits)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_a_full_disk_cut_takes_no_other_line_with_it() {
+        let disk = Disk(Arc::new(Mutex::new((9, Vec::new()))));
+        let lost = LostLines::default();
+        let writer = LineWriter::new(disk.clone(), lost.clone()).unwrap();
+        let send = |line: &str| {
+            writer.send(line.as_bytes().to_vec());
+            writer.flush(Duration::from_secs(5));
+        };
+
+        send("first\n");
+        send("second\n");
+        disk.0.lock().unwrap().0 = 100;
+        send("third\n");
+        send("fourth\n");
+
+        let written = String::from_utf8(disk.0.lock().unwrap().1.clone()).unwrap();
+        assert_eq!(written.lines().collect::<Vec<_>>(), ["first", "sec", "third", "fourth"]);
+        assert_eq!(lost.0.get(), 1);
     }
 }

@@ -112,3 +112,15 @@ fn a_stranger_can_neither_forge_a_log_line_nor_make_it_long_nor_show_a_secret() 
     let line = reason(&policies, &with_headers(&[("authorization", "Bearer secret")]));
     assert!(!line.contains("Bearer secret"), "{line}");
 }
+
+#[test]
+fn a_query_is_not_repeated_since_it_may_hold_a_secret() {
+    let policies =
+        valid(vec![written(wire::Action::Deny, "no", vec![when("request.headers[:path]", &["/a*"], &[])])]);
+    let mut facts = request("GET", "/a");
+    facts.request.as_mut().unwrap().target.query = Some("token=s3cret".to_owned());
+
+    let reason = reason(&policies, &facts);
+
+    assert!(reason.contains("/a?(query withheld)") && !reason.contains("s3cret"), "{reason}");
+}
