@@ -157,6 +157,19 @@ impl Lab {
         lines.filter(|line| line["kind"] == "access").collect()
     }
 
+    /// The lines of a pod's audit log.
+    ///
+    /// # Panics
+    /// When one is no JSON.
+    #[must_use]
+    pub fn audit(&self, pod: &str) -> Vec<Value> {
+        let mut show = self.ask("exec");
+        show.args(["-c", "douane-proxy", pod, "--", "cat", "/run/douane/audit.log"]);
+        let ran = Ran::from(show.output().expect("lab exec starts"));
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran.out.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+    }
+
     /// Waits until a pod's sidecar has recorded a refusal with this label, and returns the record.
     ///
     /// # Panics

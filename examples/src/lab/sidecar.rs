@@ -24,6 +24,9 @@ use crate::lab::{
     spec::Options,
 };
 
+/// In the sidecar's own folder, which no application sees: `lab exec -c douane-proxy POD -- cat` shows it.
+const AUDIT_LOG: &str = "/run/douane/audit.log";
+
 /// Who is spared by the rules, and who runs the sidecar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exemption {
@@ -153,6 +156,7 @@ impl Sidecar {
         flag("--bundle-file", format!("{SECRETS}/bundle.pem"));
         flag("--token-file", format!("{SECRETS}/token"));
         flag("--trace-ratio", "1.0".to_owned());
+        flag("--audit-log", AUDIT_LOG.to_owned());
         if let Exemption::Mark(mark) = self.exemption {
             flag("--mark", mark.to_string());
         }

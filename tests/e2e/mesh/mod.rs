@@ -1,5 +1,6 @@
 //! A real mesh in real network namespaces: the lab's program is started on a folder of YAML and looked at from outside.
 
+mod audit;
 mod life;
 mod odd;
 mod refusals;
