@@ -257,10 +257,10 @@ fn disable_is_dialled_in_plaintext_and_refuses_what_is_not() {
 async fn stands_for(shop: &Shop) -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.5.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (inbound, pod) = (std::rc::Rc::clone(&shop.orders.inbound), shop.pod());
+    let (inbound, pod) = (Rc::clone(&shop.orders.inbound), shop.pod());
     tokio::task::spawn_local(async move {
         while let Ok((stream, source)) = listener.accept().await {
-            let inbound = std::rc::Rc::clone(&inbound);
+            let inbound = Rc::clone(&inbound);
             tokio::task::spawn_local(async move { inbound.connection(stream, source, pod).await });
         }
     });
