@@ -2,7 +2,7 @@
 
 use douane_proto::{wire, yaml::bounded};
 
-use super::wildcard::Wildcard;
+use super::{never, wildcard::Wildcard};
 
 /// Each with the index of its rule.
 pub(super) fn advise(policy: &wire::Policy) -> Vec<(usize, String)> {
@@ -12,6 +12,7 @@ pub(super) fn advise(policy: &wire::Policy) -> Vec<(usize, String)> {
         rule.from.iter().for_each(|from| source(from, &mut lines));
         rule.to.iter().for_each(|to| operation(to, &mut lines));
         rule.when.iter().for_each(|when| condition(when, &mut lines));
+        lines.extend(never::holds(rule));
         opaque(policy.action(), rule, &mut lines);
         advice.extend(lines.into_iter().map(|line| (index, line)));
     }
@@ -39,7 +40,22 @@ fn source(source: &wire::Source, lines: &mut Vec<String>) {
             lines.push(format!("serviceAccounts {:?} never matches: it has no wildcards", bounded(account)));
         }
     }
+    source.principals.iter().chain(&source.not_principals).for_each(|text| principal(text, lines));
     strangers_to_namespaces(source, lines);
+}
+
+// Every principal is TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT. Its scheme, and what is half a star, are told elsewhere.
+fn principal(text: &str, lines: &mut Vec<String>) {
+    let Wildcard::Exact(exact) = Wildcard::read(text) else { return };
+    let parts: Vec<&str> = exact.split('/').collect();
+    let is_whole = matches!(parts.as_slice(), [_, "ns", _, "sa", _]);
+    if !is_whole && !exact.starts_with("spiffe://") {
+        lines.push(format!(
+            "the principal {:?} never matches: one is TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT, such as \
+             cluster.local/ns/shop/sa/web",
+            bounded(text)
+        ));
+    }
 }
 
 // A principal tells its namespace.
@@ -91,21 +107,14 @@ fn operation(operation: &wire::Operation, lines: &mut Vec<String>) {
             ));
         }
     }
-    for path in operation.paths.iter().chain(&operation.not_paths) {
-        if let Wildcard::Prefix(prefix) = Wildcard::read(path)
-            && prefix.ends_with(|char: char| char.is_ascii_alphanumeric())
-        {
-            lines.push(format!(
-                "the path {:?} matches {prefix}-other as well; write {prefix} and {prefix}/* for what is below it",
-                bounded(path)
-            ));
-        }
-    }
 }
 
 fn condition(condition: &wire::Condition, lines: &mut Vec<String>) {
     let wire::Condition { key, values, not_values, .. } = condition;
     contradiction(key, values, not_values, lines);
+    if key == "source.principal" {
+        values.iter().chain(not_values).for_each(|text| principal(text, lines));
+    }
     let has_stars =
         !matches!(key.as_str(), "source.namespace" | "source.ip" | "remote.ip" | "destination.ip");
     if has_stars {

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{
     advice::advise,
     cover::{self, Rule},
+    prefix::{self, Operation},
     selection,
 };
 use crate::policy::{asked::Mesh, load::Loaded};
@@ -79,6 +80,7 @@ pub fn lint(loaded: &Loaded, mesh: &Mesh, providers: Providers) -> Findings {
         }
     }
     findings.extend(shadows(context));
+    findings.extend(prefixes(context));
     findings.sort();
     findings.dedup();
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
@@ -111,9 +113,13 @@ impl Findings {
             let subject = subject.as_ref().map(|subject| format!("{subject}: ")).unwrap_or_default();
             text.push_str(&format!("{file}:{line}: {severity}: {subject}{what}\n"));
         }
-        text.push_str(&format!("{} errors, {} warnings\n", self.errors, self.warnings));
+        text.push_str(&format!("{}, {}\n", counted(self.errors, "error"), counted(self.warnings, "warning")));
         text
     }
+}
+
+fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 fn refused(error: &ResourceError) -> Finding {
@@ -149,10 +155,8 @@ fn policy(
         findings.push(warning(resource, rule_line(resource, law, rule), &what));
     }
     let trust = Trust { local: &mesh.trust_domain, aliases: &mesh.aliases };
-    let before = format!("policy {}: ", resource.metadata.key());
-    for line in Policy::in_doubt(law.policy.clone()).0.warnings(trust) {
-        let what = line.strip_prefix(&before).unwrap_or(&line);
-        let found = warning(resource, resource.location.line, what);
+    for (line, what) in engine_warnings(resource, law, trust) {
+        let found = warning(resource, line, &what);
         // It looks as if it allowed or denied somebody, and does not.
         let is_error = what.contains("spiffe://");
         findings.push(Finding { severity: if is_error { Severity::Error } else { found.severity }, ..found });
@@ -167,6 +171,27 @@ fn policy(
         let what = format!("the mesh defines no extension provider {name:?}: what would ask it is denied");
         findings.push(warning(resource, resource.location.line, &what));
     }
+}
+
+// What the engine would log of the policy when it loads it, each with the line of its rule.
+fn engine_warnings(resource: &Resource, law: &AuthorizationPolicy, trust: Trust<'_>) -> Vec<(u32, String)> {
+    let before = format!("policy {}: ", resource.metadata.key());
+    let head = wire::Policy { rules: Vec::new(), ..law.policy.clone() };
+    let warnings = |rules| {
+        let policy = wire::Policy { rules, ..head.clone() };
+        let lines = Policy::in_doubt(policy).0.warnings(trust);
+        lines
+            .into_iter()
+            .map(|line| line.strip_prefix(&before).unwrap_or(&line).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let of_policy = warnings(Vec::new());
+    let mut all: Vec<_> = of_policy.iter().map(|what| (resource.location.line, what.clone())).collect();
+    for (index, rule) in law.policy.rules.iter().enumerate() {
+        let of_rule = warnings(vec![rule.clone()]).into_iter().filter(|what| !of_policy.contains(what));
+        all.extend(of_rule.map(|what| (rule_line(resource, law, index), what)));
+    }
+    all
 }
 
 fn rule_line(resource: &Resource, law: &AuthorizationPolicy, rule: usize) -> u32 {
@@ -209,6 +234,28 @@ fn twins(resource: &Resource, resources: &[Resource]) -> Option<Finding> {
             &format!("it is written at {}:{line} already; only one of them counts", file.display()),
         )
     })
+}
+
+// Path prefixes that are wider than the files show them to be meant.
+fn prefixes(context: Context<'_>) -> Vec<Finding> {
+    let mut all = Vec::new();
+    for resource in context.resources {
+        let Kind::AuthorizationPolicy(law) = &resource.kind else { continue };
+        for (index, rule) in law.policy.rules.iter().enumerate() {
+            let (scope, file) = (&law.attachment.scope, &*resource.location.file);
+            let line = rule_line(resource, law, index);
+            all.extend(
+                rule.to.iter().map(|operation| (resource, Operation { scope, operation, file, line })),
+            );
+        }
+    }
+    let operations: Vec<Operation<'_>> = all.iter().map(|(_, operation)| *operation).collect();
+    let root = &context.mesh.law.root_namespace;
+    let told = |(resource, own): &(&Resource, Operation<'_>)| {
+        let lines = prefix::told(own, &operations, root).into_iter();
+        lines.map(|what| warning(resource, own.line, &what)).collect::<Vec<_>>()
+    };
+    all.iter().flat_map(told).collect()
 }
 
 // Rules that change nothing, since another one says as much, or the opposite, already.

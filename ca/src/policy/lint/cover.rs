@@ -23,25 +23,38 @@ pub(super) fn covers(wide: &Rule<'_>, narrow: &Rule<'_>, root: &str) -> bool {
 }
 
 fn covers_rule(wide: &wire::Rule, narrow: &wire::Rule) -> bool {
-    let entries = |wide: &[Vec<Field<'_>>], narrow: &[Vec<Field<'_>>]| {
-        let covered = |entry: &Vec<Field<'_>>| wide.iter().any(|wide| covers_entry(wide, entry));
-        wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(covered))
-    };
+    let callers = wide.from.is_empty()
+        || (!narrow.from.is_empty()
+            && narrow.from.iter().all(|narrow| wide.from.iter().any(|wide| covers_source(wide, narrow))));
+    let operations = wide.to.is_empty()
+        || (!narrow.to.is_empty()
+            && narrow
+                .to
+                .iter()
+                .all(|narrow| wide.to.iter().any(|wide| covers_entry(&operation(wide), &operation(narrow)))));
     let when = wide.when.iter().all(|wide| {
         narrow.when.iter().any(|narrow| {
             wide.key == narrow.key
                 && covers_field((&wide.values, &wide.not_values), (&narrow.values, &narrow.not_values))
         })
     });
-    entries(&callers(wide), &callers(narrow)) && entries(&operations(wide), &operations(narrow)) && when
+    callers && operations && when
 }
 
-fn callers(rule: &wire::Rule) -> Vec<Vec<Field<'_>>> {
-    rule.from.iter().map(source).collect()
+fn covers_source(wide: &wire::Source, narrow: &wire::Source) -> bool {
+    covers_namespaces(wide, narrow) && covers_entry(&source(wide), &source(narrow))
 }
 
-fn operations(rule: &wire::Rule) -> Vec<Vec<Field<'_>>> {
-    rule.to.iter().map(operation).collect()
+// A principal tells its namespace.
+fn covers_namespaces(wide: &wire::Source, narrow: &wire::Source) -> bool {
+    let (wide, not_wide) = (&wide.namespaces, &wide.not_namespaces);
+    let is_within = |principal: &String| match principal.split('/').collect::<Vec<_>>().as_slice() {
+        [_, "ns", namespace, "sa", _] if !principal.contains('*') => wide.iter().any(|own| own == namespace),
+        _ => false,
+    };
+    let by_principal = !narrow.principals.is_empty() && narrow.principals.iter().all(is_within);
+    (by_principal && not_wide.is_empty())
+        || covers_field((wide, not_wide), (&narrow.namespaces, &narrow.not_namespaces))
 }
 
 fn covers_entry(wide: &[Field<'_>], narrow: &[Field<'_>]) -> bool {
@@ -66,11 +79,11 @@ fn is_simple(value: &str) -> bool {
     !value.contains('{')
 }
 
-fn source(source: &wire::Source) -> Vec<Field<'_>> {
-    vec![
+// All but the namespaces.
+fn source(source: &wire::Source) -> [Field<'_>; 6] {
+    [
         (&source.principals, &source.not_principals),
         (&source.request_principals, &source.not_request_principals),
-        (&source.namespaces, &source.not_namespaces),
         (&source.service_accounts, &source.not_service_accounts),
         (&source.trust_domains, &source.not_trust_domains),
         (&source.ip_blocks, &source.not_ip_blocks),
@@ -78,8 +91,8 @@ fn source(source: &wire::Source) -> Vec<Field<'_>> {
     ]
 }
 
-fn operation(operation: &wire::Operation) -> Vec<Field<'_>> {
-    vec![
+fn operation(operation: &wire::Operation) -> [Field<'_>; 4] {
+    [
         (&operation.hosts, &operation.not_hosts),
         (&operation.ports, &operation.not_ports),
         (&operation.methods, &operation.not_methods),
@@ -107,6 +120,20 @@ mod tests {
         assert!(covers_rule(&rule(&[], &["/a/*"]), &rule(&["x"], &["/a/b", "/a/c*"])));
         assert!(covers_rule(&rule(&[], &[]), &rule(&["x"], &["/a"])));
         assert!(covers_rule(&rule(&["*"], &[]), &rule(&["x"], &[])));
+    }
+
+    #[test]
+    fn a_namespace_covers_its_principals() {
+        let mut wide = rule(&[], &[]);
+        wide.from = vec![wire::Source { namespaces: vec!["shop".to_owned()], ..Default::default() }];
+        assert!(covers_rule(&wide, &rule(&["cluster.local/ns/shop/sa/web"], &["/a"])));
+        assert!(!covers_rule(
+            &wide,
+            &rule(&["cluster.local/ns/shop/sa/web", "cluster.local/ns/x/sa/y"], &[])
+        ));
+        assert!(!covers_rule(&wide, &rule(&["cluster.local/ns/sho*"], &[])));
+        wide.from[0].not_namespaces = vec!["x".to_owned()];
+        assert!(!covers_rule(&wide, &rule(&["cluster.local/ns/shop/sa/web"], &[])), "not looked into");
     }
 
     #[test]
