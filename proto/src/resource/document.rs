@@ -107,6 +107,14 @@ pub fn doubts(path: &Path, text: &str) -> Vec<Doubt> {
     doubts
 }
 
+// A star is how everything is written, and YAML's own sign for a reference.
+fn mend(what: &str) -> &'static str {
+    if what.contains("alias") {
+        return "a value that begins with * or & must stand in quotes, such as \"*\"";
+    }
+    "mend the line, or the one above it; the file may be half written"
+}
+
 struct File {
     path: Arc<Path>,
 }
@@ -119,7 +127,7 @@ impl File {
                 location: self.line(error.line),
                 subject: None,
                 what: format!("this is no valid YAML: {}", error.what),
-                mend: "mend the line, or the one above it; the file may be half written".to_owned(),
+                mend: mend(&error.what).to_owned(),
                 cause: Cause::Syntax,
                 doubt: doubt::of_text(part.text, error.line.saturating_sub(part.before), work),
             }]
