@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use douane_proto::{
@@ -13,6 +13,9 @@ use douane_proto::{
     target::PathNormalization,
 };
 use http::Version;
+
+/// Where a request comes from that does not say (RFC 5737: an address for documentation).
+pub const SOMEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// The settings of the mesh.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@ use douane_proto::{law::Governing, mtls::MtlsMode, resource::Resource, wire};
 use serde::Serialize;
 
 use crate::policy::{
-    asked::{Asked, Mesh, Verdict},
+    asked::{Asked, Mesh, SOMEWHERE, Verdict},
     destination::Destination,
     examine,
     receiver::{Judgement, Receiver},
@@ -80,7 +80,7 @@ fn next(
         Verdict::Allow => {
             let rule = narrow_rule(situation, governing, asked, now)?;
             let policy = new_policy(destination, asked, wire::Action::Deny, rule);
-            let yaml = written::policy(&policy, &destination.workload.labels, &[]);
+            let yaml = written::policy(&policy, &written::lasting(&destination.workload.labels), &[]);
             governing.policies.policies.push(policy);
             Some(Change { what: "To forbid it, add this policy:".to_owned(), yaml })
         }
@@ -113,7 +113,13 @@ fn is_admitted(governing: &Governing, asked: &Asked) -> bool {
 fn admit(destination: &Destination, port: u16) -> Change {
     let workload = &destination.workload;
     let name = format!("{}-{port}", workload.service_account);
-    let yaml = written::peer_authentication(&workload.namespace, &name, &workload.labels, port, "PERMISSIVE");
+    let yaml = written::peer_authentication(
+        &workload.namespace,
+        &name,
+        &written::lasting(&workload.labels),
+        port,
+        "PERMISSIVE",
+    );
     Change {
         what:
             "To admit it while the peer is being migrated (plaintext is then taken from everybody), add this:"
@@ -181,12 +187,23 @@ fn allow(
         let yaml = written::rule(&rule);
         policy.rules.push(rule);
         let place = place(situation, &key, None);
-        return Change { what: format!("To allow it, add this rule to policy {key}{place}:"), yaml };
+        return Change {
+            what: format!("To allow it, add this rule to policy {key}{place}{}:", stand_in(asked)),
+            yaml,
+        };
     }
     let policy = new_policy(destination, asked, wire::Action::Allow, rule);
-    let yaml = written::policy(&policy, &destination.workload.labels, &[]);
+    let yaml = written::policy(&policy, &written::lasting(&destination.workload.labels), &[]);
     policies.push(policy);
-    Change { what: "To allow it, add this policy:".to_owned(), yaml }
+    Change { what: format!("To allow it, add this policy{}:", stand_in(asked)), yaml }
+}
+
+// Without an identity there is only the address, and the question may not say it.
+fn stand_in(asked: &Asked) -> String {
+    if asked.peer.is_some() || asked.source != SOMEWHERE {
+        return String::new();
+    }
+    format!(" (with the peer's address instead of {SOMEWHERE}; --source-ip says it)")
 }
 
 fn place(situation: Situation<'_>, policy: &str, rule: Option<usize>) -> String {

@@ -19,9 +19,6 @@ use crate::policy::{
 const MOST_PATHS: usize = 200;
 /// Labels by which workloads are called, the first that is there is enough to select.
 const NAMES: &[&str] = &["app.kubernetes.io/name", "app", "k8s-app"];
-/// Labels that are others' at the next deployment.
-const PASSING: &[&str] =
-    &["pod-template-hash", "controller-revision-hash", "statefulset.kubernetes.io/pod-name"];
 
 /// A policy for one workload.
 #[derive(Debug, Serialize)]
@@ -111,7 +108,7 @@ fn for_workload(
     let mut notes = Vec::new();
     let known = requests.iter().find_map(|(observed, _)| workload(observed, resources));
     let labels = match known.filter(|workload| !workload.labels.is_empty()) {
-        Some(workload) => selecting(workload.labels),
+        Some(workload) => selecting(&workload.labels),
         None => {
             notes.push(format!(
                 "no manifest says its labels: app: {} is a guess, check it",
@@ -219,12 +216,11 @@ fn operations(habit: Habit) -> (Vec<wire::Operation>, Vec<String>) {
     (operations, notes)
 }
 
-fn selecting(labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
+fn selecting(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     for name in NAMES {
         if let Some(value) = labels.get(*name) {
             return [((*name).to_owned(), value.clone())].into();
         }
     }
-    let lasting = |key: &str| !PASSING.contains(&key) && !key.starts_with("douane.io/");
-    labels.into_iter().filter(|(key, _)| lasting(key)).collect()
+    written::lasting(labels)
 }

@@ -7,6 +7,21 @@ use douane_proto::wire;
 /// The API version of all objects of the law.
 const VERSION: &str = "security.istio.io/v1";
 
+/// Labels that are others' at the next deployment.
+const PASSING: &[&str] =
+    &["pod-template-hash", "controller-revision-hash", "statefulset.kubernetes.io/pod-name"];
+
+/// The labels of a pod by which it can be selected tomorrow as well: none of a deployment's own, none of the mesh's.
+#[must_use]
+pub fn lasting(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let is_lasting = |key: &str| !PASSING.contains(&key) && !key.starts_with("douane.io/");
+    labels
+        .iter()
+        .filter(|(key, _)| is_lasting(key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
 /// An `AuthorizationPolicy` that selects `labels` (all pods of the namespace where there are none).
 #[must_use]
 pub fn policy(

@@ -19,16 +19,14 @@ use super::{
 use crate::{
     cli::print::print_text,
     policy::{
-        asked::{Asked, Head, Mesh, Protocol, Workload},
+        asked::{Asked, Head, Mesh, Protocol, SOMEWHERE, Workload},
         destination::{self, Destination},
         load::load_sound,
         question::{self, Depth, Question},
     },
 };
 
-/// Where a request comes from that does not say (RFC 5737: an address for documentation).
-const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-/// The workload's own address.
+/// The workload's own address, of the same kind as [`SOMEWHERE`].
 const DESTINATION: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 
 #[derive(Args)]
@@ -51,7 +49,7 @@ pub(in crate::cli) struct Ask {
     /// The workload's port.
     #[arg(long, requires = "workload")]
     port: Option<u16>,
-    /// Files or folders of manifests, as the control plane reads them; repeatable.
+    /// Files or folders of manifests, as the control plane reads them; repeatable; - is the standard input.
     #[arg(long, required = true)]
     resources: Vec<PathBuf>,
     #[command(flatten)]
@@ -91,11 +89,14 @@ enum Authorizer {
 }
 
 pub(super) const CAN_I_HELP: &str = "\
-The answer of the sidecar itself, offline: the verdict, the policy and rule that decided with file and line, or the
-first field that failed in the nearest rule, and the smallest YAML that would change the verdict.
+The answer of the sidecar itself, offline: the verdict, the policy and rule that decided with file and line, or \
+the first field that failed in the nearest rule, and the smallest YAML that would change the verdict.
 
-  douane policy can-i --resources mesh/ --from shop/web --to orders.shop:80 GET /orders/1
-  douane policy can-i --resources mesh/ --from shop/web --workload shop/ledger --port 9000          (opaque TCP)
+Over HTTP, over opaque TCP, from a stranger, and with a token:
+
+  douane policy can-i --resources mesh/ --from shop/web --to orders.shop:80 \\
+      GET /orders/1
+  douane policy can-i --resources mesh/ --from shop/web --to ledger.shop:7000
   douane policy can-i --resources mesh/ --plaintext --to orders.shop:80 GET /
   douane policy can-i --resources mesh/ --from shop/web --to orders.shop:80 \\
       --token-claims '{\"iss\": \"https://issuer\", \"sub\": \"alice\"}' POST /orders
@@ -103,10 +104,11 @@ first field that failed in the nearest rule, and the smallest YAML that would ch
 Exit codes: 0 yes, 1 no, 2 there is no answer (a file is refused, nothing is called so).";
 
 pub(super) const EXPLAIN_HELP: &str = "\
-As can-i, and what each policy that selects the workload makes of the request, rule by rule, in the order in which they
-are asked (CUSTOM, AUDIT, DENY, ALLOW).
+As can-i, and what each policy that selects the workload makes of the request, rule by rule, in the order in \
+which they are asked (CUSTOM, AUDIT, DENY, ALLOW).
 
-  douane policy explain --resources mesh/ --from shop/web --to orders.shop:80 DELETE /orders/1
+  douane policy explain --resources mesh/ --from shop/web --to orders.shop:80 \\
+      DELETE /orders/1
 
 Exit codes: 0 it is allowed, 1 it is not, 2 there is no answer.";
 
@@ -131,7 +133,7 @@ fn question(flags: &Ask) -> Result<Question> {
     let destination = destination(flags, &resources, peer.as_ref())?;
     let claims = flags.token_claims.as_ref().map(|text| serde_json::from_str(text));
     let claims = claims.transpose().context("--token-claims is no JSON object")?;
-    let source = flags.source_ip.unwrap_or(SOURCE);
+    let source = flags.source_ip.unwrap_or(SOMEWHERE);
     let asked = Asked {
         peer,
         source,
