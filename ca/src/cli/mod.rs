@@ -62,6 +62,6 @@ fn run(cli: Cli) -> Result<ExitCode> {
             print(&format!("douane {}", env!("CARGO_PKG_VERSION"))).map(|()| ExitCode::SUCCESS)
         }
         Command::Ca(ca) => run::run(*ca).map(|()| ExitCode::SUCCESS),
-        Command::Policy(policy) => policy::run(policy),
+        Command::Policy(policy) => Ok(policy::run(policy)),
     }
 }

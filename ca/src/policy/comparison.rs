@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    fs::File,
     io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
 };
@@ -14,7 +13,8 @@ use crate::policy::{
     asked::{Asked, Mesh, Verdict, Workload},
     cases::{self, FileError},
     destination::running,
-    observed::{Log, Observed},
+    input,
+    observed::{self, Log, Observed},
     receiver::Receiver,
 };
 
@@ -82,12 +82,12 @@ pub struct Changed {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// Not readable.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: {why}", path = .path.display())]
     Read {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// A case file that is none.
     #[error(transparent)]
@@ -99,11 +99,11 @@ pub enum RecordError {
 /// # Errors
 /// When the file cannot be read.
 pub fn record(path: &Path, resources: &[&[Resource]], now: u64) -> Result<Record, RecordError> {
-    let read = |source| RecordError::Read { path: path.to_owned(), source };
-    let mut file = BufReader::new(File::open(path).map_err(read)?);
-    let is_log = file.fill_buf().map_err(read)?.trim_ascii_start().starts_with(b"{");
-    if !is_log {
-        return Ok(of_cases(&cases::read(path, now)?));
+    let read = |why| RecordError::Read { path: path.to_owned(), why };
+    let mut file = BufReader::new(input::open(path).map_err(read)?);
+    if !observed::is_log(file.fill_buf().map_err(read)?) {
+        let text = input::bounded_text(file, cases::MAX_FILE_BYTES).map_err(read)?;
+        return Ok(of_cases(&cases::parse(path, &text, now)?));
     }
     let mut log = Log::default();
     log.read(file).map_err(read)?;

@@ -2,14 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Read as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use douane_proto::resource::{Resource, ResourceError, read_file};
 
-/// The parser refuses larger texts; one byte more is enough to let it say so.
+use crate::policy::input;
+
+/// The parser refuses texts of more than a MiB; one byte more is enough to let it say so.
 const MAX_READ_BYTES: u64 = 1024 * 1024 + 1;
 
 /// What was found.
@@ -25,12 +26,12 @@ pub struct Loaded {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// It is not there, or not readable.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: {why}", path = .path.display())]
     Read {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// A folder without files.
     #[error("{path} holds no *.yaml or *.yml", path = .0.display())]
@@ -48,7 +49,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, LoadError> {
     let mut loaded = Loaded::default();
     for path in paths {
         for file in files(path)? {
-            let read = |source| LoadError::Read { path: file.clone(), source };
+            let read = |why| LoadError::Read { path: file.clone(), why };
             let text = read_text(&file).map_err(read)?;
             let (resources, errors) = read_file(&file, &text);
             loaded.resources.extend(resources);
@@ -79,7 +80,10 @@ pub fn load_sound(paths: &[PathBuf]) -> Result<Vec<Resource>, LoadError> {
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
-    let read = |source| LoadError::Read { path: path.to_owned(), source };
+    let read = |why| LoadError::Read { path: path.to_owned(), why };
+    if input::is_stdin(path) {
+        return Ok(vec![path.to_owned()]);
+    }
     if !fs::metadata(path).map_err(read)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -101,9 +105,8 @@ fn is_manifest(file: &Path) -> bool {
 }
 
 fn read_text(file: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    fs::File::open(file)?.take(MAX_READ_BYTES).read_to_string(&mut text)?;
-    Ok(text)
+    // What is longer is cut, and refused by the parser as what it is.
+    input::bounded_text(io::Read::take(input::open(file)?, MAX_READ_BYTES), MAX_READ_BYTES)
 }
 
 fn listed(errors: &[ResourceError]) -> String {

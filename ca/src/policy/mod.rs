@@ -19,6 +19,7 @@ pub mod trial;
 pub mod written;
 pub mod wrong;
 
+pub(crate) mod input;
 mod issuer;
 mod laws;
 mod paths;

@@ -96,6 +96,12 @@ struct Line {
     refusal: Option<String>,
 }
 
+/// Does an access log begin so? Lines of others may stand among it: a log that was cut, or that an application shares.
+pub(crate) fn is_log(beginning: &[u8]) -> bool {
+    let is_line = |line: &[u8]| serde_json::from_slice::<Line>(line).is_ok_and(|line| line.kind.is_some());
+    beginning.trim_ascii_start().starts_with(b"{") || beginning.split(|byte| *byte == b'\n').any(is_line)
+}
+
 impl Log {
     /// Reads the lines of one more log.
     ///

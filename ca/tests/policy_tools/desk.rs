@@ -1,6 +1,10 @@
 //! A folder with an operator's files, and the command that is run in it.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    io::Write as _,
+    process::{Command, Stdio},
+};
 
 use serde_json::Value;
 
@@ -29,13 +33,29 @@ impl Desk {
 
     /// Runs `douane policy` with these arguments.
     pub(crate) fn policy(&self, arguments: &[&str]) -> Said {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_douane"));
-        let output = command.current_dir(self.0.path()).arg("policy").args(arguments).output().unwrap();
+        self.policy_reading(arguments, "")
+    }
+
+    /// The same with a text as its standard input.
+    pub(crate) fn policy_reading(&self, arguments: &[&str], input: &str) -> Said {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = command.spawn().unwrap();
+        // It may end without having read it.
+        let _ = running.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = running.wait_with_output().unwrap();
         Said {
             code: output.status.code().unwrap(),
             out: String::from_utf8(output.stdout).unwrap(),
             err: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+
+    /// The command, not yet run.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_douane"));
+        command.current_dir(self.0.path()).arg("policy").args(arguments);
+        command
     }
 }
 

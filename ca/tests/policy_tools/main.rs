@@ -8,4 +8,5 @@ mod desk;
 mod forms;
 mod lint;
 mod recorded;
+mod streams;
 mod trial;

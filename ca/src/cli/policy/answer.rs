@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::cli::print::{print, remark};
+use crate::cli::print::{print_text, remark};
 
 /// The answer is yes: all as expected, nothing wrong, nothing changed.
 pub(super) const YES: u8 = 0;
@@ -35,7 +35,8 @@ pub(super) fn unanswered(error: &dyn std::fmt::Display) -> ExitCode {
 
 /// An answer as one JSON object.
 pub(super) fn print_json(answer: &impl Serialize) -> Result<()> {
-    print(&serde_json::to_string_pretty(answer).context("write JSON")?)
+    let text = serde_json::to_string_pretty(answer).context("write JSON")?;
+    print_text(&format!("{text}\n"))
 }
 
 /// Seconds since 1970.

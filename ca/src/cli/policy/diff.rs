@@ -23,7 +23,7 @@ pub(in crate::cli) struct Diff {
     old: PathBuf,
     /// The policies to be: a file or a folder.
     new: PathBuf,
-    /// What was asked: a file of cases, or an access log of sidecars; repeatable.
+    /// What was asked: a file of cases, or an access log of sidecars; repeatable; - is the standard input.
     #[arg(long, required = true, value_name = "FILE")]
     requests: Vec<PathBuf>,
     /// Manifests of workloads, where they stand beside neither of the two; repeatable.
@@ -37,12 +37,14 @@ pub(in crate::cli) struct Diff {
 }
 
 pub(super) const HELP: &str = "\
-Every recorded request is decided by the old and by the new policies; those whose verdict changes are listed. Of a case
-file, its requests, workloads and mesh settings count, not its policies. An access log is what sidecars write (one JSON
-object a line); the lines of the receiving side count, and the labels of its pods are looked up among the manifests.
+Every recorded request is decided by the old and by the new policies; those whose verdict changes are listed. Of \
+a case file, its requests, workloads and mesh settings count, not its policies. An access log is what sidecars \
+write (one JSON object a line); the lines of the receiving side count, and the labels of its pods are looked up \
+among the manifests. A stream is written at its end: one that is still open is not in the log.
 
   douane policy diff mesh/ proposed/ --requests access.log
-  douane policy diff old.yaml new.yaml --requests cases.yaml --resources workloads/
+  cat *.douane-proxy.log | douane policy diff mesh/ proposed/ --requests -
+  douane policy diff old.yaml new.yaml --requests cases.yaml --resources pods/
 
 Exit codes: 0 nothing changes, 1 something does, 2 a file cannot be read.";
 

@@ -16,7 +16,7 @@ use crate::{
 
 #[derive(Args)]
 pub(in crate::cli) struct Lint {
-    /// Files, or folders of *.yaml and *.yml.
+    /// Files, or folders of *.yaml and *.yml; - is the standard input.
     #[arg(required = true)]
     paths: Vec<PathBuf>,
     #[command(flatten)]
@@ -30,14 +30,15 @@ pub(in crate::cli) struct Lint {
 }
 
 pub(super) const HELP: &str = "\
-Errors are what the control plane refuses: such a file changes nothing when it is applied. Warnings are what it takes
-and what surely is not meant: a rule that can never match or that another one shadows, a star that is no wildcard
-(/a/*/b, *a*), /admin* that matches /administrator, a DENY of HTTP fields only (on TCP ports it denies everything), a
-selector that selects no workload of the files (where there are any), plaintext, an undefined extension provider (with
---mesh-config), targetRefs (which no sidecar obeys).
+Errors are what the control plane refuses: such a file changes nothing when it is applied. Warnings are what it \
+takes and what surely is not meant: a rule that can never match or that another one shadows, a star that is no \
+wildcard (/a/*/b, *a*), /admin* beside /admin or where another rule names /administrator, a DENY of HTTP fields \
+only (on TCP ports it denies everything), a selector that selects no workload of the files (where there are \
+any), plaintext, an undefined extension provider (with --mesh-config), targetRefs (which no sidecar obeys).
 
-  douane policy lint mesh/                          everything in the folder
-  douane policy lint --strict policy.yaml           for CI: a warning fails, too
+  douane policy lint mesh/                      everything in the folder
+  douane policy lint --strict policy.yaml       for CI: a warning fails, too
+  helm template chart/ | douane policy lint -   the standard input
 
 Exit codes: 0 nothing wrong, 1 errors (with --strict: or warnings), 2 a file cannot be read.";
 

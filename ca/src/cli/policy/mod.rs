@@ -41,7 +41,11 @@ pub(super) enum Policy {
 }
 
 /// Does what was asked for.
-pub(super) fn run(policy: Policy) -> Result<ExitCode> {
+pub(super) fn run(policy: Policy) -> ExitCode {
+    answered(policy).unwrap_or_else(|error| answer::unanswered(&format!("{error:#}")))
+}
+
+fn answered(policy: Policy) -> Result<ExitCode> {
     match policy {
         Policy::Lint(asked) => lint::run(&asked),
         Policy::Test(asked) => test::run(&asked),

@@ -1,6 +1,6 @@
 //! `douane policy suggest`.
 
-use std::{fs::File, io::BufReader, path::PathBuf, process::ExitCode};
+use std::{io::BufReader, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -9,6 +9,7 @@ use super::answer::{NO, Output, YES, print_json, unanswered};
 use crate::{
     cli::print::{print_text, remark},
     policy::{
+        input,
         load::load_sound,
         observed::Log,
         suggestion::{Suggestions, suggest},
@@ -17,7 +18,7 @@ use crate::{
 
 #[derive(Args)]
 pub(in crate::cli) struct Suggest {
-    /// Access logs of sidecars; repeatable.
+    /// Access logs of sidecars; repeatable; - is the standard input.
     #[arg(long, required = true, value_name = "FILE")]
     log: Vec<PathBuf>,
     /// Files or folders of manifests, which say the labels of pods; repeatable.
@@ -29,10 +30,12 @@ pub(in crate::cli) struct Suggest {
 }
 
 pub(super) const HELP: &str = "\
-An ALLOW policy for each workload that was asked, of the requests that were allowed: by caller, method and path. Paths
-that differ in an identifier become a template (/orders/{*}) where there are many. Review it: a request that should not
-have been is in there, too, and a rare one may be missing. Try it with `douane policy diff` before it is applied.
+An ALLOW policy for each workload that was asked, of the requests that were allowed: by caller, method and path. \
+Paths that differ in an identifier become a template (/orders/{*}) where there are many. Review it: a request \
+that should not have been is in there, too, and a rare one may be missing, as is a stream that is still open (it \
+is written at its end). Try it with `douane policy diff` before it is applied.
 
+  cat *.douane-proxy.log > access.log
   douane policy suggest --log access.log --resources mesh/ > proposed.yaml
   douane policy lint proposed.yaml
   douane policy diff mesh/ proposed.yaml --requests access.log
@@ -60,7 +63,7 @@ fn suggestions(asked: &Suggest) -> Result<Suggestions> {
     let mut log = Log::default();
     for path in &asked.log {
         let read = || format!("read {}", path.display());
-        let file = File::open(path).with_context(read)?;
+        let file = input::open(path).with_context(read)?;
         log.read(BufReader::new(file)).with_context(read)?;
     }
     Ok(suggest(&log, &resources))

@@ -16,7 +16,7 @@ use crate::{
 
 #[derive(Args)]
 pub(in crate::cli) struct Test {
-    /// Files of cases.
+    /// Files of cases; - is the standard input.
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// How the answer is written.
@@ -28,8 +28,9 @@ pub(in crate::cli) struct Test {
 }
 
 pub(super) const HELP: &str = "\
-A file is a YAML list of cases: policies, a workload, and requests with what should become of them. They are decided by
-the functions of the sidecar itself, over the same parsing and normalization. No cluster and no network is needed.
+A file is a YAML list of cases: policies, a workload, and requests with what should become of them. They are \
+decided by the functions of the sidecar itself, over the same parsing and normalization. No cluster and no \
+network is needed.
 
   - name: only-web-may-read
     policies:
@@ -41,25 +42,39 @@ the functions of the sidecar itself, over the same parsing and normalization. No
         rules:
         - from: [{source: {principals: [cluster.local/ns/shop/sa/web]}}]
           to: [{operation: {methods: [GET]}}]
-    # files: [policy.yaml]               instead of, or besides, policies; relative to this file
-    workload: {namespace: shop, labels: {app: orders}, service_account: orders, port: 8080, protocol: http}
+    # files: [policy.yaml]      instead of policies, or besides; by this file
+    workload: {namespace: shop, labels: {app: orders}, port: 8080}
     requests:
-    - {source: {principal: cluster.local/ns/shop/sa/web}, method: GET, path: /orders/1, expect: allow}
-    - {source: {principal: cluster.local/ns/shop/sa/web}, method: DELETE, path: /orders/1, expect: deny}
-    - {source: {principal: null}, path: /, expect: deny, why: plaintext is refused by STRICT}
+    - source: {principal: cluster.local/ns/shop/sa/web}
+      path: /orders/1
+      expect: allow
+    - source: {principal: cluster.local/ns/shop/sa/web}
+      method: DELETE
+      path: /orders/1
+      expect: deny
+    - {source: {principal: null}, path: /, expect: deny, why: plaintext}
 
-Of a case, each optional but requests:
-  mesh       trust_domain (cluster.local), trust_domain_aliases, root_namespace (istio-system), mtls_mode (STRICT,
-             PERMISSIVE, DISABLE), path_normalization (NONE, BASE, MERGE_SLASHES, DECODE_AND_MERGE_SLASHES),
-             extension_providers: [{name: ext, type: grpc|http}]
-  workload   namespace (default), labels, service_account, port (8080), protocol: http, grpc or tcp
+Of a case, all but requests may be left out:
+  mesh       trust_domain (cluster.local), trust_domain_aliases,
+             root_namespace (istio-system),
+             mtls_mode: STRICT, PERMISSIVE or DISABLE,
+             path_normalization: NONE, BASE, MERGE_SLASHES or
+             DECODE_AND_MERGE_SLASHES,
+             extension_providers: [{name: ext, type: grpc}]; or type: http
+  workload   namespace (default), labels, service_account, port (8080),
+             protocol: http, grpc or tcp
 Of a request:
   source     principal (null: plaintext), ip, remote_ip, sni
-  method, host, path, headers (a map, or a list of [name, value]), dst_ip, dst_port
-  jwt        state: valid, expired, not_yet_valid, bad_signature, unknown_kid, malformed (with raw), alg_none,
-             alg_hs256_with_public_key; claims; location: {header, prefix}, {param} or {cookie}. The text $TEST_JWKS in
-             a policy becomes the key set that verifies such tokens.
-  ext_authz  allow, deny or error: what the external authorizer would answer; absent: it cannot be reached
+  method, host, path, dst_ip, dst_port
+  headers    a map, or a list of [name, value]
+  jwt        state: valid, expired, not_yet_valid, bad_signature,
+             unknown_kid, malformed (with raw), alg_none or
+             alg_hs256_with_public_key; claims;
+             location: {header, prefix}, {param} or {cookie}.
+             The text $TEST_JWKS in a policy becomes the key set that
+             verifies such tokens.
+  ext_authz  allow, deny or error: what the external authorizer would answer;
+             absent: it cannot be reached
   expect     allow, deny (403, or a closed connection), '401' or '400'
 
 Exit codes: 0 all passed, 1 something failed, 2 a file cannot be read.";

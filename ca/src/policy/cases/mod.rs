@@ -10,4 +10,5 @@ mod request;
 mod token;
 
 pub use case::{Case, CaseFile, Request, Unreadable};
-pub use read::{FileError, read};
+pub(crate) use read::MAX_FILE_BYTES;
+pub use read::{FileError, parse, read};

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -24,13 +24,14 @@ use super::{
 };
 use crate::policy::{
     asked::{Mesh, Protocol, Workload},
+    input::read_text,
     issuer::{Issuer, IssuerError},
     laws::{Laws, Origin},
     wrong::Wrong,
 };
 
 /// Several hundred cases with their policies have about half a MiB.
-const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
+pub(crate) const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
 /// About as many as a file of that size has.
 const MAX_NODES: usize = 2_000_000;
 /// Stands for the key set of the run's own issuer in a policy.
@@ -40,12 +41,12 @@ const KEY_SET: &str = "$TEST_JWKS";
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It is not there, or not readable.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: {why}", path = .path.display())]
     Read {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// It is no list of cases.
     #[error("{path}:{line}: {what}", path = .path.display(), line = .wrong.line, what = .wrong.what)]
@@ -65,12 +66,21 @@ pub enum FileError {
 /// # Errors
 /// [`FileError`] when it holds no list of cases.
 pub fn read(path: &Path, now: u64) -> Result<CaseFile, FileError> {
-    let text = read_text(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    let text =
+        read_text(path, MAX_FILE_BYTES).map_err(|why| FileError::Read { path: path.to_owned(), why })?;
+    parse(path, &text, now)
+}
+
+/// Reads the text of a case file; `path` is its name, and where the files stand that it names.
+///
+/// # Errors
+/// [`FileError::Form`] when it is no list of cases.
+pub fn parse(path: &Path, text: &str, now: u64) -> Result<CaseFile, FileError> {
     let form = |wrong| FileError::Form { path: path.to_owned(), wrong };
     let reader = Reader { path: path.into(), issuer: Issuer::new(now)? };
     let mut work = Work::of(MAX_NODES);
     let mut cases = Vec::new();
-    for part in yaml::split(&text) {
+    for part in yaml::split(text) {
         let node = yaml::parse(part, &mut work).map_err(|error| {
             form(Wrong { line: error.line, what: format!("this is no valid YAML: {}", error.what) })
         })?;
@@ -82,15 +92,6 @@ pub fn read(path: &Path, now: u64) -> Result<CaseFile, FileError> {
         return Err(form(Wrong { line: 1, what: "the file holds no case; write a list of them".to_owned() }));
     }
     Ok(CaseFile { path: reader.path, cases })
-}
-
-fn read_text(path: &Path) -> io::Result<String> {
-    let length = fs::metadata(path)?.len();
-    if length > MAX_FILE_BYTES {
-        let what = format!("{length} bytes are too many, {MAX_FILE_BYTES} are the most; split the file");
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
-    }
-    fs::read_to_string(path)
 }
 
 struct Reader {
@@ -166,7 +167,7 @@ impl Reader {
         let name = text(node, "a file")?;
         let path = self.path.parent().unwrap_or(Path::new("")).join(&name);
         let cannot = |what: String| wrong(node, format!("file {:?}: {what}", bounded(&name)));
-        let text = read_text(&path).map_err(|error| cannot(error.to_string()))?;
+        let text = read_text(&path, MAX_FILE_BYTES).map_err(|error| cannot(error.to_string()))?;
         let found = documents(&text).map_err(|error| {
             cannot(format!("{}:{}: this is no valid YAML: {}", path.display(), error.line, error.what))
         })?;
