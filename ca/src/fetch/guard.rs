@@ -25,10 +25,13 @@ const FORBIDDEN_V6: &[([u16; 8], u8, &str)] = &[
     ([0, 0, 0, 0, 0, 0, 0, 1], 128, "loopback"),
     ([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10, "link-local"),
     ([0xff00, 0, 0, 0, 0, 0, 0, 0], 8, "multicast"),
-    ([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128, "a metadata address"),
+    // Amazon's services of an instance: metadata at ::254, credentials of pods at ::23.
+    ([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32, "a metadata address"),
     ([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128, "a metadata address"),
     // Tunnels whose other end an address does not show.
     ([0x2001, 0, 0, 0, 0, 0, 0, 0], 32, "a Teredo tunnel"),
+    // RFC 8215: where in it the IPv4 address stands depends on the network.
+    ([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48, "a translator's own network"),
 ];
 
 /// May a document come without TLS?
@@ -115,8 +118,8 @@ fn always_forbidden(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-// The IPv4 address that a translator or tunnel would dial in place of this one: NAT64 (RFC 6052), 6to4 (RFC 3056), and
-// the old compatible form.
+// The IPv4 address that a translator or tunnel would dial in place of this one: NAT64 (RFC 6052), SIIT (RFC 7915's
+// translated form), 6to4 (RFC 3056), and the old compatible form.
 fn hidden(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(address) = address else { return None };
     let [a, b, c, d, e, f, g, h] = address.segments();
@@ -125,7 +128,7 @@ fn hidden(address: IpAddr) -> Option<Ipv4Addr> {
         Some(Ipv4Addr::new(one, two, three, four))
     };
     match (a, b, c, d, e, f) {
-        (0x64, 0xff9b, 0, 0, 0, 0) | (0, 0, 0, 0, 0, 0) => of(g, h),
+        (0x64, 0xff9b, 0, 0, 0, 0) | (0, 0, 0, 0, 0xffff, 0) | (0, 0, 0, 0, 0, 0) => of(g, h),
         (0x2002, high, low, ..) => of(high, low),
         _ => None,
     }
@@ -157,10 +160,13 @@ mod tests {
             "fe80::1",
             "ff02::1",
             "fd00:ec2::254",
+            "fd00:ec2::23",
             "fd20:ce::254",
             "::ffff:127.0.0.1",
             "::ffff:169.254.169.254",
             "64:ff9b::169.254.169.254",
+            "64:ff9b:1::169.254.169.254",
+            "::ffff:0:127.0.0.1",
             "2002:7f00:1::",
             "::127.0.0.1",
             "10.96.0.1",
