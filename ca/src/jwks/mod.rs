@@ -65,6 +65,12 @@ pub struct Keyring {
     sets: watch::Receiver<Arc<KeySets>>,
 }
 
+// A key set that is kept up to date.
+struct Running {
+    timeout: watch::Sender<Duration>,
+    task: AbortHandle,
+}
+
 struct Shared {
     terms: Terms,
     sets: watch::Sender<Arc<KeySets>>,
@@ -124,39 +130,49 @@ impl Fetcher {
 
     /// Keeps what is wanted up to date until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut running: HashMap<KeySource, (Duration, AbortHandle)> = HashMap::new();
+        let mut running: HashMap<KeySource, Running> = HashMap::new();
         loop {
             let wanted = Arc::clone(&self.wanted.borrow_and_update());
-            running.retain(|source, (timeout, task)| {
-                let stays = wanted.get(source) == Some(timeout);
-                if !stays {
-                    task.abort();
-                }
-                if !wanted.contains_key(source) {
-                    self.shared.forget(source);
-                }
-                stays
-            });
-            for (source, timeout) in wanted.iter().take(MAX_SOURCES) {
-                running.entry(source.clone()).or_insert_with(|| {
-                    let source = Source::new(source.clone(), *timeout, Arc::clone(&self.shared));
-                    (*timeout, tokio::spawn(source.run()).abort_handle())
-                });
-            }
-            if wanted.len() > MAX_SOURCES {
-                tracing::error!(
-                    wanted = wanted.len(),
-                    most = MAX_SOURCES,
-                    "too many key sets are wanted; tokens of the rest are refused"
-                );
-            }
+            self.keep_wanted(&mut running, &wanted);
             tokio::select! {
                 () = stop.cancelled() => break,
                 changed = self.wanted.changed() => if changed.is_err() { break },
             }
         }
-        for (_, task) in running.into_values() {
-            task.abort();
+        for one in running.into_values() {
+            one.task.abort();
+        }
+    }
+
+    // Those that run stay where there are too many: who comes later must not take their place.
+    fn keep_wanted(&self, running: &mut HashMap<KeySource, Running>, wanted: &Wanted) {
+        running.retain(|source, one| {
+            let stays = wanted.contains_key(source);
+            if !stays {
+                one.task.abort();
+                self.shared.forget(source);
+            }
+            stays
+        });
+        let mut left_out = 0_usize;
+        for (source, timeout) in wanted {
+            if let Some(one) = running.get(source) {
+                one.timeout.send_replace(*timeout);
+            } else if running.len() < MAX_SOURCES {
+                let (sender, timeout) = watch::channel(*timeout);
+                let task = Source::new(source.clone(), timeout, Arc::clone(&self.shared)).run();
+                let task = tokio::spawn(task).abort_handle();
+                running.insert(source.clone(), Running { timeout: sender, task });
+            } else {
+                left_out += 1;
+            }
+        }
+        if left_out > 0 {
+            tracing::error!(
+                wanted = wanted.len(),
+                most = MAX_SOURCES,
+                "too many key sets are wanted; tokens of the rest are refused"
+            );
         }
     }
 }

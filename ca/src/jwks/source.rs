@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use douane_proto::resource::KeySource;
 use hyper::Uri;
-use tokio::time::{self, Instant};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 
 use super::{Shared, document, place};
 use crate::{
@@ -21,7 +24,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) struct Source {
     source: KeySource,
-    timeout: Duration,
+    /// How long one fetch may take, now.
+    timeout: watch::Receiver<Duration>,
     shared: Arc<Shared>,
     /// When it was fetched last.
     good: Option<Instant>,
@@ -32,7 +36,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(source: KeySource, timeout: Duration, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(source: KeySource, timeout: watch::Receiver<Duration>, shared: Arc<Shared>) -> Self {
         Self { source, timeout, shared, good: None, failures: 0, failing: None }
     }
 
@@ -66,7 +70,8 @@ impl Source {
         let url: Uri = url.parse().map_err(|_| format!("{url:?} is no URL"))?;
         let origin = Origin { url, tls: terms.tls.clone() };
         let chosen = Chosen::ByResource(&terms.guard);
-        fetch::url(&origin, fetch::Terms { bytes: MAX_BYTES, time: self.timeout, chosen }).await
+        let time = *self.timeout.borrow();
+        fetch::url(&origin, fetch::Terms { bytes: MAX_BYTES, time, chosen }).await
     }
 
     fn take(&mut self, set: &str) {

@@ -145,6 +145,39 @@ async fn a_set_that_cannot_be_fetched_for_too_long_counts_no_more() {
 }
 
 #[tokio::test]
+async fn a_set_is_kept_no_longer_when_its_time_limit_changes() {
+    let mut issuer = Issuer::start().await;
+    issuer.says(&keys("first"));
+    let source = KeySource::Set(issuer.url());
+    let terms = Terms { keep_for: Duration::from_secs(1), ..terms(&["127.0.0.1/32"]) };
+    let (mut keyring, _, _stop) = fetching(terms, std::slice::from_ref(&source));
+    eventually(&mut keyring, &source, Some("first")).await;
+    *issuer.answer.lock().unwrap() = None;
+    issuer.was_asked_again().await;
+    keyring.want([(source.clone(), Duration::from_millis(400))].into());
+    eventually(&mut keyring, &source, None).await;
+}
+
+#[tokio::test]
+async fn sets_that_come_later_take_nobodys_place() {
+    let issuer = Issuer::start().await;
+    issuer.says(&keys("first"));
+    let source = |index: usize| KeySource::Set(format!("{}/{index:04}", issuer.url()));
+    let metrics = Arc::new(Metrics::new());
+    let (fetcher, _keyring) = Fetcher::new(terms(&["127.0.0.1/32"]), metrics);
+    let mut running = HashMap::new();
+    let wanted = |sources: std::ops::Range<usize>| -> Wanted {
+        sources.map(|index| (source(index), Duration::from_secs(1))).collect()
+    };
+    fetcher.keep_wanted(&mut running, &wanted(500..500 + MAX_SOURCES));
+    fetcher.keep_wanted(&mut running, &wanted(0..500 + MAX_SOURCES));
+    assert_eq!(running.len(), MAX_SOURCES);
+    assert!(running.contains_key(&source(500)) && !running.contains_key(&source(0)));
+    fetcher.keep_wanted(&mut running, &wanted(0..1));
+    assert_eq!(running.into_keys().collect::<Vec<_>>(), [source(0)]);
+}
+
+#[tokio::test]
 async fn no_set_stands_in_for_another_and_one_that_nobody_wants_is_forgotten() {
     let (good, bad) = (Issuer::start().await, Issuer::start().await);
     good.says(&keys("good"));
