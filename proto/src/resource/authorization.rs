@@ -58,6 +58,10 @@ impl AuthorizationPolicy {
             }
         };
         message.unreadable = part.end();
+        // It may have been a dry run, which allows nothing.
+        if message.action() == wire::Action::Allow && flaws.concern("metadata.annotations") {
+            message.unreadable.push("metadata.annotations".to_owned());
+        }
         validate(&mut message, spec, flaws);
         let rule_lines = rules.iter().map(Cursor::line).collect();
         Self { attachment, policy: message, rule_lines, notes }

@@ -102,12 +102,27 @@ fn what_names_no_object_is_nothing() {
 }
 
 #[test]
+fn an_allow_policy_of_which_nobody_knows_whether_it_is_a_dry_run_allows_nothing() {
+    let unquoted = |spec: &str| {
+        let text = policy(spec).replace("{name:", "{annotations: {istio.io/dry-run: true}, name:");
+        let Some(Kind::AuthorizationPolicy(law)) = reading(&text).resource.map(|one| one.kind) else {
+            panic!()
+        };
+        law.policy
+    };
+    let allow = unquoted("  rules: [{}]\n");
+    assert!(!allow.dry_run && !allow.unreadable.is_empty(), "{allow:?}");
+    let deny = unquoted("  action: DENY\n  rules: [{to: [{operation: {methods: [PUT]}}]}]\n");
+    assert!(!deny.dry_run && deny.unreadable.is_empty(), "it is enforced as written: {deny:?}");
+}
+
+#[test]
 fn keys_that_are_numbers_or_truths_are_texts_as_kubernetes_reads_them() {
     let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {1: x, true: y, 'b': z}}\n";
     let labels = only(text).metadata.labels;
     assert_eq!(labels.keys().map(String::as_str).collect::<Vec<_>>(), ["1", "b", "true"]);
     let twice = only_error(&text.replace("true: y", "'1': y"));
-    assert!(twice.what.contains("twice"), "{twice}");
+    assert!(twice.what.contains("duplicate mapping key: 1"), "{twice}");
 }
 
 #[test]
