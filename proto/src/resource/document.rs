@@ -121,7 +121,7 @@ struct File {
 
 impl File {
     // A document without content (before the first `---`, or after the last) is none.
-    fn read(&self, part: yaml::Part<'_>, work: &mut Work) -> Result<Option<Resource>, Vec<ResourceError>> {
+    fn read(&self, part: yaml::Part<'_>, work: &mut Work) -> Result<Vec<Resource>, Vec<ResourceError>> {
         let node = yaml::parse(part, work).map_err(|error| {
             vec![ResourceError {
                 location: self.line(error.line),
@@ -129,16 +129,22 @@ impl File {
                 what: format!("this is no valid YAML: {}", error.what),
                 mend: mend(&error.what).to_owned(),
                 cause: Cause::Syntax,
-                doubt: doubt::of_text(part.text, error.line.saturating_sub(part.before), work),
+                doubt: doubt::of_text(part, &error, work),
             }]
         })?;
         if matches!(node.value, Value::Null) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        match self.reading(&node) {
-            Reading { resource, flaws } if flaws.is_empty() => Ok(resource),
-            Reading { flaws, .. } => Err(flaws),
+        let readings = match items(&node) {
+            Some(items) => items.iter().map(|item| self.reading(item)).collect(),
+            None => vec![self.reading(&node)],
+        };
+        let (mut resources, mut flaws) = (Vec::new(), Vec::new());
+        for reading in readings {
+            resources.extend(reading.resource);
+            flaws.extend(reading.flaws);
         }
+        if flaws.is_empty() { Ok(resources) } else { Err(flaws) }
     }
 
     fn reading(&self, node: &Node) -> Reading {
@@ -201,6 +207,19 @@ impl File {
             cause: Cause::Bound,
             doubt: Some(Doubt::default()),
         }
+    }
+}
+
+// The objects of a `List`, as `kubectl get -o yaml` writes one.
+fn items(node: &Node) -> Option<&[Node]> {
+    let is_list = node.get("apiVersion").and_then(Node::text) == Some("v1")
+        && node.get("kind").and_then(Node::text) == Some("List");
+    let Value::Map(entries) = &node.value else { return None };
+    let has_more =
+        entries.iter().any(|entry| !matches!(&*entry.key, "apiVersion" | "kind" | "metadata" | "items"));
+    match &node.get("items")?.value {
+        Value::List(items) if is_list && !has_more => Some(items),
+        _ => None,
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     created::Created,
     flaws::{Flaws, Part},
 };
-use crate::yaml::{Cursor, Fields, Flaw, Manner, bounded};
+use crate::yaml::{Cursor, Fields, Flaw, Manner, Node, Value, bounded};
 
 /// The namespace of an object that names none, as `kubectl` has it.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -64,9 +64,10 @@ impl Metadata {
         let part = Part::open(at, flaws);
         let name = part.required_as("name", Cursor::object_name);
         // Written, but unreadable: nobody knows where it belongs.
-        let namespace = match at.node().get("namespace") {
-            None => Some(DEFAULT_NAMESPACE.to_owned()),
-            Some(_) => part.required_as("namespace", Cursor::object_name),
+        let has_namespace = at.node().get("namespace").is_some();
+        let namespace = match has_namespace {
+            false => Some(DEFAULT_NAMESPACE.to_owned()),
+            true => part.required_as("namespace", Cursor::object_name),
         };
         let metadata = Self {
             labels: part.read("labels", Cursor::text_map),
@@ -77,7 +78,9 @@ impl Metadata {
             ..Self::default()
         };
         part.pass_over(KNOWN);
-        part.end();
+        let unread = part.end();
+        // A misspelt `namespace`, perhaps: nobody knows where it belongs.
+        let namespace = namespace.filter(|_| has_namespace || unread.iter().all(|key| is_known(key)));
         Some(Self { name: name?, namespace: namespace?, ..metadata })
     }
 
@@ -124,6 +127,20 @@ fn created(at: &Cursor<'_>) -> Result<Created, Flaw> {
         )),
     }
 }
+
+/// The namespace of an object with this `metadata`, which names none: where another key may be a misspelt `namespace`,
+/// nobody knows.
+pub(super) fn unnamed_namespace(metadata: &Node) -> Option<String> {
+    let Value::Map(entries) = &metadata.value else { return None };
+    entries.iter().all(|entry| is_known(&entry.key)).then(|| DEFAULT_NAMESPACE.to_owned())
+}
+
+fn is_known(key: &str) -> bool {
+    READ.contains(&key) || KNOWN.contains(&key)
+}
+
+// What an object of the law is read for.
+const READ: &[&str] = &["name", "namespace", "labels", "annotations", "creationTimestamp"];
 
 // Of no interest to the mesh.
 const KNOWN: &[&str] = &[

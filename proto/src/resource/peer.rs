@@ -66,7 +66,8 @@ fn read_ports(
 ) -> BTreeMap<u16, Option<MtlsMode>> {
     let mut ports = BTreeMap::new();
     for (key, at) in entries {
-        let port = key.parse().ok().filter(|port| *port != 0 && !key.starts_with('+'));
+        // `08080` beside `8080` would be the same port twice.
+        let port = key.parse().ok().filter(|port: &u16| *port != 0 && port.to_string() == *key);
         match port {
             Some(port) => {
                 ports.insert(port, mtls(at, flaws));

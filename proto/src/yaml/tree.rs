@@ -78,9 +78,20 @@ pub struct Work {
     most_aliases: usize,
 }
 
+/// What the library says of a key that stands in one map twice, before the key.
+const REPEATED: &str = "duplicate mapping key: ";
+
 thread_local! {
     // Nodes visited by the reading that runs; serde has no other way out of a reading that fails.
     static VISITED: Cell<usize> = const { Cell::new(0) };
+}
+
+impl SyntaxError {
+    /// The key that stands in one map twice, where that is what is wrong.
+    #[must_use]
+    pub fn repeated_key(&self) -> Option<&str> {
+        self.what.strip_prefix(REPEATED)
+    }
 }
 
 impl Work {
@@ -284,10 +295,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map: Vec<Entry> = Vec::new();
-        let mut is_text = true;
         while let Some((key, node)) = entries.next_entry::<Node, Node>()? {
             let line = key.line;
-            is_text &= matches!(key.value, Value::Text(_));
             let key = match key.value {
                 Value::Text(text) => text,
                 // As Kubernetes reads them: `8080: …` is the key "8080".
@@ -299,10 +308,10 @@ impl<'de> Visitor<'de> for ValueVisitor {
             };
             map.push(Entry { key, line, node });
         }
-        // The library saw `8080` and `"8080"` as two keys.
+        // The library saw `8080` and `"8080"` as two keys, and the same text with another tag as well.
         let mut keys = HashSet::new();
-        if let Some(twice) = map.iter().find(|entry| !is_text && !keys.insert(&*entry.key)) {
-            return Err(A::Error::custom(format!("the key {:?} stands here twice", twice.key)));
+        if let Some(twice) = map.iter().find(|entry| !keys.insert(&*entry.key)) {
+            return Err(A::Error::custom(format!("{REPEATED}{}", twice.key)));
         }
         Ok(Value::Map(map))
     }

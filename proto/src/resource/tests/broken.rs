@@ -109,6 +109,87 @@ fn the_less_is_readable_the_more_is_doubted() {
 }
 
 #[test]
+fn a_law_behind_a_fault_that_is_no_law_is_in_doubt() {
+    let pod = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
+    let law = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a, namespace: shop}\n\
+               spec: {action: DENY, rules: [{}]}\n";
+    for mark in ["...\n", "----\n", " ---\n", "\u{feff}---\n", "x: [\n", "\0\n---x\n"] {
+        let text = format!("{pod}{mark}{law}");
+        assert!(doubts(Path::new("law.yaml"), &text).contains(&Doubt::default()), "{mark:?}");
+    }
+    assert!(
+        doubts(Path::new("law.yaml"), &format!("{pod}---\n{law}").replace('\n', "\r"))
+            .contains(&Doubt::default())
+    );
+    let commented = format!("{pod}x: [\n  # no AuthorizationPolicy\n");
+    assert_eq!(doubts(Path::new("law.yaml"), &commented), []);
+}
+
+#[test]
+fn what_is_said_twice_is_known_of_neither() {
+    let law = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: a\n  namespace: shop\n\
+               spec:\n  selector:\n    matchLabels:\n      app: orders\n  action: DENY\n";
+    let doubt = |text: &str| only_error(text).doubt.unwrap();
+    for (from, to) in [
+        ("metadata:", "metadata: {name: b, namespace: other}\nmetadata:"),
+        ("  namespace: shop", "  namespace: shop\n  namespace: other"),
+        ("kind:", "kind: Pod\nkind:"),
+    ] {
+        assert_eq!(doubt(&law.replacen(from, to, 1)), Doubt::default(), "{to:?}");
+    }
+    for (from, to) in [
+        ("app: orders", "app: orders\n      app: other"),
+        ("  action: DENY", "  selector: {}\n  action: DENY"),
+        ("  action: DENY", "  action: DENY\nspec: {}"),
+    ] {
+        let doubt = doubt(&law.replacen(from, to, 1));
+        assert_eq!((doubt.namespace.as_deref(), doubt.selector), (Some("shop"), None), "{to:?}");
+    }
+    // Whatever the key's tag.
+    for key in ["action", "'action'", "!x action", "!!binary YWN0aW9u", "\"\\x61ction\""] {
+        let error = only_error(&law.replace("action: DENY", &format!("action: ALLOW\n  {key}: DENY")));
+        assert!(error.what.contains("duplicate mapping key: action"), "{key}: {error}");
+    }
+}
+
+#[test]
+fn a_misspelt_namespace_is_not_the_default_one() {
+    for key in ["namespce", "Namespace", "nameSpace"] {
+        let text = format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: a, {key}: shop}}\nspec: {{}}\n"
+        );
+        assert_eq!(only_error(&text).doubt.unwrap().namespace, None, "{key}");
+        assert_eq!(reading(&text).resource, None, "nobody knows whom it governs");
+    }
+    let beside = policy("  {}\n").replace("name: ", "clusterName: a, name: ");
+    assert_eq!(only_error(&beside).doubt.unwrap().namespace.as_deref(), Some("shop"));
+    assert!(reading(&beside).resource.is_some());
+}
+
+#[test]
+fn a_list_holds_objects_and_one_that_cannot_be_read_may_hold_any_law() {
+    let list = "apiVersion: v1\nkind: List\nmetadata: {resourceVersion: ''}\nitems:\n\
+                - {apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n\
+                - {apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: a, namespace: shop}, spec: {}}\n";
+    let resources = read(list).unwrap();
+    assert_eq!(resources.iter().map(|one| one.location.line).collect::<Vec<_>>(), [5, 6]);
+    assert!(matches!(resources[1].kind, Kind::AuthorizationPolicy(_)));
+
+    let error = only_error(&list.replace("spec: {}", "spec: {actoin: DENY}"));
+    assert_eq!(error.location.line, 6);
+    assert_eq!(error.doubt.unwrap().namespace.as_deref(), Some("shop"));
+    for broken in [
+        list.replace("items:", "item:"),
+        list.replace("items:", "more: 1\nitems:"),
+        list.replace("v1\nkind: List", "security.istio.io/v1\nkind: AuthorizationPolicyList"),
+        list.replace("v1\nkind: List", "Security.Istio.io/v1\nkind: authorizationPolicyList"),
+        list.replace("v1\nkind: List", "v2\nkind: List"),
+    ] {
+        assert_eq!(only_error(&broken).doubt.unwrap().namespace, None, "{broken}");
+    }
+}
+
+#[test]
 fn bombs_and_floods_are_refused() {
     let mut bomb = "kind: Pod\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {

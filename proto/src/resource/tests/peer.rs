@@ -48,6 +48,7 @@ fn what_no_peer_authentication_says_is_refused() {
         "{selector: {matchLabels: {a: b}}, portLevelMtls: {0: {mode: STRICT}}}",
         "{selector: {matchLabels: {a: b}}, portLevelMtls: {65536: {mode: STRICT}}}",
         "{selector: {matchLabels: {a: b}}, portLevelMtls: {http: {mode: STRICT}}}",
+        "{selector: {matchLabels: {a: b}}, portLevelMtls: {'8080': {mode: STRICT}, '08080': {mode: DISABLE}}}",
         "{selector: {matchLabels: {a: b}}, portLevelMtls: [8080]}",
         "{portLevelMtls: {8080: {mode: STRICT}}}",
         "{selector: {}, portLevelMtls: {8080: {mode: STRICT}}}",
