@@ -19,9 +19,9 @@ enum Part {
 }
 
 impl Template {
-    /// Is this value one that must be read as a template?
+    /// Must this value be read as a template? Any brace is an operator's, or wrong: no path has it unescaped.
     pub(super) fn is_one(value: &str) -> bool {
-        value.contains("{*}") || value.contains("{**}")
+        value.contains(['{', '}'])
     }
 
     /// Parses a value, or says which rule it breaks.
@@ -29,7 +29,11 @@ impl Template {
         let path = value.strip_prefix('/').ok_or("a path template begins with /")?;
         let mut head = Vec::new();
         let mut tail: Option<String> = None;
-        for segment in path.split('/') {
+        let mut segments = path.split('/').peekable();
+        while let Some(segment) = segments.next() {
+            if segment.is_empty() && segments.peek().is_some() {
+                return Err("no segment but the last is empty");
+            }
             match (segment, &mut tail) {
                 ("{*}" | "{**}", Some(_)) => return Err("{**} must be the last operator"),
                 ("{*}", None) => head.push(Part::One),
@@ -121,9 +125,24 @@ mod tests {
 
     #[test]
     fn broken_templates_are_refused() {
-        for value in
-            ["{*}", "/a{*}", "/{*}b", "/{**}/{*}", "/{**}/{**}", "/a*/{*}", "/{a}/{*}", "/{*}/{", "/ü/{*}"]
-        {
+        for value in [
+            "{*}",
+            "/a{*}",
+            "/{*}b",
+            "/{**}/{*}",
+            "/{**}/{**}",
+            "/a*/{*}",
+            "/{a}/{*}",
+            "/{*}/{",
+            "/ü/{*}",
+            "/{id}",
+            "/a/{***}",
+            "/a}",
+            "/{",
+            "*{id}",
+            "/a//{*}",
+            "/{**}//b",
+        ] {
             assert!(Template::is_one(value), "{value}");
             assert!(Template::parse(value).is_err(), "{value}");
         }

@@ -112,11 +112,14 @@ fn host(text: &str) -> String {
     }
 }
 
-// Issuer and subject, parted by the last slash; a text without one is a subject's.
+// Issuer and subject, parted by the last slash. Without one, a star says which of them is meant (`*x`: the subject, `x*`:
+// the issuer), and a text without a star names nobody.
 fn token_principal(text: &str) -> Matcher {
     let (issuer, subject) = match text.rsplit_once('/') {
         Some((issuer, subject)) => (Pattern::parse(issuer), Pattern::parse(subject)),
-        None => (Pattern::Present, Pattern::parse(text)),
+        None if text.starts_with('*') => (Pattern::Present, Pattern::parse(text)),
+        None if text.ends_with('*') => (Pattern::parse(text), Pattern::Present),
+        None => return Matcher::Never,
     };
     Matcher::Token { issuer, subject }
 }

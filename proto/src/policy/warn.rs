@@ -50,8 +50,13 @@ fn principal(text: &str, trust: Trust<'_>) -> Option<String> {
 }
 
 fn token_principal(text: &str) -> Option<String> {
-    (text != "*" && !text.contains('/')).then(|| {
-        let text = bounded(text);
-        format!("{text:?} has no slash: it is compared with the subject of any issuer; write issuer/subject")
-    })
+    if text == "*" || text.contains('/') {
+        return None;
+    }
+    let meant = match (text.starts_with('*'), text.ends_with('*')) {
+        (true, _) => "it is compared with the subject of any issuer",
+        (_, true) => "it is compared with the issuer of any subject",
+        _ => "it never matches",
+    };
+    Some(format!("{:?} has no slash: {meant}; write issuer/subject", bounded(text)))
 }

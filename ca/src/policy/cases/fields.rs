@@ -8,7 +8,33 @@ use douane_proto::yaml::{Entry, Node, Value, bounded};
 use crate::policy::wrong::Wrong;
 
 /// Free text that anybody may write anywhere.
-const FREE: &[&str] = &["why", "description", "comment", "note", "notes", "id", "tags", "ref", "refs"];
+const FREE: &[&str] = &[
+    "why",
+    "description",
+    "comment",
+    "comments",
+    "note",
+    "notes",
+    "id",
+    "title",
+    "tag",
+    "tags",
+    "group",
+    "category",
+    "ref",
+    "refs",
+    "reference",
+    "references",
+    "section",
+    "row",
+    "cve",
+    "see",
+    "doc",
+    "docs",
+    "url",
+    "link",
+    "links",
+];
 /// A key that is so many edits away from a known one was probably meant as it.
 const NEAR: usize = 3;
 

@@ -230,8 +230,12 @@ fn mesh(node: &Node) -> Result<Mesh, Wrong> {
         ("DECODE_AND_MERGE_SLASHES", PathNormalization::DecodeAndMergeSlashes),
     ];
     let normalization = fields.choice("path_normalization", &normalizations)?.unwrap_or_default();
-    let modes =
-        [("STRICT", MtlsMode::Strict), ("PERMISSIVE", MtlsMode::Permissive), ("DISABLE", MtlsMode::Disable)];
+    let modes = [
+        ("STRICT", MtlsMode::Strict),
+        ("PERMISSIVE", MtlsMode::Permissive),
+        ("DISABLE", MtlsMode::Disable),
+        ("UNSET", MtlsMode::default()),
+    ];
     let mtls = fields.choice("mtls_mode", &modes)?.unwrap_or_default();
     let providers = fields.list("extension_providers")?.iter().map(provider).collect::<Result<_, _>>()?;
     fields.end()?;
@@ -250,7 +254,10 @@ fn provider(node: &Node) -> Result<Provider, Wrong> {
     let http = ProviderProtocol::Http(HttpCheck::default());
     let protocols = [("grpc", &ProviderProtocol::Grpc), ("http", &http)];
     let protocol = fields.choice("type", &protocols)?.unwrap_or(&ProviderProtocol::Grpc).clone();
-    let is_open = fields.choice("fail_open", &[("true", true), ("false", false)])?.unwrap_or_default();
+    let truths = [("true", true), ("false", false)];
+    // As the mesh configuration writes it, too.
+    let is_open =
+        fields.choice("fail_open", &truths)?.or(fields.choice("failOpen", &truths)?).unwrap_or_default();
     for place in ["host", "service", "port", "timeout"] {
         let _of_no_interest = fields.written(place);
     }

@@ -28,15 +28,27 @@ fn a_request_principal_is_parted_at_its_last_slash_and_both_parts_match_by_thems
         ("https://login.example/realm/bob", false),
         ("https://login.example/realm/", false),
         ("*", true),
-        // Without a slash it is about the subject.
+        // Without a slash the star says which part is meant.
         ("*@example.com", true),
-        ("alice*", true),
-        ("https:*", false),
+        ("*@example.org", false),
+        ("alice*", false),
+        ("alice@example.com", false),
     ] {
         assert_eq!(allows(users(&[pattern]), &alice), expected, "{pattern}");
         assert_eq!(denies(users(&[pattern]), &alice), expected, "{pattern}");
         assert_eq!(allows(no_users(&[pattern]), &alice), !expected, "not {pattern}");
         assert_eq!(allows(when("request.auth.principal", &[pattern], &[]), &alice), expected, "{pattern}");
+    }
+}
+
+#[test]
+fn a_request_principal_without_a_slash_never_names_a_subject_alone() {
+    let joe = by_user(json!({"iss": "joe", "sub": "alice"}));
+    for (pattern, expected) in
+        [("jo*", true), ("joe*", true), ("*ice", true), ("al*", false), ("joe", false), ("alice", false)]
+    {
+        assert_eq!(allows(users(&[pattern]), &joe), expected, "{pattern}");
+        assert_eq!(denies(users(&[pattern]), &joe), expected, "{pattern}");
     }
 }
 
