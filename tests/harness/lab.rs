@@ -150,11 +150,17 @@ impl Lab {
     /// The records that a pod's sidecar has written of requests and streams.
     #[must_use]
     pub fn records(&self, pod: &str) -> Vec<Value> {
-        let pod = self.pod(pod);
-        let log = pod.get("log").and_then(Value::as_str).map(PathBuf::from).unwrap_or_default();
-        let text = fs::read_to_string(log).unwrap_or_default();
+        let text = self.log(pod);
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.filter(|line| line["kind"] == "access").collect()
+    }
+
+    /// All that a pod's sidecar has written.
+    #[must_use]
+    pub fn log(&self, pod: &str) -> String {
+        let pod = self.pod(pod);
+        let log = pod.get("log").and_then(Value::as_str).map(PathBuf::from).unwrap_or_default();
+        fs::read_to_string(log).unwrap_or_default()
     }
 
     /// The lines of a pod's audit log.

@@ -2,6 +2,7 @@
 
 mod audit;
 mod life;
+mod observed;
 mod odd;
 mod refusals;
 mod sidecar_life;
