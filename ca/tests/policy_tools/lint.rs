@@ -63,6 +63,8 @@ fn what_surely_is_not_meant_is_warned_of() {
         "rules: [{to: [{operation: {methods: [get]}}]}]",
         "law.yaml:5: warning: AuthorizationPolicy shop/one: the method \"get\"",
     );
+    warns("rules: [{to: [{operation: {paths: [admin]}}]}]", "every path begins with a slash");
+    warns("rules: [{to: [{operation: {notPaths: ['admin/*']}}]}]", "every path begins with a slash");
     warns("rules: [{to: [{operation: {paths: [/a/*/b]}}]}]", "matches only itself; {*} stands for a segment");
     warns("rules: [{to: [{operation: {paths: ['*a*']}}]}]", "it matches what ends with \"a*\"");
     warns("rules: [{to: [{operation: {paths: [/a], notPaths: [/*]}}]}]", "the rule never matches");

@@ -99,6 +99,12 @@ fn operation(operation: &wire::Operation, lines: &mut Vec<String>) {
             ));
         }
     }
+    for path in operation.paths.iter().chain(&operation.not_paths) {
+        let is_from_the_start = matches!(Wildcard::read(path), Wildcard::Exact(_) | Wildcard::Prefix(_));
+        if is_from_the_start && !path.starts_with('/') {
+            lines.push(format!("the path {:?} never matches: every path begins with a slash", bounded(path)));
+        }
+    }
     for host in operation.hosts.iter().chain(&operation.not_hosts) {
         if host.contains('/') {
             lines.push(format!(
