@@ -118,6 +118,12 @@ impl PolicySet {
         self.allow.policies.iter().map(|key| &**key)
     }
 
+    /// The authorizer that CUSTOM policies call so, where the mesh defines it.
+    #[must_use]
+    pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.custom.get(name)?.provider.as_ref()
+    }
+
     /// The token rules of the workload.
     #[must_use]
     pub fn authentication(&self) -> &Authentication {

@@ -38,6 +38,8 @@ const MOST_BODY: usize = 1024 * 1024;
 pub struct Judge {
     asker: Asker,
     mtls: Mtls,
+    /// What is heard where nobody is asked.
+    nobody: Rc<Heard>,
 }
 
 /// What a decision allowed.
@@ -49,6 +51,15 @@ pub struct Allowed {
     pub facts: Rc<Facts>,
     /// Changes of the answer that authorizers want.
     pub answer: Vec<HeaderChange>,
+    /// What authorizers said of it.
+    pub said: Rc<Heard>,
+}
+
+/// What authorizers said of one request or stream, and who they were.
+#[derive(Debug, Default)]
+pub struct Heard {
+    answers: Answers,
+    from: Vec<Arc<Provider>>,
 }
 
 /// What the law says for the record only.
@@ -73,7 +84,7 @@ impl Judge {
     /// Reaches authorizers by `road`; says who it is by `mtls`.
     #[must_use]
     pub fn new(road: Road, mtls: Mtls) -> Self {
-        Self { asker: Asker::new(road), mtls }
+        Self { asker: Asker::new(road), mtls, nobody: Rc::default() }
     }
 
     /// Decides by the newest law. What `law` has seen is then exactly what was decided on, so that [`Self::revoked`] misses
@@ -90,35 +101,46 @@ impl Judge {
     ) -> Result<Allowed, Refusal> {
         let decision = remark(law, &facts, &Answers::default(), remarks);
         match decision {
-            Decision::Allow(permit) => Ok(Allowed { permit, facts: Rc::new(facts), answer: Vec::new() }),
+            Decision::Allow(permit) => {
+                let said = Rc::clone(&self.nobody);
+                Ok(Allowed { permit, facts: Rc::new(facts), answer: Vec::new(), said })
+            }
             Decision::Deny(denial) => Err(denial.into()),
             // Boxed, so that requests that ask nobody carry no room for it.
             Decision::Ask(providers) => {
-                Box::pin(self.inquire(law, facts, providers, remarks, see_body)).await
+                let asked = Asked { providers, heard: Heard::default() };
+                Box::pin(self.inquire(law, facts, asked, remarks, see_body)).await
             }
         }
     }
 
-    /// Waits until a change of the law forbids what was admitted with these facts. Who must be asked is asked again, without
-    /// the body, which has gone.
-    pub async fn revoked(self: Rc<Self>, mut law: Law, facts: Rc<Facts>) -> Refusal {
+    /// Waits until a change of the law forbids what was admitted with these facts. What authorizers said is one of them:
+    /// only who is new, or defined anew, is asked, without the body, which has gone. So that no change of the law brings
+    /// as many questions at once as there are streams.
+    pub async fn revoked(self: Rc<Self>, mut law: Law, facts: Rc<Facts>, mut said: Rc<Heard>) -> Refusal {
         loop {
             if law.changed().await.is_err() {
                 // The writer is gone: the last law stays.
                 return pending().await;
             }
             let no_body = async |_| Ok(SeenBody { bytes: Bytes::new(), is_whole: true });
-            let decision = decide(&law.borrow_and_update(), &facts, &Answers::default());
+            let (decision, heard) = {
+                let policies = law.borrow_and_update();
+                let heard = said.of_those_in(&policies);
+                (decide(&policies, &facts, &heard.answers), heard)
+            };
             let decided = match decision {
                 Decision::Allow(_) => continue,
                 Decision::Deny(denial) => return denial.into(),
                 Decision::Ask(providers) => {
                     let facts = (*facts).clone();
-                    Box::pin(self.inquire(&mut law, facts, providers, &mut Remarks::default(), no_body)).await
+                    let asked = Asked { providers, heard };
+                    Box::pin(self.inquire(&mut law, facts, asked, &mut Remarks::default(), no_body)).await
                 }
             };
-            if let Err(refusal) = decided {
-                return refusal;
+            match decided {
+                Ok(allowed) => said = allowed.said,
+                Err(refusal) => return refusal,
             }
         }
     }
@@ -127,12 +149,12 @@ impl Judge {
         &self,
         law: &mut Law,
         mut facts: Facts,
-        mut providers: Vec<Arc<Provider>>,
+        Asked { mut providers, mut heard }: Asked,
         remarks: &mut Remarks,
         mut see_body: impl AsyncFnMut(usize) -> Result<SeenBody, Refusal>,
     ) -> Result<Allowed, Refusal> {
         let local = self.mtls.identity().svid.leaf.id.clone();
-        let (mut answers, mut spoken, mut answer) = (Answers::default(), Vec::new(), Vec::new());
+        let (mut spoken, mut answer) = (Vec::new(), Vec::new());
         for _ in 0..MOST_ROUNDS {
             let wanted = providers.iter().map(|provider| wanted(provider)).max().unwrap_or_default();
             let body = match wanted {
@@ -162,16 +184,43 @@ impl Judge {
                     }
                     Err(why) => Answer::Failed(why),
                 };
-                answers = answers.with(&provider.name, said);
+                heard.hear(provider, said);
             }
             // By the newest law: it may have changed meanwhile.
-            match remark(law, &facts, &answers, remarks) {
-                Decision::Allow(permit) => return Ok(Allowed { permit, facts: Rc::new(facts), answer }),
+            match remark(law, &facts, &heard.answers, remarks) {
+                Decision::Allow(permit) => {
+                    return Ok(Allowed { permit, facts: Rc::new(facts), answer, said: Rc::new(heard) });
+                }
                 Decision::Deny(denial) => return Err(refusal(denial, spoken)),
                 Decision::Ask(more) => providers = more,
             }
         }
         Err(Denial::without_policy("external authorizers lead from one to the next without an end").into())
+    }
+}
+
+// Who must be asked, and what others have said.
+struct Asked {
+    providers: Vec<Arc<Provider>>,
+    heard: Heard,
+}
+
+impl Heard {
+    fn hear(&mut self, provider: &Arc<Provider>, answer: Answer) {
+        self.answers = std::mem::take(&mut self.answers).with(&provider.name, answer);
+        self.from.push(Arc::clone(provider));
+    }
+
+    // Of those whom the law still defines as they were when they were asked.
+    fn of_those_in(&self, policies: &PolicySet) -> Self {
+        let mut still = Self::default();
+        for provider in &self.from {
+            let is_same = policies.provider(&provider.name).is_some_and(|now| now == provider);
+            if let Some(answer) = self.answers.of(&provider.name).filter(|_| is_same) {
+                still.hear(provider, answer.clone());
+            }
+        }
+        still
     }
 }
 

@@ -20,6 +20,6 @@ mod road;
 
 pub use self::{
     change::apply,
-    judge::{Allowed, Judge, Law, Remarks, SeenBody},
+    judge::{Allowed, Heard, Judge, Law, Remarks, SeenBody},
     road::{Call, MOST_BYTES, Reply, Road},
 };

@@ -92,7 +92,7 @@ impl Receiver {
         let (facts, mut remarks) = (arrival.request_facts(facts, trusted), Remarks::default());
         let decided = self.judge.authorize(&mut law, facts, &mut remarks, see_body).await;
         note_remarks(&mut access.borrow_mut().record, remarks);
-        let Allowed { permit, facts, answer: changes } = decided?;
+        let Allowed { permit, facts, answer: changes, said } = decided?;
         note_permit(&mut access.borrow_mut().record, &permit);
         let Some(allowed) = &facts.request else { return Err(BadRequest::Uri.into()) };
         let mut request = rebuild(allowed, speech, body)?;
@@ -102,7 +102,7 @@ impl Receiver {
         }
         // What is still sent up after an early answer ends with the law as well.
         let ends: Cut = {
-            let revoked = Rc::clone(&self.judge).revoked(law, Rc::clone(&facts));
+            let revoked = Rc::clone(&self.judge).revoked(law, Rc::clone(&facts), said);
             let age = self.limits.stream_age;
             async move {
                 tokio::select! {

@@ -108,7 +108,7 @@ impl Receiver {
         let mut remarks = Remarks::default();
         let decided = self.judge.authorize(&mut law, arrival.facts(None), &mut remarks, no_body).await;
         note_remarks(&mut access.borrow_mut().record, remarks);
-        let Allowed { permit, facts, .. } = decided?;
+        let Allowed { permit, facts, said, .. } = decided?;
         note_permit(&mut access.borrow_mut().record, &permit);
         let mut server = self.forward_opaque(permit, arrival).await?;
         let mut send = accept(respond)?;
@@ -119,7 +119,7 @@ impl Receiver {
             ended = relay::stream_to_server(&mut recv, first, &mut send, &mut server, &counts, self.limits.idle) => {
                 ended.map_err(|error| broken(arrival, error))
             }
-            refusal = Rc::clone(&self.judge).revoked(law, facts) => Err(refusal),
+            refusal = Rc::clone(&self.judge).revoked(law, facts, said) => Err(refusal),
             () = tokio::time::sleep(self.limits.stream_age) => Err(Refusal::StreamAge),
         };
         let record = &mut access.borrow_mut().record;

@@ -402,3 +402,65 @@ fn an_http_authorizer_is_not_got_round_by_bytes_that_do_not_look_like_http() {
         assert!(shop.orders.refused("http_needed") >= 2);
     });
 }
+
+#[test]
+fn a_new_law_does_not_ask_again_what_the_same_authorizer_has_answered() {
+    run(async {
+        let shop = Shop::open(Protocol::Http2, |stream| http2(stream, echo_stream)).await;
+        let (asked, serve) = grpc(|_| allows(OkHttpResponse::default()));
+        finds(&shop, listen(serve).await);
+        let law = asks(provider(Speaks::Grpc), guarded());
+        shop.orders.rule_by(law.clone());
+        let mut client = client2(shop.web.connect(vip()).await).await;
+        let (feed, body) = fed();
+        let request = Request::post("http://orders/guarded").body(body).unwrap();
+        let mut stream = client.send_request(request).await.unwrap().into_body();
+
+        // Nobody is there any more who could answer.
+        let down = tokio::net::TcpListener::bind("127.0.6.2:0").await.unwrap().local_addr().unwrap();
+        finds(&shop, down);
+        let mut more = law.clone();
+        more.policies.push(wire::Policy { name: "more".to_owned(), ..law.policies[0].clone() });
+        shop.orders.rule_by(more.clone());
+        feed.send(Frame::data("y".into())).unwrap();
+        assert_eq!(stream.frame().await.unwrap().unwrap().into_data().unwrap(), "y");
+        assert_eq!(asked.lock().unwrap().len(), 1);
+
+        more.providers[0].timeout = 200;
+        shop.orders.rule_by(more);
+        assert!(stream.frame().await.unwrap().is_err(), "an authorizer that is defined anew is another one");
+    });
+}
+
+#[test]
+fn what_follows_a_body_that_an_authorizer_saw_reaches_the_application() {
+    run(async {
+        let shop = Shop::open(Protocol::Http2, |stream| http2(stream, mirror)).await;
+        let (heard, serve) = http(|_| Response::new(full("")));
+        finds(&shop, listen(serve).await);
+        for (most, partial, seen) in [(100, false, "ten bytes"), (4, true, "ten ")] {
+            let mut guard = provider(Speaks::Http);
+            (guard.max_request_bytes, guard.allow_partial_message) = (most, partial);
+            shop.orders.rule_by(asks(guard, guarded()));
+            let mut client = client2(shop.web.connect(vip()).await).await;
+            let (feed, body) = fed();
+            let request = Request::post("http://orders/guarded").body(body).unwrap();
+            for part in ["ten", " bytes"] {
+                feed.send(Frame::data(part.into())).unwrap();
+            }
+            feed.send(Frame::trailers(
+                [("x-sum".parse().unwrap(), "9".parse().unwrap())].into_iter().collect(),
+            ))
+            .unwrap();
+            drop(feed);
+
+            let answer = client.send_request(request).await.unwrap();
+
+            assert_eq!(answer.status().as_u16(), 200);
+            let whole = answer.into_body().collect().await.unwrap();
+            assert_eq!(whole.trailers().unwrap()["x-sum"], "9");
+            assert_eq!(whole.to_bytes(), "ten bytes");
+            assert_eq!(heard.borrow_mut().pop().unwrap().body(), seen);
+        }
+    });
+}
