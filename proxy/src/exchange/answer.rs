@@ -1,7 +1,7 @@
 //! A refusal as the answer to an HTTP request. It tells a stranger nothing but the status; what an external authorizer says
 //! to the client is passed on.
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use crate::{
     authz::apply,
@@ -26,6 +26,14 @@ pub fn refuse(access: SharedAccess, refusal: &Refusal) -> Response<Body> {
     let mut borrowed = access.borrow_mut();
     let record = &mut borrowed.record;
     note(record, refusal);
+    let spoken = match refusal {
+        Refusal::AuthorizerDenied { how, .. } => Some(how),
+        _ => None,
+    };
+    if let Some(how) = spoken {
+        apply(response.headers_mut(), &how.headers);
+    }
+    // What an authorizer says in HTTP makes no success of it, nor a page.
     if record.grpc {
         let code = grpc_status(refusal);
         record.grpc_status = Some(code);
@@ -33,15 +41,13 @@ pub fn refuse(access: SharedAccess, refusal: &Refusal) -> Response<Body> {
         response.headers_mut().insert("grpc-status", code.into());
     } else {
         *response.status_mut() = refusal.status();
-        if let Refusal::AuthorizerDenied { how, .. } = refusal {
-            *response.body_mut() = Body::whole(how.body.clone());
-        }
+        let body = spoken.map(|how| how.body.clone()).unwrap_or_default();
         // A body of nothing, not of unknown length.
-        let length = http_body::Body::size_hint(response.body()).exact().unwrap_or_default();
-        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-    }
-    if let Refusal::AuthorizerDenied { how, .. } = refusal {
-        apply(response.headers_mut(), &how.headers);
+        response.headers_mut().insert(header::CONTENT_LENGTH, body.len().into());
+        // RFC 9110 9.3.2 and 15.4.5: only its length is told.
+        if record.method != Some(Method::HEAD) && refusal.status() != StatusCode::NOT_MODIFIED {
+            *response.body_mut() = Body::whole(body);
+        }
     }
     if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

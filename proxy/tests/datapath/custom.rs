@@ -464,3 +464,37 @@ fn what_follows_a_body_that_an_authorizer_saw_reaches_the_application() {
         }
     });
 }
+
+#[test]
+fn a_page_of_an_authorizer_disturbs_neither_grpc_nor_head() {
+    run(async {
+        let shop = Shop::open(Protocol::Http2, |stream| http2(stream, echo_stream)).await;
+        let (_, serve) = http(|_| {
+            let page = Response::builder().status(403).header("content-type", "text/html");
+            page.header("grpc-status", "0").body(full("<p>no</p>")).unwrap()
+        });
+        finds(&shop, listen(serve).await);
+        shop.orders.rule_by(asks(provider(Speaks::Http), guarded()));
+        let mut client = client2(shop.web.connect(vip()).await).await;
+
+        let call = Request::post("http://orders/guarded").header("content-type", "application/grpc");
+        let call = client.send_request(call.body(full("")).unwrap()).await.unwrap();
+
+        assert_eq!(
+            (told(&call, "grpc-status"), told(&call, "content-type")),
+            (Some("7"), Some("application/grpc"))
+        );
+
+        let (_, serve) = grpc(|_| {
+            denies(DeniedHttpResponse { body: "<p>no</p>".to_owned(), ..DeniedHttpResponse::default() })
+        });
+        finds(&shop, listen(serve).await);
+        shop.orders.rule_by(asks(provider(Speaks::Grpc), guarded()));
+        let head = Request::head("http://orders/guarded").body(full("")).unwrap();
+        let head = client.send_request(head).await.unwrap();
+
+        assert_eq!(head.status().as_u16(), 403);
+        assert_eq!(told(&head, "content-length"), Some("9"));
+        assert_eq!(text(head).await, "");
+    });
+}
