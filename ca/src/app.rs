@@ -117,7 +117,7 @@ impl App {
         }
         let attestor = Attestor::new(&folder, &config.trust_domain, own, rules);
         let metrics = Arc::new(Metrics::new());
-        let (fetcher, keyring) = Fetcher::new(key_terms(&config)?, Arc::clone(&metrics));
+        let (fetcher, keyring) = Fetcher::new(key_terms(&config, &folder)?, Arc::clone(&metrics));
         let discovery =
             Discovery::open(&folder, &config, keyring, Arc::clone(&metrics)).context("read the resources")?;
 
@@ -277,7 +277,7 @@ async fn care(authority: &Authority, attestor: &Attestor, metrics: &Metrics, sto
 }
 
 // Whoever may write a resource chooses the URLs: our own addresses are not theirs to dial.
-fn key_terms(config: &Config) -> Result<jwks::Terms> {
+fn key_terms(config: &Config, folder: &StateFolder) -> Result<jwks::Terms> {
     let jwks = &config.jwks;
     let own = config.listen.iter().chain(&config.metrics).map(SocketAddr::ip);
     let own = own.filter(|address| !address.is_unspecified());
@@ -294,6 +294,7 @@ fn key_terms(config: &Config) -> Result<jwks::Terms> {
         tls,
         refresh_every: jwks.refresh_every,
         keep_for: jwks.keep_for,
+        kept: jwks::Kept::new(folder),
     })
 }
 

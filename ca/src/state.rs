@@ -96,6 +96,12 @@ impl StateFolder {
         self.0.join("last-good")
     }
 
+    /// The key sets of token issuers that were fetched last.
+    #[must_use]
+    pub fn key_sets(&self) -> PathBuf {
+        self.0.join("key-sets")
+    }
+
     /// Makes the folder where there is none, closes it to others (0700), and takes its lock.
     ///
     /// # Errors

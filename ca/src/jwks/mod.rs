@@ -2,9 +2,10 @@
 //! place that one is fetched from. No set ever stands in for another.
 //!
 //! Knows not which tokens they verify, nor who is sent them (`discovery` says which are wanted, and takes what is known).
-//! - `source`: the life of one key set; `document`: from what was fetched to what sidecars receive
+//! - `source`: the life of one key set; `document`: from what was fetched to what sidecars receive; `kept`: what outlives us
 
 mod document;
+mod kept;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,8 @@ use crate::{
 };
 use source::Source;
 
+pub use kept::Kept;
+
 /// More places than this are not asked: each one is a task, and each set travels to many sidecars.
 const MAX_SOURCES: usize = 256;
 /// Fetches at once.
@@ -51,12 +54,16 @@ pub struct Terms {
     pub refresh_every: Duration,
     /// How long a set counts that can no longer be fetched.
     pub keep_for: Duration,
+    /// What the last control plane fetched.
+    pub kept: Kept,
 }
 
 /// Fetches what is wanted.
 pub struct Fetcher {
     shared: Arc<Shared>,
     wanted: watch::Receiver<Arc<Wanted>>,
+    /// Of sets that an earlier control plane fetched, until it is known whether they are wanted.
+    ages: BTreeMap<KeySource, Duration>,
 }
 
 /// The other end: says what is wanted, and sees what is known.
@@ -119,13 +126,16 @@ impl Keyring {
 }
 
 impl Fetcher {
-    /// One that fetches on these terms, and its other end.
+    /// One that fetches on these terms, and its other end. What was fetched before is known from the start.
     #[must_use]
     pub fn new(terms: Terms, metrics: Arc<Metrics>) -> (Self, Keyring) {
         let (wanted, wanted_seen) = watch::channel(Arc::default());
-        let (sets, sets_seen) = watch::channel(Arc::default());
+        let kept = terms.kept.load(terms.keep_for);
+        let ages = kept.iter().map(|(source, kept)| (source.clone(), kept.age)).collect();
+        let known = kept.into_iter().map(|(source, kept)| (source, kept.set.into())).collect();
+        let (sets, sets_seen) = watch::channel(Arc::new(KeySets(known)));
         let shared = Shared { terms, sets, places: Semaphore::new(MAX_FETCHES), metrics };
-        (Self { shared: Arc::new(shared), wanted: wanted_seen }, Keyring { wanted, sets: sets_seen })
+        (Self { shared: Arc::new(shared), wanted: wanted_seen, ages }, Keyring { wanted, sets: sets_seen })
     }
 
     /// Keeps what is wanted up to date until `stop`.
@@ -145,7 +155,7 @@ impl Fetcher {
     }
 
     // Those that run stay where there are too many: who comes later must not take their place.
-    fn keep_wanted(&self, running: &mut HashMap<KeySource, Running>, wanted: &Wanted) {
+    fn keep_wanted(&mut self, running: &mut HashMap<KeySource, Running>, wanted: &Wanted) {
         running.retain(|source, one| {
             let stays = wanted.contains_key(source);
             if !stays {
@@ -160,12 +170,16 @@ impl Fetcher {
                 one.timeout.send_replace(*timeout);
             } else if running.len() < MAX_SOURCES {
                 let (sender, timeout) = watch::channel(*timeout);
-                let task = Source::new(source.clone(), timeout, Arc::clone(&self.shared)).run();
+                let age = self.ages.remove(source);
+                let task = Source::new(source.clone(), age, timeout, Arc::clone(&self.shared)).run();
                 let task = tokio::spawn(task).abort_handle();
                 running.insert(source.clone(), Running { timeout: sender, task });
             } else {
                 left_out += 1;
             }
+        }
+        for source in std::mem::take(&mut self.ages).into_keys() {
+            self.shared.forget(&source);
         }
         if left_out > 0 {
             tracing::error!(
@@ -192,6 +206,12 @@ impl Shared {
     fn drop_set(&self, source: &KeySource) {
         self.sets.send_if_modified(|known| {
             known.get(source).is_some() && Arc::make_mut(known).0.remove(source).is_some()
+        });
+        let (kept, source) = (self.terms.kept.clone(), source.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = kept.forget(&source) {
+                tracing::error!(%error, keys = place(&source), "a kept key set cannot be removed");
+            }
         });
     }
 

@@ -27,8 +27,10 @@ pub(super) struct Source {
     /// How long one fetch may take, now.
     timeout: watch::Receiver<Duration>,
     shared: Arc<Shared>,
-    /// When it was fetched last.
+    /// When it was fetched last, or taken over from an earlier control plane.
     good: Option<Instant>,
+    /// How old it was then.
+    age: Duration,
     /// Since it was fetched last.
     failures: u32,
     /// What was said last.
@@ -36,8 +38,15 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(source: KeySource, timeout: watch::Receiver<Duration>, shared: Arc<Shared>) -> Self {
-        Self { source, timeout, shared, good: None, failures: 0, failing: None }
+    /// One of which a set of this age is known already, or none.
+    pub(super) fn new(
+        source: KeySource,
+        age: Option<Duration>,
+        timeout: watch::Receiver<Duration>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let good = age.map(|_| Instant::now());
+        Self { source, timeout, shared, good, age: age.unwrap_or_default(), failures: 0, failing: None }
     }
 
     /// Keeps it up to date for as long as it is wanted.
@@ -46,7 +55,7 @@ impl Source {
             let fetched = self.fetch().await;
             self.shared.metrics.key_fetch(&fetched);
             match fetched {
-                Ok(set) => self.take(&set),
+                Ok(set) => self.take(set).await,
                 Err(error) => self.fail(error),
             }
             time::sleep(self.pause()).await;
@@ -74,17 +83,23 @@ impl Source {
         fetch::url(&origin, fetch::Terms { bytes: MAX_BYTES, time, chosen }).await
     }
 
-    fn take(&mut self, set: &str) {
+    async fn take(&mut self, set: String) {
         if self.failing.take().is_some() {
             tracing::info!(keys = place(&self.source), "a key set can be fetched again");
         }
-        (self.good, self.failures) = (Some(Instant::now()), 0);
-        self.shared.publish(&self.source, set);
+        (self.good, self.age, self.failures) = (Some(Instant::now()), Duration::ZERO, 0);
+        self.shared.publish(&self.source, &set);
+        let (kept, source) = (self.shared.terms.kept.clone(), self.source.clone());
+        let keeping = tokio::task::spawn_blocking(move || kept.keep(&source, &set)).await;
+        if let Ok(Err(error)) = keeping {
+            tracing::error!(%error, keys = place(&self.source), "a key set cannot be kept for the next start");
+        }
     }
 
     fn fail(&mut self, error: String) {
         self.failures = self.failures.saturating_add(1);
-        let is_over = self.good.is_some_and(|good| good.elapsed() >= self.shared.terms.keep_for);
+        let age = |good: Instant| good.elapsed().saturating_add(self.age);
+        let is_over = self.good.is_some_and(|good| age(good) >= self.shared.terms.keep_for);
         if is_over {
             self.good = None;
             self.shared.drop_set(&self.source);

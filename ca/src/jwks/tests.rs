@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::fetch::Plaintext;
+use crate::{fetch::Plaintext, state::StateFolder};
 
 const EC: &str = r#""kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM""#;
 
@@ -76,6 +76,7 @@ fn terms(allowed: &[&str]) -> Terms {
         tls: None,
         refresh_every: Duration::from_millis(50),
         keep_for: Duration::from_secs(3600),
+        kept: Kept::new(&StateFolder::new(tempfile::tempdir().unwrap().keep())),
     }
 }
 
@@ -159,12 +160,46 @@ async fn a_set_is_kept_no_longer_when_its_time_limit_changes() {
 }
 
 #[tokio::test]
+async fn a_set_outlives_the_control_plane_that_fetched_it_but_not_its_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = Kept::new(&StateFolder::new(folder.path()));
+    let terms = |keep_for| Terms { kept: kept.clone(), keep_for, ..terms(&["127.0.0.1/32"]) };
+    let long = Duration::from_secs(3600);
+    let mut issuer = Issuer::start().await;
+    issuer.says(&keys("first"));
+    let source = KeySource::Set(issuer.url());
+    let (_keyring, _, first) = fetching(terms(long), std::slice::from_ref(&source));
+    issuer.was_asked_again().await;
+    drop(first);
+    *issuer.answer.lock().unwrap() = None;
+
+    let (mut keyring, _, second) = fetching(terms(long), std::slice::from_ref(&source));
+    assert!(keyring.known().get(&source).unwrap().contains("first"), "from the start");
+    issuer.was_asked_again().await;
+    assert!(keyring.known().get(&source).is_some(), "and while its issuer is away");
+    drop(second);
+
+    let (mut keyring, _, third) = fetching(terms(Duration::ZERO), std::slice::from_ref(&source));
+    assert_eq!(keyring.known().get(&source), None, "but not past its time");
+    drop(third);
+
+    let (mut keyring, _, _fourth) = fetching(terms(long), &[]);
+    eventually(&mut keyring, &source, None).await;
+    let is_gone = async {
+        while !kept.load(long).is_empty() {
+            time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    time::timeout(Duration::from_secs(20), is_gone).await.expect("what nobody wants is forgotten");
+}
+
+#[tokio::test]
 async fn sets_that_come_later_take_nobodys_place() {
     let issuer = Issuer::start().await;
     issuer.says(&keys("first"));
     let source = |index: usize| KeySource::Set(format!("{}/{index:04}", issuer.url()));
     let metrics = Arc::new(Metrics::new());
-    let (fetcher, _keyring) = Fetcher::new(terms(&["127.0.0.1/32"]), metrics);
+    let (mut fetcher, _keyring) = Fetcher::new(terms(&["127.0.0.1/32"]), metrics);
     let mut running = HashMap::new();
     let wanted = |sources: std::ops::Range<usize>| -> Wanted {
         sources.map(|index| (source(index), Duration::from_secs(1))).collect()
