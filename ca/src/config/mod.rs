@@ -149,6 +149,9 @@ pub enum ConfigError {
         wanted = humantime::format_duration(*.0)
     )]
     LeafTtl(Duration),
+    /// A namespace that no object can be in: the law of the whole mesh would govern nobody.
+    #[error("rootNamespace is {0:?}, which is no namespace; write one such as istio-system")]
+    RootNamespace(String),
 }
 
 /// The audience of tokens for us.
@@ -176,6 +179,9 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         if !LEAF_LIFE.contains(&self.leaf_ttl) {
             return Err(ConfigError::LeafTtl(self.leaf_ttl));
+        }
+        if !is_namespace(&self.root_namespace) {
+            return Err(ConfigError::RootNamespace(self.root_namespace.clone()));
         }
         Ok(())
     }
@@ -279,6 +285,15 @@ fn providers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Provider>, D::Err
         all.push(provider);
     }
     Ok(all)
+}
+
+// A DNS label, as Kubernetes demands.
+fn is_namespace(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(plain)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

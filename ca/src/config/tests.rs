@@ -46,6 +46,15 @@ fn a_lifetime_that_no_certificate_can_have_is_refused_and_not_bent() {
 }
 
 #[test]
+fn a_root_namespace_that_nothing_can_be_in_is_refused() {
+    for name in ["", " istio-system", "Istio-System", "istio_system", "a/b", "-a"] {
+        let config = Config { root_namespace: name.to_owned(), ..Config::default() };
+        assert!(config.check().unwrap_err().to_string().contains("rootNamespace"), "{name:?}");
+    }
+    Config { root_namespace: "law-2".to_owned(), ..Config::default() }.check().unwrap();
+}
+
+#[test]
 fn a_misspelt_field_is_refused_with_its_line() {
     let error = Config::parse("dir: /x\nlisten: []\ntrustdomain: a\n").unwrap_err().to_string();
     assert!(error.contains("trustdomain") && error.contains('3'), "{error}");
