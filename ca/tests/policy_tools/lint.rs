@@ -145,6 +145,13 @@ fn an_open_prefix_is_told_only_where_the_files_show_that_it_is_too_wide() {
 }
 
 #[test]
+fn documents_that_nothing_parts_are_explained() {
+    let law = policy("one", "rules: [{}]").replace("---\n", "");
+    let said = Desk::new().with("law.yaml", &law.repeat(2)).policy(&["lint", "law.yaml"]);
+    said.exits(1).says("law.yaml:6: error").says("part two documents by a line ---");
+}
+
+#[test]
 fn a_star_without_quotes_is_explained() {
     let law = policy("one", "rules: [{to: [{operation: {methods: [*]}}]}]");
     let said = Desk::new().with("law.yaml", &law).policy(&["lint", "law.yaml"]);

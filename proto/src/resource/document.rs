@@ -107,10 +107,13 @@ pub fn doubts(path: &Path, text: &str) -> Vec<Doubt> {
     doubts
 }
 
-// A star is how everything is written, and YAML's own sign for a reference.
+// A star is how everything is written, and YAML's own sign for a reference; files are joined without their parting lines.
 fn mend(what: &str) -> &'static str {
     if what.contains("alias") {
         return "a value that begins with * or & must stand in quotes, such as \"*\"";
+    }
+    if what.contains("duplicate mapping key: apiVersion") {
+        return "part two documents by a line ---";
     }
     "mend the line, or the one above it; the file may be half written"
 }

@@ -39,6 +39,7 @@ any), plaintext, an undefined extension provider (with --mesh-config), targetRef
   douane policy lint mesh/                      everything in the folder
   douane policy lint --strict policy.yaml       for CI: a warning fails, too
   helm template chart/ | douane policy lint -   the standard input
+  kubectl get authorizationpolicies -A -o yaml | douane policy lint -
 
 Exit codes: 0 nothing wrong, 1 errors (with --strict: or warnings), 2 a file cannot be read.";
 
