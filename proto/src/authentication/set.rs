@@ -3,7 +3,7 @@
 use http::HeaderName;
 
 use super::rule::Rule;
-use crate::wire;
+use crate::{features, wire};
 
 /// All token rules of one workload, compiled. An empty one looks at no token.
 #[derive(Debug, Clone, Default)]
@@ -42,8 +42,11 @@ impl Authentication {
             });
             self.rules.push(rule);
         }
-        if let Some(what) = message.unreadable.first() {
-            self.complaints.extend(message.unreadable.iter().map(|what| format!("{key}: {what}")));
+        let unknown = message.requires.iter().filter(|feature| !features::ALL.contains(&feature.as_str()));
+        let unknown = unknown.map(|feature| format!("this sidecar does not know its feature {feature:?}"));
+        let unreadable: Vec<String> = message.unreadable.iter().cloned().chain(unknown).collect();
+        if let Some(what) = unreadable.first() {
+            self.complaints.extend(unreadable.iter().map(|what| format!("{key}: {what}")));
             // A rule that nobody could read may have looked where none of the others does.
             self.rules.push(Rule::compile(&wire::JwtRule::default(), drop));
             let void = format!("{key} could not be read: {what}");

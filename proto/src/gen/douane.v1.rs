@@ -678,6 +678,9 @@ pub struct RequestAuthentication {
     /// What could not be read: any token is then refused.
     #[prost(string, repeated, tag = "4")]
     pub unreadable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Features without which its rules would accept more than was written: where one is missing, any token is refused.
+    #[prost(string, repeated, tag = "5")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JwtRule {

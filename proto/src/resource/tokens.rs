@@ -104,6 +104,7 @@ impl RequestAuthentication {
             name: metadata.name.clone(),
             rules: self.rules.iter().map(|rule| rule.rule.clone()).collect(),
             unreadable: self.unreadable.clone(),
+            requires: Vec::new(),
         }
     }
 }

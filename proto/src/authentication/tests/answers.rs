@@ -228,6 +228,22 @@ fn what_could_not_be_read_refuses_tokens_that_no_other_policy_accepts() {
 }
 
 #[test]
+fn rules_of_an_unknown_feature_refuse_every_token() {
+    let lab = Issuer::new("a");
+    let sound = wire::RequestAuthentication {
+        requires: crate::features::ALL.iter().map(|feature| (*feature).to_owned()).collect(),
+        ..message(vec![rule(&lab)])
+    };
+    let newer = wire::RequestAuthentication { requires: vec!["tokens/v9".to_owned()], ..sound.clone() };
+    let token = lab.sign(&good());
+    assert_eq!(accepted(&Authentication::from_wire(&[sound]), bearer(&token)).as_deref(), Some("ann"));
+
+    let authentication = Authentication::from_wire(&[newer]);
+    assert!(is_invalid(&authentication, bearer(&token)));
+    assert!(authentication.complaints()[0].contains("tokens/v9"));
+}
+
+#[test]
 fn a_cors_preflight_is_not_asked_for_its_tokens() {
     let lab = Issuer::new("a");
     let authentication = compile(vec![rule(&lab)]);
