@@ -70,18 +70,17 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), BadRequest> {
 /// Removes what an application or a peer must not say: our own headers and the identity header, in any spelling that
 /// an application might take for them.
 pub fn strip_reserved(headers: &mut HeaderMap) {
-    let reserved: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
-    for name in reserved {
-        headers.remove(name);
-    }
+    remove_all(headers, is_ours);
 }
 
 /// Removes what a peer must not say: [`strip_reserved`], and the internal headers of Envoy.
 pub(super) fn strip_internal(headers: &mut HeaderMap) {
-    strip_reserved(headers);
-    let internal: Vec<HeaderName> =
-        headers.keys().filter(|name| dashed(name).starts_with(ENVOY_PREFIX)).cloned().collect();
-    for name in internal {
+    remove_all(headers, |name| is_ours(name) || dashed(name).starts_with(ENVOY_PREFIX));
+}
+
+fn remove_all(headers: &mut HeaderMap, is_meant: impl Fn(&HeaderName) -> bool) {
+    let meant: Vec<HeaderName> = headers.keys().filter(|name| is_meant(name)).cloned().collect();
+    for name in meant {
         headers.remove(name);
     }
 }
