@@ -9,6 +9,7 @@ use douane_proto::{
     mesh::Protocol,
     policy::Permit,
     request::{BadRequest, CLIENT_CERT, Head, origin_form, understand},
+    snapshot::Snapshot,
 };
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts, uri};
@@ -79,7 +80,8 @@ impl Receiver {
         source: Source,
         access: &SharedAccess,
     ) -> Result<Response<Body>, Refusal> {
-        let (speech, mut facts) = self.read(arrival, parts, source, access)?;
+        let snapshot = self.mesh.snapshot();
+        let (speech, mut facts) = Self::read(arrival, parts, source, &snapshot, access)?;
         let mut law = self.mesh.policies();
         let now = access.borrow().began();
         law.borrow_and_update().authentication().authenticate(&mut facts, now)?;
@@ -88,8 +90,8 @@ impl Receiver {
         }
         let see_body = async |most| self.see_body(&mut body, most).await;
         access.borrow_mut().record.request_principal = facts.token.as_ref().and_then(principal);
-        let trusted = self.mesh.snapshot().mesh.trusted_proxies;
-        let (facts, mut remarks) = (arrival.request_facts(facts, trusted), Remarks::default());
+        let facts = arrival.request_facts(facts, snapshot.mesh.trusted_proxies);
+        let mut remarks = Remarks::default();
         let decided = self.judge.authorize(&mut law, facts, &mut remarks, see_body).await;
         note_remarks(&mut access.borrow_mut().record, remarks);
         let Allowed { permit, facts, answer: changes, said } = decided?;
@@ -103,15 +105,7 @@ impl Receiver {
         // What is still sent up after an early answer ends with the law as well.
         let ends: Cut = {
             let revoked = Rc::clone(&self.judge).revoked(law, Rc::clone(&facts), said);
-            let age = self.limits.stream_age;
-            async move {
-                tokio::select! {
-                    refusal = revoked => refusal,
-                    () = tokio::time::sleep(age) => Refusal::StreamAge,
-                }
-            }
-            .boxed_local()
-            .shared()
+            self.or_too_old(revoked).boxed_local().shared()
         };
         let request = request.map(|body| body.cut_by(ends.clone()));
         let answer = tokio::select! {
@@ -144,10 +138,10 @@ impl Receiver {
 
     // What a policy may see of the request: exactly what will be sent on.
     fn read(
-        &self,
         arrival: &Arrival,
         parts: Parts,
         source: Source,
+        snapshot: &Snapshot,
         access: &SharedAccess,
     ) -> Result<(Speech, RequestFacts), Refusal> {
         let speech = match source {
@@ -166,13 +160,12 @@ impl Receiver {
         }
         // An opaque stream never turns into HTTP where bytes are declared; a peer must not choose the form either.
         let port = arrival.destination.port();
-        if self.mesh.snapshot().own.protocol(port) == Protocol::Tcp {
+        if snapshot.own.protocol(port) == Protocol::Tcp {
             return Err(Refusal::OpaqueNeeded(port));
         }
         if source == Source::Application(Verdict::Doubtful) {
             return Err(BadRequest::TwoLengths.into());
         }
-        let normalization = self.mesh.snapshot().mesh.path_normalization;
         let head = Head {
             method: parts.method,
             target: origin_form(&parts.uri),
@@ -181,7 +174,7 @@ impl Receiver {
             headers: parts.headers,
             destination: arrival.destination,
         };
-        let facts = understand(head, normalization)?;
+        let facts = understand(head, snapshot.mesh.path_normalization)?;
         {
             let record = &mut access.borrow_mut().record;
             record.authority = Some(facts.target.authority.clone());

@@ -10,17 +10,11 @@ use tokio::net::TcpStream;
 use tracing::warn;
 
 use crate::{
-    authz::{Allowed, Remarks},
     exchange::{
-        ledger::{SharedAccess, note, note_permit, note_remarks},
+        ledger::{SharedAccess, note},
         serve::{self, Ended, Framing},
     },
-    inbound::{
-        arrival::Arrival,
-        beginning::Plain,
-        http::Source,
-        receiver::{Receiver, no_body},
-    },
+    inbound::{arrival::Arrival, beginning::Plain, http::Source, receiver::Receiver},
     net::{
         detect::{Opening, Prefixed},
         relay::{self, Counts, RelayError},
@@ -117,13 +111,7 @@ impl Receiver {
         arrival: &Arrival,
         access: &SharedAccess,
     ) -> Result<(), Refusal> {
-        let mut law = self.mesh.policies();
-        let mut remarks = Remarks::default();
-        let decided = self.judge.authorize(&mut law, arrival.facts(None), &mut remarks, no_body).await;
-        note_remarks(&mut access.borrow_mut().record, remarks);
-        let Allowed { permit, facts, said, .. } = decided?;
-        note_permit(&mut access.borrow_mut().record, &permit);
-        let mut server = self.forward_opaque(permit, arrival).await?;
+        let (mut server, ends) = self.admit_opaque(arrival, access).await?;
         relay::resets_unless_whole(&server);
         access.borrow_mut().opened();
         let counts = Counts::default();
@@ -131,8 +119,7 @@ impl Receiver {
             ended = relay::sockets(stream, first, &mut server, &counts, self.limits.idle) => {
                 ended.map_err(|error| broken(arrival, &error))
             }
-            refusal = Rc::clone(&self.judge).revoked(law, facts, said) => Err(refusal),
-            () = tokio::time::sleep(self.limits.stream_age) => Err(Refusal::StreamAge),
+            refusal = ends => Err(refusal),
         };
         let record = &mut access.borrow_mut().record;
         (record.bytes_in, record.bytes_out) = (counts.up.get(), counts.down.get());

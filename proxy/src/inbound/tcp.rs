@@ -104,13 +104,7 @@ impl Receiver {
         respond: &mut SendResponse<Bytes>,
         access: &SharedAccess,
     ) -> Result<(), Refusal> {
-        let mut law = self.mesh.policies();
-        let mut remarks = Remarks::default();
-        let decided = self.judge.authorize(&mut law, arrival.facts(None), &mut remarks, no_body).await;
-        note_remarks(&mut access.borrow_mut().record, remarks);
-        let Allowed { permit, facts, said, .. } = decided?;
-        note_permit(&mut access.borrow_mut().record, &permit);
-        let mut server = self.forward_opaque(permit, arrival).await?;
+        let (mut server, ends) = self.admit_opaque(arrival, access).await?;
         let mut send = accept(respond)?;
         relay::resets_unless_whole(&server);
         access.borrow_mut().opened();
@@ -119,8 +113,7 @@ impl Receiver {
             ended = relay::stream_to_server(&mut recv, first, &mut send, &mut server, &counts, self.limits.idle) => {
                 ended.map_err(|error| broken(arrival, error))
             }
-            refusal = Rc::clone(&self.judge).revoked(law, facts, said) => Err(refusal),
-            () = tokio::time::sleep(self.limits.stream_age) => Err(Refusal::StreamAge),
+            refusal = ends => Err(refusal),
         };
         let record = &mut access.borrow_mut().record;
         (record.bytes_in, record.bytes_out) = (counts.up.get(), counts.down.get());
@@ -132,12 +125,24 @@ impl Receiver {
         ended
     }
 
-    // The one way to the application. The permit proves that a decision allowed it.
-    pub(super) async fn forward_opaque(
+    /// Decides on bytes and connects the application; also what ends them, whatever they are.
+    pub(super) async fn admit_opaque(
         &self,
-        _permit: Permit,
         arrival: &Arrival,
-    ) -> Result<TcpStream, Refusal> {
+        access: &SharedAccess,
+    ) -> Result<(TcpStream, impl Future<Output = Refusal> + use<>), Refusal> {
+        let mut law = self.mesh.policies();
+        let mut remarks = Remarks::default();
+        let decided = self.judge.authorize(&mut law, arrival.facts(None), &mut remarks, no_body).await;
+        note_remarks(&mut access.borrow_mut().record, remarks);
+        let Allowed { permit, facts, said, .. } = decided?;
+        note_permit(&mut access.borrow_mut().record, &permit);
+        let server = self.forward_opaque(permit, arrival).await?;
+        Ok((server, self.or_too_old(Rc::clone(&self.judge).revoked(law, facts, said))))
+    }
+
+    // The one way to the application. The permit proves that a decision allowed it.
+    async fn forward_opaque(&self, _permit: Permit, arrival: &Arrival) -> Result<TcpStream, Refusal> {
         self.origins.connect(arrival.destination).await
     }
 
