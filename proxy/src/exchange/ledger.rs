@@ -64,13 +64,13 @@ pub fn note(record: &mut Record, refusal: &Refusal) {
     record.denied = refusal.is_denial();
     let Some(denial) = refusal.denial() else { return };
     record.decision = Some("deny");
-    record.policy = policy_and_rule(denial);
+    record.policy = policy_and_rule(denial).map(Into::into);
 }
 
 /// Writes by what it was allowed.
 pub fn note_permit(record: &mut Record, permit: &Permit) {
     record.decision = Some("allow");
-    record.policy = permit.by.as_deref().map(str::to_owned);
+    record.policy.clone_from(&permit.by);
 }
 
 /// Writes what was decided for the record only.

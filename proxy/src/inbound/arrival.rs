@@ -1,6 +1,6 @@
 //! How a connection arrived: what all its streams share.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use douane_proto::{
     facts::{Facts, RequestFacts},
@@ -26,7 +26,7 @@ pub(super) struct Arrival {
     /// When its certificate ends; `None` where it showed none.
     pub(super) expires: Option<Instant>,
     /// The server name of its handshake.
-    pub(super) sni: Option<String>,
+    pub(super) sni: Option<Arc<str>>,
     /// What protects it.
     pub(super) protection: Protection,
 }
@@ -39,7 +39,7 @@ impl Arrival {
             source: self.source.ip().to_canonical(),
             remote: self.source.ip().to_canonical(),
             destination: self.destination,
-            sni: self.sni.clone(),
+            sni: self.sni.as_deref().map(str::to_owned),
             request,
         }
     }

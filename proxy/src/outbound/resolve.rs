@@ -2,7 +2,10 @@
 //!
 //! Knows no sockets and chooses no endpoint: next is `balance`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use douane_proto::{
     id::WorkloadId,
@@ -17,7 +20,7 @@ use crate::refusal::Refusal;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// `namespace/name` of the service or entry.
-    pub service: Option<String>,
+    pub service: Option<Arc<str>>,
     /// What its port was declared to speak.
     pub protocol: Protocol,
     /// How it is reached.
@@ -146,13 +149,13 @@ fn to_service(destination: SocketAddr, service: &Service, view: View<'_>) -> Res
         }
         Reach::Plain(addresses)
     };
-    Ok(Route { service: Some(name), protocol, reach })
+    Ok(Route { service: Some(name.into()), protocol, reach })
 }
 
 fn to_external(destination: SocketAddr, external: &External) -> Result<Route, Refusal> {
     let port = external_port(external, destination.port())?;
     Ok(Route {
-        service: Some(format!("{}/{}", external.namespace, external.name)),
+        service: Some(format!("{}/{}", external.namespace, external.name).into()),
         protocol: port.protocol,
         reach: Reach::Outside(destination),
     })

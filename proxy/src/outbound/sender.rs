@@ -167,7 +167,7 @@ impl Sender {
             return Err(unresolvable(name, "it resolves to an address of the mesh"));
         }
         Ok(Some(Route {
-            service: Some(format!("{}/{}", external.namespace, external.name)),
+            service: Some(format!("{}/{}", external.namespace, external.name).into()),
             protocol,
             reach: Reach::Outside(dialled),
         }))

@@ -45,6 +45,8 @@ pub struct Telemetry {
     origin: RefCell<Origin>,
     logs: Logs,
     flood: RefCell<Flood>,
+    // Where a line is put together; kept for the next one.
+    line: RefCell<Vec<u8>>,
     scope: InstrumentationScope,
 }
 
@@ -76,6 +78,7 @@ impl Telemetry {
             origin: RefCell::new(origin),
             logs,
             flood: RefCell::default(),
+            line: RefCell::default(),
             scope: InstrumentationScope::builder("douane.proxy")
                 .with_version(env!("CARGO_PKG_VERSION"))
                 .build(),
@@ -134,12 +137,16 @@ impl Telemetry {
             return;
         }
         let Some(suppressed) = self.admits(record) else { return };
-        let origin = self.origin.borrow();
+        let (origin, mut line) = (self.origin.borrow(), self.line.borrow_mut());
         if let Some(access) = access {
-            access.send(access_line(&origin, record, lasted, suppressed));
+            access_line(&mut line, &origin, record, lasted, suppressed);
+            access.send(&line);
+            line.clear();
         }
         if let Some(audit) = audit {
-            audit.send(audit_line(&origin, record, lasted, suppressed));
+            audit_line(&mut line, &origin, record, lasted, suppressed);
+            audit.send(&line);
+            line.clear();
         }
     }
 
@@ -163,6 +170,7 @@ impl Default for Telemetry {
             origin: RefCell::default(),
             logs: Logs::default(),
             flood: RefCell::default(),
+            line: RefCell::default(),
             scope: InstrumentationScope::default(),
         }
     }

@@ -48,7 +48,7 @@ pub(super) struct Flow {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Decision {
     pub(super) decision: &'static str,
-    pub(super) policy: String,
+    pub(super) policy: Option<Arc<str>>,
 }
 
 /// What a policy in a dry run would have decided.
@@ -99,7 +99,7 @@ impl Request {
             network_protocol_version: record.protocol,
             tls: record.protection.as_str(),
             peer: record.peer.clone().map_or(Peer::Unknown, Peer::Proven),
-            service: record.service.as_deref().map(Arc::from),
+            service: record.service.clone(),
         }
     }
 

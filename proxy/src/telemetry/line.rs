@@ -2,67 +2,95 @@
 //!
 //! Query strings, headers and bodies are never in it; texts that a peer chose are cut, and escaped as JSON escapes.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use douane_proto::policy::Shadow;
-use serde::{Serialize, Serializer};
+use http::StatusCode;
 
 use crate::telemetry::{
+    json::Object,
     origin::Origin,
     record::{Lasted, Protection, Record, policy_and_rule},
 };
 
-/// The line with its line feed. `suppressed` counts like lines that were left out before it.
-pub(crate) fn access_line(origin: &Origin, record: &Record, lasted: Lasted, suppressed: u64) -> Vec<u8> {
-    let line = Line {
-        timestamp: Shown(humantime::format_rfc3339_micros(lasted.until())),
-        level: if record.refusal.is_some() { "warn" } else { "info" },
-        kind: "access",
-        message: Shown(Message(record)),
-        service: &origin.service,
-        environment: &origin.environment,
-        namespace: &origin.namespace,
-        pod: &origin.pod,
-        trace_id: record.trace.as_ref().map(|trace| Shown(Hex(trace.trace_id, 32))),
-        span_id: record.trace.as_ref().map(|trace| Shown(Hex(trace.span_id.into(), 16))),
-        direction: record.direction.as_str(),
-        protocol: record.protocol,
-        method: record.method.as_ref().map(|method| cut(method.as_str())),
-        authority: record.authority.as_deref().map(cut),
-        path: record.path.as_deref().map(cut),
-        status: record.status,
-        grpc_status: record.grpc_status,
-        #[expect(clippy::cast_precision_loss, reason = "2^53 microseconds are 285 years")]
-        duration_ms: lasted.length.as_micros() as f64 / 1000.0,
-        bytes_in: record.bytes_in,
-        bytes_out: record.bytes_out,
-        peer_id: record.peer.as_ref().map(Shown),
-        local_id: record.local.as_ref().map(Shown),
-        peer_addr: record.peer_address.map(Shown),
-        destination: Shown(record.destination),
-        to_service: record.service.as_deref().map(cut),
-        tls: match &record.protection {
-            Protection::Mtls { version, group } => Some(Tls { version, group }),
-            Protection::None => None,
-        },
-        decision: record.decision,
-        policy: record.policy.as_deref().map(cut),
-        audit: record.audited_by.as_deref().map(cut),
-        dry_run: record.dry_run.as_ref().map(DryRun::of),
-        sni: record.sni.as_deref().map(cut),
-        request_principal: record.request_principal.as_deref().map(cut),
-        reason: record.reason.as_deref().map(cut),
-        refusal: record.refusal,
-        hint: record.hint.as_deref().map(cut),
-        suppressed: (suppressed > 0).then_some(suppressed),
-    };
-    let mut bytes = Vec::with_capacity(TYPICAL);
-    // Plain values into memory: neither can fail.
-    if serde_json::to_writer(&mut bytes, &line).is_err() {
-        bytes.clear();
+/// Writes the line with its line feed. `suppressed` counts like lines that were left out before it.
+pub(crate) fn access_line(
+    out: &mut Vec<u8>,
+    origin: &Origin,
+    record: &Record,
+    lasted: Lasted,
+    suppressed: u64,
+) {
+    out.reserve(TYPICAL);
+    let mut line = Object::begin(out);
+    line.time("timestamp", lasted.until());
+    line.text("level", if record.refusal.is_some() { "warn" } else { "info" });
+    line.text("kind", "access");
+    message(&mut line, record);
+    who(&mut line, origin);
+    if let Some(trace) = &record.trace {
+        line.hex("trace_id", trace.trace_id, 32);
+        line.hex("span_id", trace.span_id.into(), 16);
     }
-    bytes.push(b'\n');
-    bytes
+    line.text("direction", record.direction.as_str());
+    line.text("protocol", record.protocol);
+    line.maybe("method", record.method.as_ref().map(|method| cut(method.as_str())));
+    line.maybe("authority", record.authority.as_deref().map(cut));
+    line.maybe("path", record.path.as_deref().map(cut));
+    for (key, status) in [("status", record.status), ("grpc_status", record.grpc_status)] {
+        if let Some(status) = status {
+            line.number(key, status.into());
+        }
+    }
+    line.milliseconds("duration_ms", lasted.length);
+    line.number("bytes_in", record.bytes_in);
+    line.number("bytes_out", record.bytes_out);
+    for (key, id) in [("peer_id", &record.peer), ("local_id", &record.local)] {
+        if let Some(id) = id {
+            line.id(key, id);
+        }
+    }
+    if let Some(address) = record.peer_address {
+        line.address("peer_addr", address);
+    }
+    line.address("destination", record.destination);
+    line.maybe("to_service", record.service.as_deref().map(cut));
+    match &record.protection {
+        Protection::Mtls { version, group } => {
+            let mut tls = line.object("tls");
+            tls.text("version", version);
+            tls.text("group", group);
+            tls.end();
+        }
+        Protection::None => line.null("tls"),
+    }
+    law(&mut line, record);
+    if suppressed > 0 {
+        line.number("suppressed", suppressed);
+    }
+    line.end();
+    out.push(b'\n');
+}
+
+/// Who tells.
+pub(crate) fn who(line: &mut Object<'_>, origin: &Origin) {
+    line.text("service", &origin.service);
+    line.text("environment", &origin.environment);
+    line.text("namespace", &origin.namespace);
+    line.text("pod", &origin.pod);
+}
+
+/// What policies in a dry run would have decided.
+pub(crate) fn dry_run(line: &mut Object<'_>, shadow: &Shadow) {
+    let (would, policy, reason) = match shadow {
+        Shadow::Allow { by } => ("allow", by.as_deref().map(Cow::from), None),
+        Shadow::Deny(denial) => ("deny", policy_and_rule(denial).map(Cow::from), Some(cut(&denial.reason))),
+    };
+    let mut told = line.object("dry_run");
+    told.text("would", would);
+    told.maybe("policy", policy.as_deref());
+    told.maybe("reason", reason);
+    told.end();
 }
 
 /// The first part of a text that somebody else chose the length of.
@@ -70,134 +98,36 @@ pub(crate) fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(LONGEST)).unwrap_or_default()
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    timestamp: Shown<humantime::Rfc3339Timestamp>,
-    level: &'static str,
-    kind: &'static str,
-    message: Shown<Message<'a>>,
-    service: &'a str,
-    environment: &'a str,
-    namespace: &'a str,
-    pod: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_id: Option<Shown<Hex>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    span_id: Option<Shown<Hex>>,
-    direction: &'static str,
-    protocol: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    authority: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    grpc_status: Option<u16>,
-    duration_ms: f64,
-    bytes_in: u64,
-    bytes_out: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    peer_id: Option<Shown<&'a douane_proto::id::WorkloadId>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    local_id: Option<Shown<&'a douane_proto::id::WorkloadId>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    peer_addr: Option<Shown<std::net::SocketAddr>>,
-    destination: Shown<std::net::SocketAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to_service: Option<&'a str>,
-    tls: Option<Tls<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    decision: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    audit: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dry_run: Option<DryRun<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sni: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_principal: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refusal: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    suppressed: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct Tls<'a> {
-    version: &'a str,
-    group: &'a str,
-}
-
-/// What policies in a dry run would have decided.
-#[derive(Serialize)]
-pub(crate) struct DryRun<'a> {
-    would: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-}
-
-impl<'a> DryRun<'a> {
-    pub(crate) fn of(shadow: &'a Shadow) -> Self {
-        match shadow {
-            Shadow::Allow { by } => {
-                Self { would: "allow", policy: by.as_deref().map(Cow::from), reason: None }
-            }
-            Shadow::Deny(denial) => Self {
-                would: "deny",
-                policy: policy_and_rule(denial).map(Cow::from),
-                reason: Some(cut(&denial.reason)),
-            },
-        }
+// What was decided, and why.
+fn law(line: &mut Object<'_>, record: &Record) {
+    line.maybe("decision", record.decision);
+    line.maybe("policy", record.policy.as_deref().map(cut));
+    line.maybe("audit", record.audited_by.as_deref().map(cut));
+    if let Some(shadow) = &record.dry_run {
+        dry_run(line, shadow);
     }
+    line.maybe("sni", record.sni.as_deref().map(cut));
+    line.maybe("request_principal", record.request_principal.as_deref().map(cut));
+    line.maybe("reason", record.reason.as_deref().map(cut));
+    line.maybe("refusal", record.refusal);
+    line.maybe("hint", record.hint.as_deref().map(cut));
 }
 
-/// A value as it prints itself.
-pub(crate) struct Shown<T>(pub(crate) T);
-
-impl<T: fmt::Display> Serialize for Shown<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-pub(crate) struct Hex(pub(crate) u128, pub(crate) usize);
-
-impl fmt::Display for Hex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:0width$x}", self.0, width = self.1)
-    }
-}
-
-/// What a human reads first.
-struct Message<'a>(&'a Record);
-
-impl fmt::Display for Message<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Record { method, path, status, refusal, protocol, .. } = self.0;
-        match (method, path) {
-            (Some(method), path) => {
-                write!(f, "{} {}", cut(method.as_str()), cut(path.as_deref().unwrap_or("*")))?;
-            }
-            (None, _) => f.write_str(protocol)?,
-        }
-        match (status, refusal) {
-            (Some(status), None) => write!(f, " {status}"),
-            (Some(status), Some(refusal)) => write!(f, " {status} {refusal}"),
-            (None, Some(refusal)) => write!(f, " refused: {refusal}"),
-            (None, None) => f.write_str(if method.is_some() { " cancelled" } else { " closed" }),
-        }
-    }
+// What a human reads first.
+fn message(line: &mut Object<'_>, record: &Record) {
+    let Record { method, path, status, refusal, protocol, .. } = record;
+    let (what, gap, path) = match (method, path) {
+        (Some(method), path) => (cut(method.as_str()), " ", cut(path.as_deref().unwrap_or("*"))),
+        (None, _) => (*protocol, "", ""),
+    };
+    let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+    let end: [&str; 4] = match (status.as_ref().map(StatusCode::as_str), refusal) {
+        (Some(status), None) => [" ", status, "", ""],
+        (Some(status), Some(refusal)) => [" ", status, " ", refusal],
+        (None, Some(refusal)) => [" refused: ", refusal, "", ""],
+        (None, None) => [if method.is_some() { " cancelled" } else { " closed" }, "", "", ""],
+    };
+    line.joined("message", [what, gap, path].into_iter().chain(end));
 }
 
 // Bytes. A line with all fields has about 900.
@@ -223,7 +153,8 @@ mod tests {
             pod: "orders-1".into(),
         };
         let lasted = Lasted { from: UNIX_EPOCH, length: Duration::from_micros(1_500_250) };
-        let line = access_line(&origin, record, lasted, 0);
+        let mut line = Vec::new();
+        access_line(&mut line, &origin, record, lasted, 0);
         assert_eq!(line.iter().filter(|byte| byte.is_ascii_control()).count(), 1, "the line feed at its end");
         serde_json::from_slice(&line).unwrap()
     }
@@ -240,10 +171,10 @@ mod tests {
         record.path = Some("/orders/42".to_owned());
         record.status = Some(403);
         record.decision = Some("deny");
-        record.policy = Some("shop/orders#rule[0]".to_owned());
+        record.policy = Some("shop/orders#rule[0]".into());
         record.refusal = Some("denied");
         record.peer = Some("spiffe://cluster.local/ns/shop/sa/web".parse().unwrap());
-        record.protection = Protection::Mtls { version: "TLSv1.3", group: "X25519MLKEM768".to_owned() };
+        record.protection = Protection::Mtls { version: "TLSv1.3", group: "X25519MLKEM768".into() };
         record.trace =
             Some(TraceContext { trace_id: 0xabc, parent_id: None, span_id: 1, sampled: true, random: true });
 
@@ -273,6 +204,41 @@ mod tests {
             assert_eq!(line[field], expected, "{field}");
         }
         assert!(line.get("grpc_status").is_none());
+    }
+
+    #[test]
+    fn members_stand_in_the_order_in_which_people_read_them() {
+        let mut record = record();
+        record.method = Some(http::Method::GET);
+        (record.path, record.status) = (Some("/a".to_owned()), Some(200));
+        record.peer = Some("spiffe://cluster.local/ns/shop/sa/web".parse().unwrap());
+        record.peer_address = Some("[fd77::9]:41234".parse().unwrap());
+        record.service = Some("shop/orders".into());
+        (record.decision, record.policy) = (Some("allow"), Some("shop/a rule 1".into()));
+        record.dry_run = Some(Shadow::Allow { by: None });
+        (record.sni, record.hint) = (Some("orders".into()), Some("spec:\n".to_owned()));
+        let mut line = Vec::new();
+
+        access_line(
+            &mut line,
+            &Origin::default(),
+            &record,
+            Lasted { from: UNIX_EPOCH, length: Duration::from_micros(20) },
+            3,
+        );
+
+        let expected = concat!(
+            r#"{"timestamp":"1970-01-01T00:00:00.000020Z","level":"info","kind":"access","#,
+            r#""message":"GET /a 200","service":"","environment":"","namespace":"","pod":"","#,
+            r#""direction":"inbound","protocol":"tcp","method":"GET","path":"/a","status":200,"#,
+            r#""duration_ms":0.02,"bytes_in":0,"bytes_out":0,"#,
+            r#""peer_id":"spiffe://cluster.local/ns/shop/sa/web","peer_addr":"[fd77::9]:41234","#,
+            r#""destination":"10.77.0.5:8080","to_service":"shop/orders","tls":null,"#,
+            r#""decision":"allow","policy":"shop/a rule 1","dry_run":{"would":"allow"},"#,
+            r#""sni":"orders","hint":"spec:\n","suppressed":3}"#,
+            "\n"
+        );
+        assert_eq!(String::from_utf8(line).unwrap(), expected);
     }
 
     #[test]

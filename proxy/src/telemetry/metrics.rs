@@ -88,7 +88,7 @@ impl Metrics {
                 "douane_authz_decisions",
                 "Decisions by the law that made them",
                 Counter::default,
-                Decision { decision: OTHER, policy: OTHER.to_owned() },
+                Decision { decision: OTHER, policy: Some(OTHER.into()) },
             ),
             dry_runs: Series::register(
                 r,
@@ -210,7 +210,7 @@ impl Metrics {
         let Record { direction, decision, refusal, .. } = record;
         self.active.of(&way(*direction), Gauge::dec);
         if let Some(decision) = decision {
-            let policy = record.policy.clone().unwrap_or_default();
+            let policy = record.policy.clone();
             self.decisions.of(&Decision { decision, policy }, Counter::inc);
         }
         if let Some(dry_run) = &record.dry_run {
@@ -315,7 +315,7 @@ mod tests {
         let metrics = metrics();
         let mut record = request(Direction::Inbound);
         record.peer = Some("spiffe://cluster.local/ns/shop/sa/web".parse().unwrap());
-        (record.decision, record.policy) = (Some("allow"), Some("shop/orders#rule[0]".to_owned()));
+        (record.decision, record.policy) = (Some("allow"), Some("shop/orders#rule[0]".into()));
         record.path = Some("/secret-path".to_owned());
         record.authority = Some("secret-host".to_owned());
 

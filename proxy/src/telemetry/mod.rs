@@ -9,6 +9,7 @@ pub(crate) mod audit;
 pub(crate) mod b3;
 pub(crate) mod flood;
 pub(crate) mod header;
+mod json;
 mod labels;
 pub(crate) mod line;
 pub mod log;

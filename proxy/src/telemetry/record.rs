@@ -32,7 +32,7 @@ pub enum Protection {
         /// `TLSv1.3`.
         version: &'static str,
         /// Such as `X25519MLKEM768`.
-        group: String,
+        group: Arc<str>,
     },
     /// The application's own bytes, or a hop inside the pod.
     None,
@@ -56,7 +56,7 @@ pub struct Record {
     /// How the hop was protected.
     pub protection: Protection,
     /// The service asked for, `namespace/name`, when known.
-    pub service: Option<String>,
+    pub service: Option<Arc<str>>,
     /// HTTP method.
     pub method: Option<Method>,
     /// HTTP authority.
@@ -72,7 +72,7 @@ pub struct Record {
     /// The decision: `allow` or `deny`; `None` where none was made.
     pub decision: Option<&'static str>,
     /// The policy and rule that decided.
-    pub policy: Option<String>,
+    pub policy: Option<Arc<str>>,
     /// Was it denied, by whatever part of the mesh's law?
     pub denied: bool,
     /// The AUDIT policy and rule that want it told.
@@ -80,7 +80,7 @@ pub struct Record {
     /// What policies in a dry run would have decided.
     pub dry_run: Option<Shadow>,
     /// The server name of the peer's handshake.
-    pub sni: Option<String>,
+    pub sni: Option<Arc<str>>,
     /// Whose token the request bears, `issuer/subject`.
     pub request_principal: Option<String>,
     /// Why it was refused or failed, for a human.

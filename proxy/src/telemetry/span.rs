@@ -207,7 +207,7 @@ impl Attributes {
         self.some("douane.peer.spiffe_id", record.peer.as_ref().map(ToString::to_string));
         self.some("douane.local.spiffe_id", record.local.as_ref().map(ToString::to_string));
         self.some("douane.authz.decision", record.decision);
-        self.some("douane.authz.policy", record.policy.clone());
+        self.some("douane.authz.policy", record.policy.as_deref().map(str::to_owned));
         self.some("douane.refusal", record.refusal);
         self.some("douane.reason", record.reason.as_deref().map(|reason| cut(reason).to_owned()));
         if record.status.is_some() {
@@ -407,9 +407,9 @@ mod tests {
         let mut record = record(Direction::Outbound);
         record.authority = Some("orders.shop:8080".to_owned());
         record.peer_address = Some("[fd77::5]:8081".parse().unwrap());
-        record.service = Some("shop/orders".to_owned());
+        record.service = Some("shop/orders".into());
         record.peer = Some("spiffe://cluster.local/ns/shop/sa/orders".parse().unwrap());
-        record.protection = Protection::Mtls { version: "TLSv1.3", group: "X25519MLKEM768".to_owned() };
+        record.protection = Protection::Mtls { version: "TLSv1.3", group: "X25519MLKEM768".into() };
         record.protocol = "h2";
         record.status = Some(200);
 
@@ -441,7 +441,7 @@ mod tests {
         let mut record = record(Direction::Inbound);
         record.status = Some(403);
         (record.decision, record.refusal) = (Some("deny"), Some("denied"));
-        record.policy = Some("shop/orders#rule[0]".to_owned());
+        record.policy = Some("shop/orders#rule[0]".into());
         record.peer_address = Some("10.77.0.9:40000".parse().unwrap());
 
         let span = told(&record);

@@ -5,11 +5,8 @@
 
 use std::{
     io::{self, Write},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-        mpsc::{self, Receiver, Sender},
-    },
+    mem,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -23,10 +20,31 @@ pub struct LostLines(pub(crate) Counter);
 /// Takes whole lines and never waits.
 #[derive(Debug, Clone)]
 pub struct LineWriter {
-    lines: Sender<Vec<u8>>,
-    /// Bytes taken and not yet written.
-    waiting: Arc<AtomicUsize>,
+    door: Arc<Door>,
     lost: LostLines,
+}
+
+// When the last writer has gone, the thread ends.
+#[derive(Debug)]
+struct Door(Arc<Desk>);
+
+/// Where lines lie until the thread fetches all of them at once. The lock is held for the copy of one line at most.
+#[derive(Debug, Default)]
+struct Desk {
+    lines: Mutex<Lines>,
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    waiting: Vec<u8>,
+    // Bytes that were fetched and are not yet written.
+    fetched: usize,
+    // Only then a line wakes the thread: a system call.
+    asleep: bool,
+    // Somebody waits for the lines to be written.
+    urgent: bool,
+    closed: bool,
 }
 
 impl LineWriter {
@@ -35,40 +53,90 @@ impl LineWriter {
     /// # Errors
     /// When the kernel gives no thread.
     pub fn new(sink: impl Write + Send + 'static, lost: LostLines) -> io::Result<Self> {
-        let (lines, taken) = mpsc::channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let (waits, loses) = (Arc::clone(&waiting), lost.clone());
+        let desk = Arc::new(Desk::default());
+        let (fetched_from, loses) = (Arc::clone(&desk), lost.clone());
         thread::Builder::new()
             .name("log-writer".to_owned())
-            .spawn(move || write_all(sink, &taken, &waits, &loses))?;
-        Ok(Self { lines, waiting, lost })
+            .stack_size(STACK)
+            .spawn(move || write_all(sink, &fetched_from, &loses))?;
+        Ok(Self { door: Arc::new(Door(desk)), lost })
     }
 
     /// Takes a line (with its line feed), or drops and counts it when too much is waiting.
-    pub fn send(&self, line: Vec<u8>) {
-        let length = line.len();
-        let before = self.waiting.fetch_add(length, Ordering::Relaxed);
-        if before.saturating_add(length) <= MOST_WAITING && self.lines.send(line).is_ok() {
+    pub fn send(&self, line: &[u8]) {
+        let desk = &self.door.0;
+        let mut lines = desk.lines();
+        if lines.left() + line.len() > MOST_WAITING {
+            self.lost.0.inc();
             return;
         }
-        self.waiting.fetch_sub(length, Ordering::Relaxed);
-        self.lost.0.inc();
+        lines.waiting.extend_from_slice(line);
+        if mem::take(&mut lines.asleep) {
+            drop(lines);
+            desk.news.notify_one();
+        }
     }
 
     /// Waits until all lines taken so far are written, for `limit` at most. Blocks its thread: for the end of a
     /// process only.
     pub fn flush(&self, limit: Duration) {
-        let deadline = Instant::now() + limit;
-        while self.waiting.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+        let (desk, deadline) = (&self.door.0, Instant::now() + limit);
+        let mut lines = desk.lines();
+        while lines.left() > 0 && Instant::now() < deadline {
+            lines.urgent = true;
+            drop(lines);
+            desk.news.notify_one();
             thread::sleep(FLUSH_POLL);
+            lines = desk.lines();
         }
+    }
+}
+
+impl Lines {
+    fn left(&self) -> usize {
+        self.waiting.len() + self.fetched
+    }
+}
+
+impl Desk {
+    // What a thread that panicked left is whole lines, or one's beginning: nothing to fear.
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // All lines that wait, into `block`; waits for the first one. False at the end.
+    fn fetch(&self, block: &mut Vec<u8>) -> bool {
+        let waits = |lines: &mut Lines| {
+            lines.asleep = lines.waiting.is_empty() && !lines.closed;
+            lines.asleep
+        };
+        let lines = self.news.wait_while(self.lines(), waits);
+        let mut lines = lines.unwrap_or_else(PoisonError::into_inner);
+        mem::swap(&mut lines.waiting, block);
+        lines.fetched = block.len();
+        !block.is_empty()
+    }
+
+    // Lets lines gather, which under load would wake the thread one by one.
+    fn rest(&self) {
+        let mut lines = self.lines();
+        lines.fetched = 0;
+        let waits = |lines: &mut Lines| !mem::take(&mut lines.urgent) && !lines.closed;
+        drop(self.news.wait_timeout_while(lines, GATHER, waits));
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.0.lines().closed = true;
+        self.0.news.notify_one();
     }
 }
 
 /// For `tracing_subscriber`, which writes each event's line at once.
 impl Write for LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.send(line.to_vec());
+        self.send(line);
         Ok(line.len())
     }
 
@@ -77,32 +145,40 @@ impl Write for LineWriter {
     }
 }
 
-fn write_all(mut sink: impl Write, lines: &Receiver<Vec<u8>>, waiting: &AtomicUsize, lost: &LostLines) {
-    let mut torn = false;
-    while let Ok(mut block) = lines.recv() {
-        let mut count = 1;
-        while block.len() < BLOCK
-            && let Ok(line) = lines.try_recv()
-        {
-            block.extend_from_slice(&line);
-            count += 1;
-        }
-        let taken = block.len();
-        if torn {
+fn write_all(mut sink: impl Write, desk: &Desk, lost: &LostLines) {
+    let (mut lines, mut torn) = (Vec::new(), false);
+    while desk.fetch(&mut lines) {
+        let mut rest = lines.as_slice();
+        while !rest.is_empty() {
+            let (block, others) = rest.split_at(whole_lines(rest));
+            rest = others;
             // What was cut off must not take the next line with it.
-            block.insert(0, b'\n');
-        }
-        match sink.write_all(&block).and_then(|()| sink.flush()) {
-            Ok(()) => torn = false,
-            // A disk that is full may have taken a part of it.
-            Err(_) => {
-                torn = true;
-                lost.0.inc_by(count);
+            let mended = if torn { sink.write_all(b"\n") } else { Ok(()) };
+            match mended.and_then(|()| sink.write_all(block)).and_then(|()| sink.flush()) {
+                Ok(()) => torn = false,
+                // A disk that is full may have taken a part of it.
+                Err(_) => {
+                    torn = true;
+                    lost.0.inc_by(block.iter().filter(|byte| **byte == b'\n').count() as u64);
+                }
             }
         }
-        waiting.fetch_sub(taken, Ordering::Release);
-        // Under load lines gather here instead of waking this thread one by one.
-        thread::sleep(GATHER);
+        lines.clear();
+        if lines.capacity() > 4 * BLOCK {
+            // After a flood.
+            lines = Vec::new();
+        }
+        desk.rest();
+    }
+}
+
+// Of what lies there as much as one write takes, in whole lines; at least one.
+fn whole_lines(lines: &[u8]) -> usize {
+    let (most, others) = lines.split_at(lines.len().min(BLOCK));
+    let is_end = |byte: &u8| *byte == b'\n';
+    match most.iter().rposition(is_end) {
+        Some(end) => end + 1,
+        None => others.iter().position(is_end).map_or(lines.len(), |end| most.len() + end + 1),
     }
 }
 
@@ -110,8 +186,10 @@ fn write_all(mut sink: impl Write, lines: &Receiver<Vec<u8>>, waiting: &AtomicUs
 const MOST_WAITING: usize = 4 << 20;
 // Bytes of one write to the sink.
 const BLOCK: usize = 64 << 10;
-// Short for a human, long for a data path of 20,000 requests a second.
-const GATHER: Duration = Duration::from_millis(2);
+// Bytes: it calls `write` and little else.
+const STACK: usize = 128 << 10;
+// Short for a human, long for a data path of 20,000 requests a second: each wake-up of the thread interrupts it.
+const GATHER: Duration = Duration::from_millis(10);
 const FLUSH_POLL: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
@@ -160,7 +238,7 @@ mod tests {
         let writer = LineWriter::new(gate.clone(), LostLines::default()).unwrap();
 
         for number in 0..1000 {
-            writer.send(format!("{number}\n").into_bytes());
+            writer.send(format!("{number}\n").as_bytes());
         }
         writer.flush(Duration::from_secs(5));
 
@@ -175,7 +253,7 @@ mod tests {
 
         let started = Instant::now();
         for _ in 0..10 {
-            writer.send(vec![b'x'; MOST_WAITING / 4]);
+            writer.send(&vec![b'x'; MOST_WAITING / 4]);
         }
         let took = started.elapsed();
 
@@ -213,7 +291,7 @@ mod tests {
         let lost = LostLines::default();
         let writer = LineWriter::new(disk.clone(), lost.clone()).unwrap();
         let send = |line: &str| {
-            writer.send(line.as_bytes().to_vec());
+            writer.send(line.as_bytes());
             writer.flush(Duration::from_secs(5));
         };
 

@@ -33,9 +33,9 @@ pub struct Session {
     /// `TLSv1.3`.
     pub version: &'static str,
     /// The key exchange group, such as `X25519MLKEM768`.
-    pub group: String,
+    pub group: Arc<str>,
     /// The server name that the client sent.
-    pub sni: Option<String>,
+    pub sni: Option<Arc<str>>,
     /// The ALPN name agreed on.
     pub alpn: &'static [u8],
     /// The peer's certificates, DER, the leaf first.
@@ -104,10 +104,10 @@ fn session(connection: &Connection, settings: &Settings) -> Result<Session, TlsE
         version: version(connection)?,
         group: connection
             .negotiated_key_exchange_group()
-            .map(|group| format!("{:?}", group.name()))
+            .map(|group| format!("{:?}", group.name()).into())
             .unwrap_or_default(),
         sni: match connection {
-            Connection::Server(server) => server.server_name().map(str::to_owned),
+            Connection::Server(server) => server.server_name().map(Arc::from),
             Connection::Client(_) => None,
         },
         alpn: dialect(connection.alpn_protocol())?,

@@ -1,0 +1,333 @@
+//! One JSON object written straight into bytes, member by member: what a log line costs is paid with every request, so
+//! nothing is built that is thrown away after it was written.
+//!
+//! Knows nothing of what a line says ([`super::line`], [`super::audit`]).
+
+use std::{
+    cell::Cell,
+    fmt::{self, Write as _},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use douane_proto::id::WorkloadId;
+
+/// An object that is being written. Members come out in the order in which they are told.
+#[derive(Debug)]
+pub(crate) struct Object<'a>(&'a mut Vec<u8>);
+
+impl<'a> Object<'a> {
+    /// Begins an object behind what `out` holds; [`Self::end`] ends it.
+    pub(crate) fn begin(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self(out)
+    }
+
+    pub(crate) fn end(self) {
+        self.0.push(b'}');
+    }
+
+    /// A text of any origin.
+    pub(crate) fn text(&mut self, key: &'static str, text: &str) {
+        self.quoted(key, |out| escape(out, text));
+    }
+
+    /// The same, if there is one.
+    pub(crate) fn maybe(&mut self, key: &'static str, text: Option<&str>) {
+        if let Some(text) = text {
+            self.text(key, text);
+        }
+    }
+
+    /// A text of several parts.
+    pub(crate) fn joined<'t>(&mut self, key: &'static str, parts: impl IntoIterator<Item = &'t str>) {
+        self.quoted(key, |out| parts.into_iter().for_each(|part| escape(out, part)));
+    }
+
+    pub(crate) fn number(&mut self, key: &'static str, number: u64) {
+        self.key(key);
+        decimal(self.0, number);
+    }
+
+    pub(crate) fn null(&mut self, key: &'static str) {
+        self.key(key);
+        self.0.extend_from_slice(b"null");
+    }
+
+    /// Milliseconds, with microseconds behind the point.
+    pub(crate) fn milliseconds(&mut self, key: &'static str, length: Duration) {
+        self.key(key);
+        // 2^64 microseconds are half a million years.
+        let micros = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
+        decimal(self.0, micros / 1000);
+        let [_, hundreds, tens, ones] = digits(micros % 1000);
+        let fraction: &[u8] = match (tens, ones) {
+            (b'0', b'0') => &[b'.', hundreds],
+            (_, b'0') => &[b'.', hundreds, tens],
+            _ => &[b'.', hundreds, tens, ones],
+        };
+        self.0.extend_from_slice(fraction);
+    }
+
+    /// The lowest `width` hexadecimal digits.
+    pub(crate) fn hex(&mut self, key: &'static str, number: u128, width: u32) {
+        self.quoted(key, |out| {
+            let digit = |at: u32| {
+                // Four bits: always a digit.
+                let four = (number >> (4 * at) & 0xf) as u8;
+                if four < 10 { b'0' + four } else { b'a' + four - 10 }
+            };
+            out.extend((0..width).rev().map(digit));
+        });
+    }
+
+    pub(crate) fn address(&mut self, key: &'static str, address: SocketAddr) {
+        self.quoted(key, |out| match address.ip() {
+            IpAddr::V4(ip) => {
+                let [a, b, c, d] = ip.octets();
+                for (octet, follows) in [(a, b'.'), (b, b'.'), (c, b'.'), (d, b':')] {
+                    decimal(out, octet.into());
+                    out.push(follows);
+                }
+                decimal(out, address.port().into());
+            }
+            IpAddr::V6(_) => shown(out, &address),
+        });
+    }
+
+    /// A SPIFFE ID, whose characters need no escapes.
+    pub(crate) fn id(&mut self, key: &'static str, id: &WorkloadId) {
+        self.quoted(key, |out| {
+            for part in [
+                "spiffe://",
+                id.trust_domain().as_str(),
+                "/ns/",
+                id.namespace(),
+                "/sa/",
+                id.service_account(),
+            ] {
+                out.extend_from_slice(part.as_bytes());
+            }
+        });
+    }
+
+    /// RFC 3339 with microseconds.
+    pub(crate) fn time(&mut self, key: &'static str, time: SystemTime) {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.quoted(key, |out| {
+            out.extend_from_slice(&second(since.as_secs()));
+            let micros = since.subsec_micros();
+            out.push(b'.');
+            let [_, thousands @ ..] = digits((micros / 1000).into());
+            let [_, ones @ ..] = digits((micros % 1000).into());
+            out.extend_from_slice(&thousands);
+            out.extend_from_slice(&ones);
+            out.push(b'Z');
+        });
+    }
+
+    /// An object inside this one.
+    pub(crate) fn object(&mut self, key: &'static str) -> Object<'_> {
+        self.key(key);
+        Object::begin(self.0)
+    }
+
+    fn quoted(&mut self, key: &'static str, write: impl FnOnce(&mut Vec<u8>)) {
+        self.key(key);
+        self.0.push(b'"');
+        write(self.0);
+        self.0.push(b'"');
+    }
+
+    // Keys are words of our own.
+    fn key(&mut self, key: &'static str) {
+        self.0.extend_from_slice(if self.0.last() == Some(&b'{') { b"\"" } else { b",\"" });
+        self.0.extend_from_slice(key.as_bytes());
+        self.0.extend_from_slice(b"\":");
+    }
+}
+
+/// RFC 8259 7: quotation marks, backslashes and control characters. As serde's JSON spells them.
+fn escape(out: &mut Vec<u8>, text: &str) {
+    let mut rest = text.as_bytes();
+    // Looked at as a whole: without branches, many bytes at a time.
+    if rest.iter().fold(false, |found, byte| found | must_be_escaped(*byte)) {
+        while let Some(at) = rest.iter().position(|byte| must_be_escaped(*byte)) {
+            let (plain, others) = rest.split_at(at);
+            out.extend_from_slice(plain);
+            let Some((byte, others)) = others.split_first() else { break };
+            let short: &[u8] = match byte {
+                b'"' => b"\\\"",
+                b'\\' => b"\\\\",
+                0x08 => b"\\b",
+                0x0c => b"\\f",
+                b'\n' => b"\\n",
+                b'\r' => b"\\r",
+                b'\t' => b"\\t",
+                other => {
+                    // Into memory: it cannot fail.
+                    let _ = write!(Text(out), "\\u{other:04x}");
+                    b""
+                }
+            };
+            out.extend_from_slice(short);
+            rest = others;
+        }
+    }
+    out.extend_from_slice(rest);
+}
+
+fn must_be_escaped(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+fn decimal(out: &mut Vec<u8>, mut number: u64) {
+    // 2^64 has twenty digits: five groups of four.
+    let mut groups = [0; 5];
+    let mut first = groups.len() - 1;
+    for (at, group) in groups.iter_mut().enumerate().rev() {
+        *group = number % 10_000;
+        number /= 10_000;
+        first = at;
+        if number == 0 {
+            break;
+        }
+    }
+    let mut leads = true;
+    for group in groups.into_iter().skip(first) {
+        let digits = digits(group);
+        let zeros = if leads { digits.iter().take(3).take_while(|digit| **digit == b'0').count() } else { 0 };
+        out.extend_from_slice(digits.get(zeros..).unwrap_or_default());
+        leads = false;
+    }
+}
+
+// The four digits of a number below 10,000.
+fn digits(number: u64) -> [u8; 4] {
+    // A remainder of ten is a digit.
+    let digit = |number: u64| b'0' + (number % 10) as u8;
+    [digit(number / 1000), digit(number / 100), digit(number / 10), digit(number)]
+}
+
+// `1970-01-01T00:00:00`, worked out once for each second.
+fn second(seconds: u64) -> [u8; 19] {
+    thread_local! {
+        static LAST: Cell<(u64, [u8; 19])> = const { Cell::new((0, *b"1970-01-01T00:00:00")) };
+    }
+    let (last, text) = LAST.get();
+    if last == seconds {
+        return text;
+    }
+    let mut text = Vec::with_capacity(20);
+    // Later than the year 9999 nothing is left to tell.
+    let time = UNIX_EPOCH + Duration::from_secs(seconds.min(LATEST));
+    shown(&mut text, &humantime::format_rfc3339_seconds(time));
+    let mut told = [b'0'; 19];
+    for (to, from) in told.iter_mut().zip(text) {
+        *to = from;
+    }
+    LAST.set((seconds, told));
+    told
+}
+
+// 9999-12-31T23:59:59Z.
+const LATEST: u64 = 253_402_300_799;
+
+fn shown(out: &mut Vec<u8>, value: &dyn fmt::Display) {
+    // Into memory: it cannot fail.
+    let _ = write!(Text(out), "{value}");
+}
+
+struct Text<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Object<'_>)) -> String {
+        let mut out = Vec::new();
+        let mut object = Object::begin(&mut out);
+        write(&mut object);
+        object.end();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn members_follow_each_other_and_objects_nest() {
+        let text = written(|object| {
+            object.text("a", "b");
+            object.maybe("left_out", None);
+            let mut inner = object.object("in");
+            inner.number("n", 7);
+            inner.null("nothing");
+            inner.end();
+            object.joined("c", ["d", " \"", "e"]);
+        });
+
+        assert_eq!(text, r#"{"a":"b","in":{"n":7,"nothing":null},"c":"d \"e"}"#);
+        assert_eq!(written(|_| {}), "{}");
+    }
+
+    #[test]
+    fn a_second_is_told_anew_when_it_has_passed() {
+        for (micros, expected) in [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (1_500_250, "1970-01-01T00:00:01.500250Z"),
+            (1_999_999, "1970-01-01T00:00:01.999999Z"),
+            (1_764_000_000_000_007, "2025-11-24T16:00:00.000007Z"),
+        ] {
+            let time = UNIX_EPOCH + Duration::from_micros(micros);
+            assert_eq!(written(|object| object.time("t", time)), format!(r#"{{"t":"{expected}"}}"#));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn everything_is_spelt_as_serde_spells_it(
+            text in any::<String>(),
+            controls in "[\\x00-\\x7f\"\\\\é]{0,40}",
+            number: u64,
+            micros in 0_u64..1 << 50,
+            short in 0_u64..10_000_000,
+            hex: u128,
+            address: std::net::SocketAddrV6,
+            v4: std::net::SocketAddrV4,
+        ) {
+            for text in [&text, &controls] {
+                let expected = format!(r#"{{"k":{}}}"#, serde_json::to_string(text).unwrap());
+                prop_assert_eq!(written(|object| object.text("k", text)), expected);
+            }
+            for number in [number, short] {
+                prop_assert_eq!(written(|object| object.number("k", number)), format!(r#"{{"k":{number}}}"#));
+            }
+            for micros in [micros, short] {
+                #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53")]
+                let expected = serde_json::to_string(&(micros as f64 / 1000.0)).unwrap();
+                let length = Duration::from_micros(micros);
+                prop_assert_eq!(
+                    written(|object| object.milliseconds("k", length)),
+                    format!(r#"{{"k":{expected}}}"#)
+                );
+            }
+            prop_assert_eq!(written(|object| object.hex("k", hex, 32)), format!(r#"{{"k":"{hex:032x}"}}"#));
+            for address in [SocketAddr::from(address), v4.into()] {
+                prop_assert_eq!(
+                    written(|object| object.address("k", address)),
+                    format!(r#"{{"k":"{address}"}}"#)
+                );
+            }
+            let time = UNIX_EPOCH + Duration::from_micros(micros);
+            let expected = humantime::format_rfc3339_micros(time);
+            prop_assert_eq!(written(|object| object.time("k", time)), format!(r#"{{"k":"{expected}"}}"#));
+        }
+    }
+}
