@@ -2,7 +2,7 @@
 //!
 //! What changes while it runs (policies, workloads, roots) comes by discovery, not by configuration.
 
-use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{convert::Infallible, fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use douane_proto::id::{TrustDomain, WorkloadId};
 use serde::{Serialize, Serializer};
@@ -68,8 +68,22 @@ pub struct Telemetry {
     pub environment: Option<String>,
     /// More resource attributes of spans, `key=value,key=value`.
     pub resource_attributes: String,
+    /// Where a line is written for each request and stream.
+    pub access_log: AccessLog,
     /// File to which a line is appended for each denial, and for what AUDIT policies want told.
     pub audit_log: Option<PathBuf>,
+}
+
+/// Where the access log goes: `-`, `off`, or a file's name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub enum AccessLog {
+    /// Among the sidecar's own events, to standard output.
+    #[default]
+    Stdout,
+    /// Nowhere: metrics, spans and the audit log tell.
+    Off,
+    /// Appended to a file.
+    File(PathBuf),
 }
 
 /// How much and how long a stranger may keep us busy. What the wire format itself needs bounded (heads, windows, resets)
@@ -140,6 +154,18 @@ impl Config {
     }
 }
 
+impl FromStr for AccessLog {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text {
+            "-" => Self::Stdout,
+            "off" => Self::Off,
+            file => Self::File(file.into()),
+        })
+    }
+}
+
 impl FromStr for ControlPlaneAddress {
     type Err = NotAnAddress;
 
@@ -172,6 +198,17 @@ fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_access_log_goes_to_standard_output_nowhere_or_to_a_file() {
+        for (text, expected) in [
+            ("-", AccessLog::Stdout),
+            ("off", AccessLog::Off),
+            ("/var/log/access.json", AccessLog::File("/var/log/access.json".into())),
+        ] {
+            assert_eq!(text.parse(), Ok(expected));
+        }
+    }
 
     #[test]
     fn a_control_plane_is_named_by_scheme_host_and_port() {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::health::Health,
-    config::Config,
+    config::{AccessLog, Config},
     discovery::Mesh,
     exchange::ledger::Ledger,
     net::socket::Sockets,
@@ -36,6 +36,7 @@ pub(super) struct Voice {
     pub(super) telemetry: Rc<Telemetry>,
     /// `None` when the log belongs to somebody else in this process.
     pub(super) log: Option<Log>,
+    events: LineWriter,
     stop: CancellationToken,
     exporter: Option<JoinHandle<()>>,
 }
@@ -52,8 +53,8 @@ impl Voice {
             &attributes,
         );
         let lost = LostLines::default();
-        let writer = LineWriter::new(io::stdout(), lost.clone()).context("start the log's thread")?;
-        let log = match log::install(&origin, &told.log, writer.clone()) {
+        let events = LineWriter::new(io::stdout(), lost.clone()).context("start the log's thread")?;
+        let log = match log::install(&origin, &told.log, events.clone()) {
             Ok(log) => Some(log),
             // Another sidecar of this process has it: in tests.
             Err(LogError::Installed(_)) => None,
@@ -64,14 +65,14 @@ impl Voice {
             collector.map(|endpoint| Collector::new(endpoint, sockets, attributes)).transpose()?;
         let spans = if collector.is_some() { Spans::Export } else { Spans::Discard };
         let lost_audit = LostLines::default();
-        let audit = told.audit_log.as_deref().map(|file| audit_log(file, &lost_audit)).transpose()?;
-        let logs = Logs { access: Some(writer), audit };
+        let audit = told.audit_log.as_deref().map(|file| appended(file, &lost_audit)).transpose()?;
+        let logs = Logs { access: access_log(&told.access_log, &events, &lost)?, audit };
         let telemetry = Telemetry::new(origin, logs, Metrics::new(&lost, &lost_audit), spans);
         let stop = CancellationToken::new();
         let exporter = collector.map(|collector| {
             tokio::task::spawn_local(otlp::run(Rc::clone(&telemetry), collector, stop.clone()))
         });
-        Ok(Self { telemetry, log, stop, exporter })
+        Ok(Self { telemetry, log, events, stop, exporter })
     }
 
     pub(super) fn ledger(&self, root_ratio: f64) -> Ledger {
@@ -90,14 +91,24 @@ impl Voice {
             let _ = tokio::time::timeout(FLUSH_SPANS, exporter).await;
         }
         self.telemetry.flush_log(FLUSH_LOG);
+        self.events.flush(FLUSH_LOG);
+    }
+}
+
+fn access_log(to: &AccessLog, events: &LineWriter, lost: &LostLines) -> anyhow::Result<Option<LineWriter>> {
+    match to {
+        AccessLog::Stdout => Ok(Some(events.clone())),
+        AccessLog::Off => Ok(None),
+        AccessLog::File(file) => appended(file, lost).map(Some),
     }
 }
 
 // Appended to: whoever rotates it copies and truncates. Nobody else may read who asked for what.
-fn audit_log(file: &Path, lost: &LostLines) -> anyhow::Result<LineWriter> {
+fn appended(file: &Path, lost: &LostLines) -> anyhow::Result<LineWriter> {
     let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(file);
-    let sink = opened.with_context(|| format!("open the audit log {}", file.display()))?;
-    LineWriter::new(sink, lost.clone()).context("start the audit log's thread")
+    let sink = opened.with_context(|| format!("open the log {}", file.display()))?;
+    LineWriter::new(sink, lost.clone())
+        .with_context(|| format!("start the thread of the log {}", file.display()))
 }
 
 /// Gives the workload's name, once the control plane has said it, to all that is told.
@@ -134,5 +145,39 @@ pub(super) async fn tell(namer: Namer, health: Health, mtls: Mtls, mesh: Mesh) {
         if changed.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, os::unix::fs::PermissionsExt as _, process};
+
+    use super::*;
+
+    fn events() -> LineWriter {
+        LineWriter::new(io::sink(), LostLines::default()).unwrap()
+    }
+
+    #[test]
+    fn an_access_log_in_a_file_is_appended_to_and_only_ours_to_read() {
+        let file = env::temp_dir().join(format!("douane-access-{}.json", process::id()));
+        fs::write(&file, "before\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+
+        let to = AccessLog::File(file.clone());
+        let log = access_log(&to, &events(), &LostLines::default()).unwrap().unwrap();
+        log.send(b"after\n");
+        log.flush(FLUSH_LOG);
+
+        assert_eq!(fs::read_to_string(&file).unwrap(), "before\nafter\n");
+        fs::remove_file(&file).unwrap();
+        drop(access_log(&to, &events(), &LostLines::default()).unwrap());
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
+    fn an_access_log_that_is_off_writes_nothing() {
+        assert!(access_log(&AccessLog::Off, &events(), &LostLines::default()).unwrap().is_none());
     }
 }

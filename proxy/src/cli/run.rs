@@ -7,7 +7,7 @@ use douane_proto::id::TrustDomain;
 
 use crate::{
     app::{self, App},
-    config::{Config, ControlPlaneAddress, Drain, Limits, Ports, Telemetry},
+    config::{AccessLog, Config, ControlPlaneAddress, Drain, Limits, Ports, Telemetry},
     redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
 };
 
@@ -61,6 +61,10 @@ pub(super) struct Run {
     /// Log filter, such as info or info,douane_proxy::outbound=debug.
     #[arg(long, env = "DOUANE_LOG", default_value = "info")]
     log: String,
+    /// Where a JSON line is written for each request and stream: `-` is standard output, `off` nowhere, anything else a
+    /// file that is appended to, made with mode 0600.
+    #[arg(long, env = "DOUANE_ACCESS_LOG", default_value = "-", value_name = "FILE|off|-")]
+    access_log: AccessLog,
     /// Append a JSON line to this file for each denial, and for each request that an AUDIT policy names. Made with mode
     /// 0600. None: the access log alone tells.
     #[arg(long, env = "DOUANE_AUDIT_LOG")]
@@ -144,6 +148,7 @@ impl Run {
                 service_name: self.service_name,
                 environment: self.environment,
                 resource_attributes: self.resource_attributes,
+                access_log: self.access_log,
                 audit_log: self.audit_log.filter(|file| !file.as_os_str().is_empty()),
             },
             limits: self.bounds.limits(),
