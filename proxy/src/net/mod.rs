@@ -1,5 +1,6 @@
 //! Sockets and the bytes on them: opening, accepting, where a redirected connection wanted to go, what it speaks.
 
+mod chunk;
 pub mod detect;
 pub mod hairpin;
 pub mod listener;

@@ -4,11 +4,10 @@
 //! Knows neither who talks nor what; the callers (`inbound/tcp`, `outbound/tcp`) do.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     future::poll_fn,
     io,
-    pin::Pin,
-    task::{Context, Poll, ready},
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -16,20 +15,14 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    io::AsyncWriteExt,
     net::{
         TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
 };
 
-/// One read takes at most this much; each thread has one buffer of this size for all connections, so that an idle one
-/// holds none.
-const READ: usize = 64 * 1024;
-
-thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
-}
+use super::chunk;
 
 /// What has passed, and when last.
 #[derive(Debug)]
@@ -196,7 +189,7 @@ async fn copy(
     to: &mut WriteHalf<'_>,
     count: impl Fn(usize),
 ) -> Result<(), RelayError> {
-    while let Some(chunk) = read(from).await? {
+    while let Some(chunk) = poll_fn(|cx| chunk::poll_read(from, cx)).await? {
         to.write_all(&chunk).await?;
         count(chunk.len());
     }
@@ -213,7 +206,7 @@ async fn into_stream(
         if let Poll::Ready(reason) = send.poll_reset(cx) {
             return Poll::Ready(Err(RelayError::Stream(reason?.into())));
         }
-        poll_read(from, cx).map_err(RelayError::from)
+        chunk::poll_read(from, cx).map_err(RelayError::from)
     })
     .await?
     {
@@ -251,19 +244,4 @@ pub async fn send_all(send: &mut SendStream<Bytes>, mut chunk: Bytes) -> Result<
         send.send_data(chunk.split_to(capacity.min(chunk.len())), false)?;
     }
     Ok(())
-}
-
-async fn read(from: &mut ReadHalf<'_>) -> io::Result<Option<Bytes>> {
-    poll_fn(|cx| poll_read(from, cx)).await
-}
-
-// Reads into the thread's buffer and copies out what came. `poll_read`, not `try_read`: tokio then knows from a short
-// read that the socket is empty and spares the next EAGAIN.
-fn poll_read(from: &mut ReadHalf<'_>, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-    SCRATCH.with_borrow_mut(|scratch| {
-        let mut buffer = ReadBuf::new(scratch);
-        ready!(Pin::new(from).poll_read(cx, &mut buffer))?;
-        let read = buffer.filled();
-        Poll::Ready(Ok((!read.is_empty()).then(|| Bytes::copy_from_slice(read))))
-    })
 }

@@ -33,14 +33,7 @@ impl TlsStream {
         if wire.is_full() {
             ready!(self.poll_make_room(cx, &mut wire))?;
         }
-        let mut taken = 0;
-        for piece in pieces {
-            let now = wire.gather(piece);
-            taken += now;
-            if now < piece.len() {
-                break;
-            }
-        }
+        let taken = wire.gather(pieces)?;
         if cork::is_hooked() {
             cork::mark(&self.wire, &mut wire);
         }

@@ -4,8 +4,8 @@
 
 use std::{
     cell::RefCell,
-    io::{self, BufRead as _, Write as _},
-    mem,
+    io::{self, BufRead as _, IoSlice, Write as _},
+    iter, mem,
     pin::Pin,
     task::{Context, Poll, Waker, ready},
 };
@@ -19,8 +19,12 @@ use tokio::{
 
 use super::fault::{TlsError, to_io};
 
-/// Plaintext gathered before the writer has to wait: four full TLS records.
+/// Bytes gathered before the writer has to wait: four full TLS records.
 pub(super) const CORK_LIMIT: usize = 64 * 1024;
+/// RFC 8446 5.1: plaintext of one record. Full ones cost the least for each byte.
+const RECORD: usize = 16 * 1024;
+/// Of what is offered at once so many pieces are looked at: a frame's head and its payload, and some to spare.
+const MOST_PIECES: usize = 8;
 /// Bytes asked of the socket at once: four full TLS records for one system call.
 const READ_BYTES: usize = 64 * 1024;
 /// Emptied buffers kept for the next writer on this thread, so that an idle connection holds none.
@@ -38,6 +42,8 @@ pub(super) struct Wire {
     connection: Connection,
     // Plaintext, not yet encrypted.
     corked: Vec<u8>,
+    // Bytes of plaintext whose ciphertext waits in `connection`.
+    encrypted: usize,
     // Ciphertext, not yet decrypted because the reader had no room.
     undecrypted: BytesMut,
     peer_spoke: bool,
@@ -65,12 +71,13 @@ pub(super) enum Sent {
 
 impl Wire {
     pub(super) fn new(socket: TcpStream, mut connection: Connection) -> Self {
-        // Bounded by the cork's limit: no more is encrypted while older ciphertext waits.
+        // Bounded by the cork's limit, which counts what was encrypted, too.
         connection.set_buffer_limit(None);
         Self {
             socket,
             connection,
             corked: Vec::new(),
+            encrypted: 0,
             undecrypted: BytesMut::new(),
             peer_spoke: false,
             peer_closed: false,
@@ -227,17 +234,53 @@ impl Wire {
 
     /// Is the cork full?
     pub(super) fn is_full(&self) -> bool {
-        self.corked.len() >= CORK_LIMIT
+        self.room() == 0
     }
 
-    /// Gathers plaintext, as much as there is room for.
-    pub(super) fn gather(&mut self, bytes: &[u8]) -> usize {
+    fn room(&self) -> usize {
+        CORK_LIMIT.saturating_sub(self.corked.len() + self.encrypted)
+    }
+
+    /// Gathers plaintext, as much as there is room for. Whole records are encrypted from where the bytes lie; only what
+    /// fills none is copied, to wait for more.
+    pub(super) fn gather(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let pieces = pieces.get(..MOST_PIECES).unwrap_or(pieces);
+        let before = self.corked.len();
+        let offered: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let all = before + offered.min(self.room());
+        let whole = all - all % RECORD;
+        if whole > before {
+            self.encrypt_with(pieces, whole - before)?;
+            return Ok(whole - before);
+        }
         if self.corked.capacity() == 0 {
             self.corked = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
         }
-        let (taken, _) = bytes.split_at(bytes.len().min(CORK_LIMIT.saturating_sub(self.corked.len())));
-        self.corked.extend_from_slice(taken);
-        taken.len()
+        for piece in first(pieces, all - before) {
+            self.corked.extend_from_slice(piece);
+        }
+        Ok(all - before)
+    }
+
+    // What is corked and the first `taken` bytes of `pieces`, as one text: full records but for the last.
+    fn encrypt_with(&mut self, pieces: &[IoSlice<'_>], taken: usize) -> io::Result<()> {
+        let mut corked = mem::take(&mut self.corked);
+        let mut text = [IoSlice::new(&[]); MOST_PIECES + 1];
+        let all = iter::once(corked.as_slice()).chain(first(pieces, taken));
+        for (to, piece) in text.iter_mut().zip(all) {
+            *to = IoSlice::new(piece);
+        }
+        let written = self.connection.writer().write_vectored(&text)?;
+        self.encrypted += written;
+        let expected = corked.len() + taken;
+        corked.clear();
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < SPARE_BUFFERS {
+                spare.push(corked);
+            }
+        });
+        // It has no bound of its own, and refuses none but what follows a closing word.
+        if written == expected { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
     /// Encrypts and sends what was gathered, as far as the socket takes it.
@@ -251,6 +294,7 @@ impl Wire {
                     Err(error) => return Err(error),
                 }
             }
+            self.encrypted = 0;
             if self.corked.is_empty() {
                 return Ok(Sent::All);
             }
@@ -262,15 +306,7 @@ impl Wire {
         if self.corked.is_empty() {
             return Ok(());
         }
-        let mut plaintext = mem::take(&mut self.corked);
-        self.connection.writer().write_all(&plaintext)?;
-        plaintext.clear();
-        SPARE.with_borrow_mut(|spare| {
-            if spare.len() < SPARE_BUFFERS {
-                spare.push(plaintext);
-            }
-        });
-        Ok(())
+        self.encrypt_with(&[], 0)
     }
 
     /// Sends all, waiting where the socket is full; gives up once nobody is interested any more.
@@ -322,6 +358,15 @@ impl Wire {
     }
 }
 
+// The first `count` bytes of `pieces`.
+fn first<'a>(pieces: &'a [IoSlice<'_>], mut count: usize) -> impl Iterator<Item = &'a [u8]> {
+    pieces.iter().map(move |piece| {
+        let (taken, _) = piece.split_at(piece.len().min(count));
+        count -= taken.len();
+        taken
+    })
+}
+
 struct Socket<'a>(&'a TcpStream);
 
 impl io::Write for Socket<'_> {
@@ -329,7 +374,7 @@ impl io::Write for Socket<'_> {
         self.0.try_write(bytes)
     }
 
-    fn write_vectored(&mut self, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         self.0.try_write_vectored(pieces)
     }
 

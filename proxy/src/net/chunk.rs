@@ -1,0 +1,78 @@
+//! What one read of a socket brought, as bytes that travel on without being copied. A connection holds no buffer while it
+//! waits: each read borrows one of its thread's, which comes back when the last of its bytes has left.
+//!
+//! Knows not where the bytes go.
+
+use std::{
+    cell::RefCell,
+    io, mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// Bytes of one buffer, and the most that one read takes: sixteen TLS records for one system call.
+const CHUNK: usize = 256 * 1024;
+/// Less than this part of a buffer is copied out of it, so that what waits for a slow reader holds no more than twice its
+/// size.
+const WORTH_KEEPING: usize = CHUNK / 2;
+/// Buffers kept for the next reads on this thread.
+const SPARE_BUFFERS: usize = 4;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Reads what is there; `None` at the end.
+pub(super) fn poll_read<R>(from: &mut R, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>>
+where
+    R: AsyncRead + Unpin,
+{
+    let mut chunk = Chunk::borrow();
+    let mut buffer = ReadBuf::new(&mut chunk.buffer);
+    // `poll_read`, not `try_read`: tokio then knows from a short read that the socket is empty and spares the next EAGAIN.
+    ready!(Pin::new(from).poll_read(cx, &mut buffer))?;
+    let read = buffer.filled();
+    Poll::Ready(Ok(match read.len() {
+        0 => None,
+        WORTH_KEEPING.. => {
+            chunk.filled = read.len();
+            Some(Bytes::from_owner(chunk))
+        }
+        _ => Some(Bytes::copy_from_slice(read)),
+    }))
+}
+
+#[derive(Debug)]
+struct Chunk {
+    buffer: Vec<u8>,
+    filled: usize,
+}
+
+impl Chunk {
+    fn borrow() -> Self {
+        let spare = SPARE.with_borrow_mut(Vec::pop);
+        Self { buffer: spare.unwrap_or_else(|| vec![0; CHUNK]), filled: 0 }
+    }
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        self.buffer.get(..self.filled).unwrap_or_default()
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        let buffer = mem::take(&mut self.buffer);
+        // A thread that ends needs none.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARE_BUFFERS {
+                spare.push(buffer);
+            }
+        });
+    }
+}
