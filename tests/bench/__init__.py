@@ -7,9 +7,10 @@ One file, one purpose, from the command line down:
     workloads   what is measured: each workload from load to figures
     proofs      does each candidate do what it claims?
     peers/      the candidates, each with its configuration
-    loads       the load generators and what they print
+    loads, grpc, web   the load generators and what they print; our own questions
+    profile     perf beside a measurement
     applications, papers   what is served; certificates for peers
-    stage       two pods: network namespaces joined by a cable
-    processes   start and end programs; their CPU time and memory
-    floors, table, picture, machine   what is made of the figures
+    stage, processes   two pods, namespaces joined by a cable; programs in them, their CPU time and memory
+    figures     medians and ratios; floors, table, markdown, picture: what is made of them
+    programs, machine   where the programs are; where and when it was measured
 """

@@ -11,10 +11,11 @@ import signal
 import sys
 import tempfile
 
-from . import floors, machine, proofs, schedule, stage, table
+from . import floors, machine, markdown, picture, proofs, schedule, stage, table
 from .applications import Applications
 from .papers import Papers
 from .peers import CANDIDATES
+from .profile import Profiler
 from .programs import Programs
 from .workloads import WORKLOADS
 
@@ -49,6 +50,7 @@ def measure(asked, folder):
     os.sched_setaffinity(0, {cores.rest})
     record = machine.describe()
     tools = Programs(asked.bin, os.environ.get("PATH", ""))
+    profiler = Profiler(asked.profile)
     stage.prepare()
     candidates = []
     for make in chosen(asked, tools):
@@ -61,7 +63,7 @@ def measure(asked, folder):
         except proofs.Unproven as error:
             print(f"LEFT OUT: {error}", flush=True)
             candidate.end()
-    workloads = [make(asked.seconds) for make in WORKLOADS if asked.only is None or make.name in asked.only]
+    workloads = [make(asked.seconds, profiler) for make in WORKLOADS if asked.only is None or make.name in asked.only]
     results = schedule.run(candidates, workloads, asked.rounds)
     print(f"\n{table.write(results, workloads)}\n\n{floors.write(results)}", flush=True)
     record |= {
@@ -70,6 +72,10 @@ def measure(asked, folder):
     }
     if asked.json:
         asked.json.write_text(json.dumps(record, indent=1) + "\n")
+    if asked.svg:
+        asked.svg.write_text(picture.draw(record))
+    if asked.markdown:
+        asked.markdown.write_text(markdown.write(results))
     return 0
 
 
@@ -109,12 +115,16 @@ def arguments():
     parser.add_argument("--candidates", type=words_of([make.name for make in CANDIDATES]),
                         help=f"{','.join(make.name for make in CANDIDATES)}")
     parser.add_argument("--rounds", type=int, help="of each workload [3; quick: 1]")
-    parser.add_argument("--seconds", type=int, help="of each measurement [3; quick: 2]")
+    parser.add_argument("--seconds", type=int, help="of each measurement [3; quick: 1]")
     parser.add_argument("--json", type=pathlib.Path, help="write everything measured to this file")
+    parser.add_argument("--svg", type=pathlib.Path, help="draw a picture of it")
+    parser.add_argument("--markdown", type=pathlib.Path, help="write a table for README")
+    parser.add_argument("--profile", type=pathlib.Path, metavar="FOLDER",
+                        help="let perf record each pair while it is measured; its figures are worse for it")
     parser.add_argument("--bin", type=pathlib.Path, help="a folder with our programs; without it they are built")
     asked = parser.parse_args()
     asked.rounds = asked.rounds or (1 if asked.quick else 3)
-    asked.seconds = asked.seconds or (2 if asked.quick else 3)
+    asked.seconds = asked.seconds or (1 if asked.quick else 3)
     return asked
 
 

@@ -7,6 +7,7 @@ import subprocess
 import time
 
 from . import stage
+from .applications import BODY
 
 # A generator that has not ended this long after its time hangs.
 GRACE = 20
@@ -56,9 +57,13 @@ class Client:
                          seconds)
         with open(log) as lines:
             rows = [[int(word) for word in line.split("\t")] for line in lines]
+        figures = _h2load(text)
+        # h2load takes an answer without a reason phrase, as HTTP/2 gives it to a proxy, for none at all: count bytes.
+        figures["requests"] = len(rows)
+        figures["failed"] = len(rows) - int(re.search(r"\((\d+)\) data", text)[1]) // len(BODY)
         began = min(row[0] for row in rows) + OPENING
         took = sorted(row[2] / 1000 for row in rows if row[0] >= began)
-        return _h2load(text) | {
+        return figures | {
             "p50": _rank(took, 0.5), "p99": _rank(took, 0.99), "p999": _rank(took, 0.999)}
 
     def iperf3(self, address, port, seconds, *direction):

@@ -24,8 +24,8 @@ class Workload:
     kind = "http"
     columns = ()
 
-    def __init__(self, seconds):
-        self.seconds = seconds
+    def __init__(self, seconds, profiler):
+        self.seconds, self.profiler = seconds, profiler
 
     def takes(self, candidate):
         """Can it be measured?"""
@@ -41,8 +41,8 @@ class Loaded(Workload):
     # What CPU time is divided by, and what that is called.
     per, unit = 100_000, "requests"
 
-    def __init__(self, seconds):
-        super().__init__(seconds)
+    def __init__(self, seconds, profiler):
+        super().__init__(seconds, profiler)
         self.warm = set()
 
     def measure(self, candidate):
@@ -54,7 +54,8 @@ class Loaded(Workload):
             program.forget_peak()
         before = [program.cpu() for program in pair]
         began = time.monotonic()
-        figures = self.load(candidate, self.seconds)
+        with self.profiler.beside(self.name, candidate):
+            figures = self.load(candidate, self.seconds)
         took = time.monotonic() - began
         spent = [program.cpu() - past for program, past in zip(pair, before)]
         candidate.check_alive()
