@@ -58,6 +58,8 @@ missing=""
 for pair in $wanted; do
     found "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
+# The bench needs nginx's module for TCP.
+[ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing="$missing libnginx-mod-stream"
 /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3-venv"
 if [ -n "$missing" ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
     # shellcheck disable=SC2086 # a list of packages
