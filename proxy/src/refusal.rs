@@ -207,11 +207,12 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Denied(_)
-            | Self::HttpNeeded(_)
             | Self::OpaqueNeeded(_)
             | Self::Plaintext
             | Self::ModeChanged(_)
             | Self::TokenRefused(TokenRefused::Audience { .. }) => StatusCode::FORBIDDEN,
+            // Tells a peer's sidecar, of which alone it is ever the answer, that requests may pass where bytes may not.
+            Self::HttpNeeded(_) => StatusCode::UPGRADE_REQUIRED,
             Self::TokenRefused(TokenRefused::Invalid { .. }) => StatusCode::UNAUTHORIZED,
             Self::AuthorizerDenied { how, .. } => how.status,
             Self::AuthorizerFailed { status, .. } => *status,

@@ -228,7 +228,9 @@ fn verdict(status: StatusCode) -> Result<Verdict, Missed> {
         StatusCode::OK => Verdict::Allow,
         StatusCode::UNAUTHORIZED => Verdict::Unauthorized,
         StatusCode::BAD_REQUEST => Verdict::BadRequest,
-        StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED => Verdict::Deny,
+        StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED | StatusCode::UPGRADE_REQUIRED => {
+            Verdict::Deny
+        }
         // A fault of the sidecar or of this test.
         other => return Err(Missed::Odd(other)),
     })

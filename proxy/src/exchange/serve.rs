@@ -21,6 +21,7 @@ use crate::{
             MAX_STREAMS, SEND_BUFFER, STREAM_WINDOW,
         },
     },
+    net::detect::Opening,
     shutdown::Shutdown,
 };
 
@@ -35,6 +36,18 @@ pub enum Framing {
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
+}
+
+impl Framing {
+    /// The one that a connection opens with, if it is HTTP.
+    #[must_use]
+    pub fn of(opening: Opening) -> Option<Self> {
+        match opening {
+            Opening::Http1 => Some(Self::Http1),
+            Opening::Http2 => Some(Self::Http2),
+            Opening::Tls | Opening::Other | Opening::Silent | Opening::Closed => None,
+        }
+    }
 }
 
 /// How a connection ended.

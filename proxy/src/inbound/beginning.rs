@@ -2,20 +2,16 @@
 //!
 //! Everything but a ClientHello for the mesh is the application's own, other TLS included. Knows not what is served then.
 
-use std::time::Duration;
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use douane_proto::{mesh::Protocol, mtls::MtlsMode};
-use tokio::{io::AsyncReadExt as _, net::TcpStream, time::Instant};
+use tokio::net::TcpStream;
 
 use crate::{
     inbound::receiver::Receiver,
-    net::detect::{Opening, SILENCE, classify, detect},
+    net::detect::{Heard, Opening, SILENCE},
     refusal::Refusal,
     tls::hello::{self, Hello},
 };
-
-const READ: usize = 4 * 1024;
 
 /// What a connection begins with.
 #[derive(Debug)]
@@ -32,7 +28,7 @@ pub(super) struct Plain {
     /// What it speaks.
     pub(super) opening: Opening,
     /// What was read of it.
-    pub(super) first: Bytes,
+    pub(super) heard: Heard,
 }
 
 impl Receiver {
@@ -46,14 +42,16 @@ impl Receiver {
     ) -> Result<Beginning, Refusal> {
         let declared = self.mesh.snapshot().own.protocol(port);
         if (mode, declared) == (MtlsMode::Disable, Protocol::Tcp) {
-            return Ok(Beginning::Plain(Plain { opening: Opening::Silent, first: Bytes::new() }));
+            return Ok(Beginning::Plain(Plain { opening: Opening::Other, heard: Heard::default() }));
         }
-        let patience = if self.must_be_http(declared, port) { self.limits.head } else { SILENCE };
-        if mode == MtlsMode::Disable {
-            let (opening, first) = detect(stream, patience).await.map_err(|_| Refusal::ClientGone)?;
-            return Ok(Beginning::Plain(Plain { opening, first }));
+        let mut heard = if declared == Protocol::Tcp { Heard::of_bytes() } else { Heard::default() };
+        let silence = if self.must_be_http(declared, port) { self.limits.head } else { SILENCE };
+        let listening = heard.listen_for(stream, silence, &self.limits);
+        let opening = listening.await.map_err(|_| Refusal::ClientGone)?;
+        if is_for_the_mesh(&heard, mode)? {
+            return Ok(Beginning::Mesh(heard.into_bytes()));
         }
-        read_beginning(stream, patience, self.limits.handshake).await
+        Ok(Beginning::Plain(Plain { opening, heard }))
     }
 
     /// Is HTTP all that may be served there: declared, or the only thing that the law can allow?
@@ -66,35 +64,14 @@ impl Receiver {
     }
 }
 
-async fn read_beginning(
-    stream: &mut TcpStream,
-    patience: Duration,
-    handshake: Duration,
-) -> Result<Beginning, Refusal> {
-    let start = Instant::now();
-    let mut read = BytesMut::new();
-    loop {
-        let hello = hello::look(&read);
-        match (hello, classify(&read)) {
-            (Hello::Mesh, _) => return Ok(Beginning::Mesh(read.freeze())),
-            (Hello::Foreign, Some(opening)) => return Ok(plain(opening, read)),
-            _ => {}
-        }
-        // Whoever has begun a handshake gets the time for one.
-        let in_handshake = hello == Hello::Unfinished && !read.is_empty();
-        let until = start + if in_handshake { handshake } else { patience };
-        read.reserve(READ);
-        match tokio::time::timeout_at(until, stream.read_buf(&mut read)).await {
-            Err(_) if in_handshake => return Err(Refusal::HandshakeTimeout),
-            Err(_) => return Ok(plain(Opening::Silent, read)),
-            Ok(Ok(0)) if read.is_empty() => return Ok(plain(Opening::Closed, read)),
-            Ok(Ok(0)) => return Ok(plain(Opening::Other, read)),
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => return Err(Refusal::ClientGone),
-        }
+/// Did a peer's sidecar begin its handshake, where that is taken as well?
+pub(super) fn is_for_the_mesh(heard: &Heard, mode: MtlsMode) -> Result<bool, Refusal> {
+    if mode == MtlsMode::Disable || !heard.is_handshake() {
+        return Ok(false);
     }
-}
-
-fn plain(opening: Opening, read: BytesMut) -> Beginning {
-    Beginning::Plain(Plain { opening, first: read.freeze() })
+    match hello::look(heard.bytes()) {
+        Hello::Mesh => Ok(true),
+        Hello::Foreign => Ok(false),
+        Hello::Unfinished => Err(Refusal::HandshakeTimeout),
+    }
 }

@@ -11,6 +11,7 @@ mod plaintext;
 mod receiver;
 mod streams;
 mod tcp;
+mod words;
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
@@ -28,7 +29,7 @@ use crate::{
         ledger::{Ledger, note},
         origins::Origins,
     },
-    inbound::{arrival::Arrival, beginning::Beginning, receiver::Receiver},
+    inbound::{arrival::Arrival, beginning::Beginning, plaintext::Then, receiver::Receiver},
     net::{
         hairpin::Hairpin,
         listener,
@@ -197,11 +198,19 @@ impl Inbound {
             sni: None,
             protection: Protection::None,
         };
-        tokio::select! {
+        let receiver = Rc::clone(&self.receiver);
+        let then = tokio::select! {
             // A client may be silent until the mode has changed: nothing is served before it is looked at again.
             biased;
             refusal = self.receiver.mode_changed(destination.port(), Proof::Plaintext) => Err(refusal),
-            served = Rc::clone(&self.receiver).plaintext(stream, opening, Rc::new(arrival)) => served,
+            served = receiver.plaintext(&mut stream, opening, mode, Rc::new(arrival)) => served,
+        };
+        match then? {
+            Then::Ended => Ok(()),
+            Then::Mesh(first) => {
+                relay::is_whole(&stream);
+                self.mutual(stream, first, source, destination).await
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 use std::{future::pending, net::SocketAddr, rc::Rc};
 
 use bytes::Bytes;
-use douane_proto::{mesh::Protocol, mtls::Proof};
+use douane_proto::mtls::{MtlsMode, Proof};
 use http::{HeaderMap, Version};
 use tokio::net::TcpStream;
 use tracing::warn;
@@ -14,7 +14,13 @@ use crate::{
         ledger::{SharedAccess, note},
         serve::{self, Ended, Framing},
     },
-    inbound::{arrival::Arrival, beginning::Plain, http::Source, receiver::Receiver},
+    inbound::{
+        arrival::Arrival,
+        beginning::{Plain, is_for_the_mesh},
+        http::Source,
+        receiver::Receiver,
+        words::{Admitted, Spoken},
+    },
     net::{
         detect::{Opening, Prefixed},
         relay::{self, Counts, RelayError},
@@ -22,6 +28,15 @@ use crate::{
     refusal::Refusal,
     telemetry::access::Direction,
 };
+
+/// What comes after plaintext.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// Nothing.
+    Ended,
+    /// It was none: a ClientHello for the mesh, whole.
+    Mesh(Bytes),
+}
 
 impl Receiver {
     /// Counts a peer without a sidecar, and warns of it when it comes first.
@@ -43,37 +58,65 @@ impl Receiver {
         }
     }
 
-    /// Serves plaintext until it ends.
+    /// Serves plaintext until it ends, or until it turns out that a peer's sidecar was only late to begin its handshake.
     pub(super) async fn plaintext(
         self: Rc<Self>,
-        stream: TcpStream,
-        Plain { opening, first }: Plain,
+        stream: &mut TcpStream,
+        Plain { opening, mut heard }: Plain,
+        mode: MtlsMode,
         arrival: Rc<Arrival>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Then, Refusal> {
         let port = arrival.destination.port();
         let declared = self.mesh.snapshot().own.protocol(port);
-        let must_be_http = self.must_be_http(declared, port);
-        match opening {
-            _ if declared == Protocol::Tcp => {}
-            Opening::Http1 => return self.plain_http(stream, first, Framing::Http1, arrival).await,
-            Opening::Http2 => return self.plain_http(stream, first, Framing::Http2, arrival).await,
-            Opening::Closed if must_be_http => return Ok(()),
-            Opening::Silent if must_be_http => return Err(Refusal::HeadTimeout),
-            _ if must_be_http => return Err(Refusal::HttpNeeded(port)),
-            Opening::Tls | Opening::Other | Opening::Silent | Opening::Closed => {}
+        if self.must_be_http(declared, port) {
+            let Some(framing) = Framing::of(opening) else {
+                return match opening {
+                    Opening::Closed => Ok(Then::Ended),
+                    Opening::Silent => Err(Refusal::HeadTimeout),
+                    _ => Err(Refusal::HttpNeeded(port)),
+                };
+            };
+            return self.plain_http(stream, heard.into_bytes(), framing, arrival).await;
         }
-        self.plain_bytes(stream, first, &arrival).await;
-        Ok(())
+        let access = self.ledger.begin_traced(Direction::Inbound, arrival.destination, &HeaderMap::new());
+        arrival.describe(&mut access.borrow_mut().record);
+        let spoken = self.hear(stream, &mut heard, opening, &arrival, &access).await;
+        let is_late_hello = match opening {
+            Opening::Silent => is_for_the_mesh(&heard, mode),
+            _ => Ok(false),
+        };
+        let spoken = match (is_late_hello, spoken) {
+            (Ok(true), _) => {
+                access.borrow_mut().discard();
+                return Ok(Then::Mesh(heard.into_bytes()));
+            }
+            (_, Ok(Spoken::Http(framing))) => {
+                // Its requests have records of their own.
+                access.borrow_mut().discard();
+                return self.plain_http(stream, heard.into_bytes(), framing, arrival).await;
+            }
+            (Ok(false), Ok(Spoken::Opaque(admitted))) => Ok(admitted),
+            (Err(refusal), _) | (_, Err(refusal)) => Err(refusal),
+        };
+        let relayed = match spoken {
+            Ok(admitted) => self.relay_bytes(stream, heard.into_bytes(), admitted, &arrival, &access).await,
+            Err(refusal) => Err(refusal),
+        };
+        match relayed {
+            Ok(()) => relay::is_whole(stream),
+            Err(refusal) => note(&mut access.borrow_mut().record, &refusal),
+        }
+        Ok(Then::Ended)
     }
 
     async fn plain_http(
         self: Rc<Self>,
-        mut stream: TcpStream,
+        stream: &mut TcpStream,
         first: Bytes,
         framing: Framing,
         arrival: Rc<Arrival>,
-    ) -> Result<(), Refusal> {
-        let io = Prefixed::new(first, &mut stream);
+    ) -> Result<Then, Refusal> {
+        let io = Prefixed::new(first, &mut *stream);
         let receiver = Rc::clone(&self);
         let served = serve::serve(io, framing, self.limits, &self.shutdown, move |request, verdict| {
             let (receiver, arrival) = (Rc::clone(&receiver), Rc::clone(&arrival));
@@ -88,30 +131,21 @@ impl Receiver {
             }
         });
         match served.await {
-            Ended::InOrder => relay::is_whole(&stream),
+            Ended::InOrder => relay::is_whole(stream),
             Ended::Cut => {}
             Ended::Late => return Err(Refusal::HeadTimeout),
         }
-        Ok(())
-    }
-
-    async fn plain_bytes(&self, mut stream: TcpStream, first: Bytes, arrival: &Arrival) {
-        let access = self.ledger.begin_traced(Direction::Inbound, arrival.destination, &HeaderMap::new());
-        arrival.describe(&mut access.borrow_mut().record);
-        match self.relay_bytes(&mut stream, first, arrival, &access).await {
-            Ok(()) => relay::is_whole(&stream),
-            Err(refusal) => note(&mut access.borrow_mut().record, &refusal),
-        }
+        Ok(Then::Ended)
     }
 
     async fn relay_bytes(
         &self,
         stream: &mut TcpStream,
         first: Bytes,
+        Admitted { mut server, ends }: Admitted,
         arrival: &Arrival,
         access: &SharedAccess,
     ) -> Result<(), Refusal> {
-        let (mut server, ends) = self.admit_opaque(arrival, access).await?;
         relay::resets_unless_whole(&server);
         access.borrow_mut().opened();
         let counts = Counts::default();

@@ -1,39 +1,33 @@
 //! One opaque stream from a peer: to the port it belongs to, decided once, cut when the law changes. On a port that
 //! nobody declared, bytes that turn out to be HTTP are treated as HTTP.
 
-use std::{future::pending, rc::Rc, time::Duration};
+use std::{future::pending, rc::Rc};
 
-use bytes::{Bytes, BytesMut};
-use douane_proto::{mesh::Protocol, policy::Permit};
+use bytes::Bytes;
+use douane_proto::mesh::Protocol;
+use futures_util::FutureExt as _;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{Request, Response, StatusCode, request::Parts};
-use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
-    authz::{Allowed, Remarks},
     exchange::{
-        ledger::{SharedAccess, note, note_permit, note_remarks},
+        ledger::{SharedAccess, note},
         serve::{self, Ended, Framing},
         stream_io::StreamIo,
     },
     inbound::{
         arrival::Arrival,
         http::Source,
-        receiver::{Receiver, no_body},
+        receiver::Receiver,
+        words::{Admitted, Spoken},
     },
     net::{
-        detect::{Opening, Prefixed, SILENCE, classify},
+        detect::{Heard, Opening, Prefixed},
         relay::{self, Counts, RelayError},
     },
     refusal::Refusal,
     telemetry::access::Direction,
 };
-
-// What an opaque stream turned out to be.
-enum Inside {
-    Http(Framing, Bytes),
-    Opaque(Bytes),
-}
 
 impl Receiver {
     /// Serves an opaque stream.
@@ -44,21 +38,25 @@ impl Receiver {
         mut respond: SendResponse<Bytes>,
     ) {
         let (head, mut recv) = request.into_parts();
-        let first = match self.look_inside(&arrival, &head, &mut recv).await {
-            // Its requests have records of their own.
-            Ok(Inside::Http(framing, first)) => {
-                return self.http_inside(&arrival, recv, first, framing, &mut respond).await;
-            }
-            Ok(Inside::Opaque(first)) => Ok(first),
-            Err(refusal) => Err(refusal),
-        };
         let access = self.ledger.begin_traced(Direction::Inbound, arrival.destination, &head.headers);
         arrival.describe(&mut access.borrow_mut().record);
-        let relayed = match first {
-            Ok(first) => self.relay_stream(&arrival, recv, first, &mut respond, &access).await,
+        let mut heard = Heard::default();
+        let served = match self.look_inside(&arrival, &head, &mut recv, &mut heard, &access).await {
+            Ok(Spoken::Http(framing)) => {
+                // Its requests have records of their own.
+                access.borrow_mut().discard();
+                return self.http_inside(&arrival, recv, heard.into_bytes(), framing, &mut respond).await;
+            }
+            Ok(Spoken::Opaque(admitted)) => {
+                self.relay_stream(&arrival, (recv, heard.into_bytes()), &mut respond, admitted, &access).await
+            }
+            Err(Refusal::ClientGone) if heard.is_empty() => {
+                // Its client has spoken HTTP after all, or has gone without a word.
+                return access.borrow_mut().discard();
+            }
             Err(refusal) => Err(refusal),
         };
-        if let Err(refusal) = relayed {
+        if let Err(refusal) = served {
             note(&mut access.borrow_mut().record, &refusal);
             // Past the answer's head only a reset is left to say.
             if respond.send_response(status(refusal.status()), true).is_err() {
@@ -72,7 +70,9 @@ impl Receiver {
         arrival: &Arrival,
         head: &Parts,
         recv: &mut RecvStream,
-    ) -> Result<Inside, Refusal> {
+        heard: &mut Heard,
+        access: &SharedAccess,
+    ) -> Result<Spoken, Refusal> {
         // The target is the connection's own; a stream cannot choose another.
         let asked = head.uri.authority().and_then(|name| name.as_str().parse().ok());
         if asked != Some(arrival.destination) {
@@ -83,28 +83,26 @@ impl Receiver {
         match declared {
             Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => return Err(Refusal::HttpNeeded(port)),
             // Declared opaque: rules that need HTTP are void (ALLOW) or widened (DENY) by the decision itself.
-            Protocol::Tcp => return Ok(Inside::Opaque(Bytes::new())),
+            Protocol::Tcp => return self.hear(recv, heard, Opening::Other, arrival, access).await,
             Protocol::Undeclared => {}
         }
-        let needs_http = self.must_be_http(declared, port);
-        let (opening, first) = sniff(recv, if needs_http { self.limits.head } else { SILENCE }).await?;
-        match opening {
-            Opening::Http1 => Ok(Inside::Http(Framing::Http1, first)),
-            Opening::Http2 => Ok(Inside::Http(Framing::Http2, first)),
-            _ if needs_http => Err(Refusal::HttpNeeded(port)),
-            _ => Ok(Inside::Opaque(first)),
+        // What the peer's application has said comes with the stream. The peer has waited where it was silent.
+        let said = heard.listen(recv, &self.limits).now_or_never();
+        let said = said.unwrap_or(Ok(Opening::Silent)).map_err(|_| Refusal::ClientGone)?;
+        if self.must_be_http(declared, port) {
+            return Framing::of(said).map(Spoken::Http).ok_or(Refusal::HttpNeeded(port));
         }
+        self.hear(recv, heard, said, arrival, access).await
     }
 
     async fn relay_stream(
         &self,
         arrival: &Arrival,
-        mut recv: RecvStream,
-        first: Bytes,
+        (mut recv, first): (RecvStream, Bytes),
         respond: &mut SendResponse<Bytes>,
+        Admitted { mut server, ends }: Admitted,
         access: &SharedAccess,
     ) -> Result<(), Refusal> {
-        let (mut server, ends) = self.admit_opaque(arrival, access).await?;
         let mut send = accept(respond)?;
         relay::resets_unless_whole(&server);
         access.borrow_mut().opened();
@@ -123,27 +121,6 @@ impl Receiver {
             Err(_) => send.send_reset(Reason::CANCEL),
         }
         ended
-    }
-
-    /// Decides on bytes and connects the application; also what ends them, whatever they are.
-    pub(super) async fn admit_opaque(
-        &self,
-        arrival: &Arrival,
-        access: &SharedAccess,
-    ) -> Result<(TcpStream, impl Future<Output = Refusal> + use<>), Refusal> {
-        let mut law = self.mesh.policies();
-        let mut remarks = Remarks::default();
-        let decided = self.judge.authorize(&mut law, arrival.facts(None), &mut remarks, no_body).await;
-        note_remarks(&mut access.borrow_mut().record, remarks);
-        let Allowed { permit, facts, said, .. } = decided?;
-        note_permit(&mut access.borrow_mut().record, &permit);
-        let server = self.forward_opaque(permit, arrival).await?;
-        Ok((server, self.or_too_old(Rc::clone(&self.judge).revoked(law, facts, said))))
-    }
-
-    // The one way to the application. The permit proves that a decision allowed it.
-    async fn forward_opaque(&self, _permit: Permit, arrival: &Arrival) -> Result<TcpStream, Refusal> {
-        self.origins.connect(arrival.destination).await
     }
 
     async fn http_inside(
@@ -190,25 +167,6 @@ fn broken(arrival: &Arrival, error: RelayError) -> Refusal {
         RelayError::Stream(_) => Refusal::ClientGone,
         RelayError::Socket(error) => {
             Refusal::UpstreamFailed { address: arrival.destination, reason: error.to_string() }
-        }
-    }
-}
-
-// The bytes stay counted against the stream's window only while they are held here.
-async fn sniff(recv: &mut RecvStream, patience: Duration) -> Result<(Opening, Bytes), Refusal> {
-    let until = Instant::now() + patience;
-    let mut read = BytesMut::new();
-    loop {
-        let Ok(next) = tokio::time::timeout_at(until, recv.data()).await else {
-            return Ok((Opening::Silent, read.freeze()));
-        };
-        let Some(chunk) = next.transpose().map_err(|_| Refusal::ClientGone)? else {
-            return Ok((Opening::Closed, read.freeze()));
-        };
-        recv.flow_control().release_capacity(chunk.len()).map_err(|_| Refusal::ClientGone)?;
-        read.extend_from_slice(&chunk);
-        if let Some(opening) = classify(&read) {
-            return Ok((opening, read.freeze()));
         }
     }
 }

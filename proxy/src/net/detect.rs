@@ -1,96 +1,296 @@
-//! What the first bytes of a connection speak: HTTP/1, HTTP/2, TLS, or something opaque.
+//! What the first bytes of a connection speak: HTTP/1, HTTP/2, TLS, or something opaque; and who speaks first.
 //!
-//! The bytes are read, not peeked, and handed on: [`Prefixed`] gives them out again. Knows not what was declared, nor
-//! what is done with a protocol.
+//! The bytes are read, not peeked, and handed on ([`Prefixed`]): nothing is forwarded before it is told what it is. Knows
+//! not what was declared, nor what is done with a protocol.
 
 use std::{
+    future::{Future, poll_fn},
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use h2::RecvStream;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Instant,
+};
+
+use crate::{
+    config::Limits,
+    net::line::{Line, RequestLine},
+    tls::sni::{self, Sni},
+};
 
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
-    /// A request line of HTTP/1.0 or 1.1.
+    /// What anybody may take for a request line of HTTP/1.
     Http1,
     /// The connection preface of HTTP/2 with prior knowledge.
     Http2,
-    /// A TLS handshake record.
+    /// A ClientHello, whole, or as much of one as may be waited for.
     Tls,
     /// Something else.
     Other,
     /// Nothing that could be told in time: silence, or a beginning that fits several.
     Silent,
-    /// The end of the stream, before anything could be told.
+    /// The end of the stream, before anything was said.
     Closed,
 }
 
-/// How long an undeclared port's client may be silent before its connection counts as opaque (it may wait for the
-/// server to speak first).
+/// How long an undeclared port's client may be silent before somebody else is heard (it may wait for the server to speak
+/// first).
 pub const SILENCE: Duration = Duration::from_millis(100);
 
 // RFC 9113 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-// A request line longer than this is none.
-const MAX_LINE: usize = 16 * 1024;
+// RFC 8446 5.1.
+const HANDSHAKE: u8 = 22;
 const READ: usize = 4 * 1024;
+// Between two looks at a server that has begun to say what fits several.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// What `bytes` begin; `None` when more are needed to tell.
+/// What `bytes`, from the first on, begin; `None` when more are needed to tell.
 #[must_use]
 pub fn classify(bytes: &[u8]) -> Option<Opening> {
-    if bytes.len() < PREFACE.len() && PREFACE.starts_with(bytes) {
-        return None;
-    }
-    if bytes.starts_with(PREFACE) {
-        return Some(Opening::Http2);
-    }
-    // A handshake record (22) of TLS 1.0 to 1.3 (all say version 3.x).
-    if let [0x16, 0x03, ..] = bytes {
-        return Some(Opening::Tls);
-    }
-    if bytes == [0x16] {
-        return None;
-    }
-    let mut headers = [httparse::EMPTY_HEADER; 0];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(bytes) {
-        // The version is the last word of the request line: with it, the line is whole.
-        Ok(_) | Err(httparse::Error::TooManyHeaders) => Some(Opening::Http1),
-        Err(_) if request.version.is_some() => Some(Opening::Http1),
-        Err(_) => Some(Opening::Other),
-    }
-    .filter(|opening| *opening != Opening::Http1 || request.version.is_some())
-    .or_else(|| (bytes.len() >= MAX_LINE).then_some(Opening::Other))
+    Sniffer::default().tell(bytes)
 }
 
-/// Reads until it can be told what the stream speaks, at most for `patience`. The bytes read come back with it.
-///
-/// # Errors
-/// As the stream says.
-pub async fn detect(io: &mut (impl AsyncRead + Unpin), patience: Duration) -> io::Result<(Opening, Bytes)> {
-    let mut read = BytesMut::new();
-    let telling = async {
+/// Tells what bytes begin as they come, without looking twice at any.
+#[derive(Debug, Default)]
+struct Sniffer {
+    wanted: Wanted,
+    line: RequestLine,
+    seen: usize,
+    // Whole records of a ClientHello that were not enough to tell.
+    records: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Wanted {
+    #[default]
+    Anything,
+    Handshake,
+}
+
+impl Sniffer {
+    fn tell(&mut self, bytes: &[u8]) -> Option<Opening> {
+        match bytes {
+            [] | [HANDSHAKE] => return None,
+            // A record of TLS 1.0 to 1.3: all say version 3.x.
+            [HANDSHAKE, 0x03, ..] => return self.is_hello(bytes).then_some(Opening::Tls),
+            _ if self.wanted == Wanted::Handshake => return Some(Opening::Other),
+            _ => {}
+        }
+        if bytes.len() < PREFACE.len() && PREFACE.starts_with(bytes) {
+            return None;
+        }
+        if bytes.starts_with(PREFACE) {
+            return Some(Opening::Http2);
+        }
+        let fresh = bytes.get(self.seen..).unwrap_or_default();
+        self.seen = bytes.len();
+        match self.line.read(fresh)? {
+            Line::Request => Some(Opening::Http1),
+            Line::Other => Some(Opening::Other),
+        }
+    }
+
+    // Parsed only with a whole record more, so that a client that dribbles costs no more than its records.
+    fn is_hello(&mut self, bytes: &[u8]) -> bool {
+        let records = sni::whole_records(bytes);
+        if records == self.records && bytes.len() < sni::MAX_HELLO {
+            return false;
+        }
+        self.records = records;
+        sni::look(bytes) != Sni::Unfinished
+    }
+}
+
+/// Somebody whose bytes are read. Dropping what reads loses no byte.
+pub trait Speaker {
+    /// Reads some bytes into `bytes`; 0 at the end.
+    fn hear(&mut self, bytes: &mut BytesMut) -> impl Future<Output = io::Result<usize>>;
+}
+
+impl Speaker for TcpStream {
+    async fn hear(&mut self, bytes: &mut BytesMut) -> io::Result<usize> {
+        bytes.reserve(READ);
+        self.read_buf(bytes).await
+    }
+}
+
+impl Speaker for RecvStream {
+    // The bytes stay counted against the stream's window only while they are held here.
+    async fn hear(&mut self, bytes: &mut BytesMut) -> io::Result<usize> {
         loop {
-            read.reserve(READ);
-            if io.read_buf(&mut read).await? == 0 {
-                return io::Result::Ok(if read.is_empty() { Opening::Closed } else { Opening::Other });
-            }
-            if let Some(opening) = classify(&read) {
-                return Ok(opening);
+            let Some(chunk) = poll_fn(|cx| self.poll_data(cx)).await else { return Ok(0) };
+            let chunk = chunk.map_err(io::Error::other)?;
+            self.flow_control().release_capacity(chunk.len()).map_err(io::Error::other)?;
+            bytes.extend_from_slice(&chunk);
+            // An empty frame is no end.
+            if !chunk.is_empty() {
+                return Ok(chunk.len());
             }
         }
+    }
+}
+
+/// What was heard of somebody, none of which was forwarded yet.
+#[derive(Debug, Default)]
+pub struct Heard {
+    bytes: BytesMut,
+    sniffer: Sniffer,
+    since: Option<Instant>,
+}
+
+impl Heard {
+    /// Where bytes are declared, HTTP is no matter: anything but a handshake is told by its first byte.
+    #[must_use]
+    pub fn of_bytes() -> Self {
+        Self { sniffer: Sniffer { wanted: Wanted::Handshake, ..Sniffer::default() }, ..Self::default() }
+    }
+
+    /// Listens until it can be told what is spoken. Waits without end for the first byte, and for what follows it as long
+    /// as a head or a handshake may take. May be dropped and called again until it has told.
+    ///
+    /// # Errors
+    /// As the speaker says.
+    pub async fn listen(&mut self, to: &mut impl Speaker, limits: &Limits) -> io::Result<Opening> {
+        loop {
+            if let Some(opening) = self.sniffer.tell(&self.bytes) {
+                return Ok(opening);
+            }
+            let is_handshake = self.bytes.first() == Some(&HANDSHAKE);
+            let patience = if is_handshake { limits.handshake } else { limits.head };
+            let hearing = to.hear(&mut self.bytes);
+            let read = match self.since {
+                None => hearing.await?,
+                Some(since) => match tokio::time::timeout_at(since + patience, hearing).await {
+                    Ok(read) => read?,
+                    // It can become no request any more.
+                    Err(_) if is_handshake => return Ok(Opening::Tls),
+                    Err(_) => return Ok(Opening::Silent),
+                },
+            };
+            if read == 0 {
+                return Ok(if self.bytes.is_empty() { Opening::Closed } else { Opening::Other });
+            }
+            self.since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// The same; who has said nothing at all after `silence` is [`Opening::Silent`] as well.
+    ///
+    /// # Errors
+    /// As the speaker says.
+    pub async fn listen_for(
+        &mut self,
+        to: &mut impl Speaker,
+        silence: Duration,
+        limits: &Limits,
+    ) -> io::Result<Opening> {
+        match tokio::time::timeout(silence, self.listen(to, limits)).await {
+            Ok(opening) => opening,
+            Err(_) if self.is_empty() => Ok(Opening::Silent),
+            Err(_) => self.listen(to, limits).await,
+        }
+    }
+
+    /// Was nothing said?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// What was said.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Is it a handshake?
+    #[must_use]
+    pub fn is_handshake(&self) -> bool {
+        self.bytes.starts_with(&[HANDSHAKE, 0x03])
+    }
+
+    /// The server name of the ClientHello that was heard.
+    #[must_use]
+    pub fn server_name(&self) -> Option<String> {
+        match self.is_handshake().then(|| sni::look(&self.bytes))? {
+            Sni::Name(name) => Some(name),
+            Sni::None | Sni::Unfinished => None,
+        }
+    }
+
+    /// All that was heard.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes.freeze()
+    }
+}
+
+/// Who broke the silence.
+#[derive(Debug)]
+pub enum Word<S> {
+    /// The client, and what it speaks.
+    Client(Opening),
+    /// The server.
+    Server(S),
+}
+
+/// Waits for whoever speaks first: the client, or `server`. Where both have spoken it is the client: its bytes may be a
+/// request.
+///
+/// # Errors
+/// As the client says.
+pub async fn first_word<S>(
+    client: &mut impl Speaker,
+    heard: &mut Heard,
+    limits: &Limits,
+    server: impl Future<Output = S>,
+) -> io::Result<Word<S>> {
+    let server = pin!(server);
+    tokio::select! {
+        biased;
+        opening = heard.listen(client, limits) => Ok(Word::Client(opening?)),
+        said = server => Ok(Word::Server(said)),
+    }
+}
+
+/// Resolves when a server has said, unasked, what no HTTP server says before it is asked; or has ended. The bytes stay
+/// where they are.
+///
+/// # Errors
+/// As the socket says.
+pub async fn speaks_unasked(server: &TcpStream) -> io::Result<()> {
+    let mut first = [0; 9];
+    loop {
+        let read = server.peek(&mut first).await?;
+        match first.get(..read).unwrap_or_default() {
+            // An HTTP server's first word, which awaits a request all the same: it makes no stream opaque.
+            said if begins_http(said) => tokio::time::sleep(LOOK_AGAIN).await,
+            _ => return Ok(()),
+        }
+    }
+}
+
+// SETTINGS (RFC 9113 3.4: a server may send them first), or a status line (408 to who is slow); or the beginning of one.
+fn begins_http(said: &[u8]) -> bool {
+    const STATUS: &[u8] = b"HTTP/";
+    let is_status = !said.is_empty() && said.iter().zip(STATUS).all(|(byte, wanted)| byte == wanted);
+    // Length in three bytes, type 4, no flags, stream 0.
+    let is_settings = |(at, byte): (usize, &u8)| match at {
+        0 | 4..=8 => *byte == 0,
+        3 => *byte == 4,
+        _ => true,
     };
-    let opening = match tokio::time::timeout(patience, telling).await {
-        Ok(told) => told?,
-        // `read_buf` is cancel-safe: no byte is lost.
-        Err(_) => Opening::Silent,
-    };
-    Ok((opening, read.freeze()))
+    is_status || (!said.is_empty() && said.iter().enumerate().all(is_settings))
 }
 
 /// A stream whose first bytes were already read.
@@ -150,54 +350,5 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Prefixed<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use tokio::io::AsyncWriteExt;
-
-    use super::*;
-
-    #[test]
-    fn first_bytes_tell_what_is_spoken() {
-        for (bytes, expected) in [
-            (&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..], Some(Opening::Http1)),
-            (b"GET / HTTP/1.0\r\n", Some(Opening::Http1)),
-            (b"PURGE /x HTTP/1.1\r\nHo", Some(Opening::Http1)),
-            (b"GET / HT", None),
-            (b"G", None),
-            (b"", None),
-            (PREFACE, Some(Opening::Http2)),
-            (b"PRI * HT", None),
-            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nmore", Some(Opening::Http2)),
-            (b"\x16\x03\x01\x02\x00\x01", Some(Opening::Tls)),
-            (b"\x16", None),
-            (b"EHLO example.com\r\n", Some(Opening::Other)),
-            (b"GET key\r\n", Some(Opening::Other)),
-            (b"\x00\x00\x00\x08", Some(Opening::Other)),
-            (b"*3\r\n$3\r\n", Some(Opening::Other)),
-        ] {
-            assert_eq!(classify(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_silent_client_is_told_after_its_patience_and_no_byte_is_lost() {
-        let (mut client, mut server) = tokio::io::duplex(64);
-        client.write_all(b"GE").await.unwrap();
-
-        let (opening, read) = detect(&mut server, SILENCE).await.unwrap();
-
-        assert_eq!((opening, &read[..]), (Opening::Silent, &b"GE"[..]));
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_panic_and_a_verdict_never_depends_on_how_they_were_cut(
-            bytes in proptest::collection::vec(any::<u8>(), 0..200),
-            cut in 0_usize..200,
-        ) {
-            if let Some(early) = bytes.get(..cut.min(bytes.len())).and_then(classify) {
-                prop_assert_eq!(classify(&bytes), Some(early));
-            }
-        }
-    }
-}
+#[path = "detect_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 mod chunk;
 pub mod detect;
 pub mod hairpin;
+mod line;
 pub mod listener;
 pub mod original_dst;
 pub mod relay;

@@ -11,6 +11,7 @@ pub mod pool;
 pub mod resolve;
 mod sender;
 mod tcp;
+mod words;
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
@@ -29,14 +30,14 @@ use crate::{
         serve::{self, Ended, Framing},
     },
     net::{
-        detect::{Opening, Prefixed, SILENCE, detect},
+        detect::{Heard, Opening, Prefixed, SILENCE},
         hairpin::Hairpins,
         listener,
         original_dst::{NoOriginalDst, original_dst},
         relay,
         socket::Sockets,
     },
-    outbound::{balance::Balancer, pool::Pool, sender::Sender},
+    outbound::{balance::Balancer, pool::Pool, sender::Sender, words::HttpOnly},
     redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
     refusal::Refusal,
     shutdown::Shutdown,
@@ -80,6 +81,7 @@ impl Outbound {
             pool: Pool::new(mtls, sockets, hairpins, shutdown.clone(), limits.handshake),
             balancer: Balancer::default(),
             origins: Origins::new(sockets, CONNECT, shutdown.clone()),
+            http_only: HttpOnly::default(),
             warned: Once::default(),
             shutdown: shutdown.clone(),
             limits,
@@ -142,35 +144,38 @@ impl Outbound {
     // Declared, else sniffed.
     async fn by_protocol(&self, mut stream: TcpStream, destination: SocketAddr) -> std::io::Result<()> {
         let route = self.sender.route(destination, None).await;
+        let limits = &self.sender.limits;
         let declared = route.as_ref().map_or(Protocol::Undeclared, |route| route.protocol);
-        let patience = match declared {
+        let (mut heard, silence) = match (declared, &route) {
             // At once: the server may be the one to speak first.
-            Protocol::Tcp => {
-                self.sender.opaque(destination, stream, Bytes::new(), route).await;
-                return Ok(());
-            }
-            Protocol::Undeclared => SILENCE,
-            Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => self.sender.limits.head,
+            (Protocol::Tcp, _) => (Heard::of_bytes(), Duration::ZERO),
+            // Of an unknown destination there is nothing to hear. The client may name a host.
+            (Protocol::Http1 | Protocol::Http2 | Protocol::Grpc, _)
+            | (_, Err(Refusal::UnknownDestination { .. })) => (Heard::default(), limits.head),
+            (Protocol::Undeclared, _) => (Heard::default(), SILENCE),
         };
-        let (opening, first) = detect(&mut stream, patience).await?;
-        let framing = match opening {
-            Opening::Http1 => Framing::Http1,
-            Opening::Http2 => Framing::Http2,
+        let said = heard.listen_for(&mut stream, silence, limits).await?;
+        if let Some(framing) = Framing::of(said) {
+            self.serve(stream, heard.into_bytes(), framing, destination).await;
+            return Ok(());
+        }
+        let route = match said {
             Opening::Closed if declared.is_http() => return Ok(()),
-            Opening::Silent if declared.is_http() => {
-                self.sender.opaque(destination, stream, first, Err(Refusal::HeadTimeout)).await;
-                return Ok(());
-            }
-            _ if declared.is_http() => {
-                let refusal = Refusal::HttpNeeded(destination.port());
-                self.sender.opaque(destination, stream, first, Err(refusal)).await;
-                return Ok(());
-            }
-            _ => {
-                self.sender.opaque(destination, stream, first, route).await;
-                return Ok(());
-            }
+            Opening::Silent if declared.is_http() || !heard.is_empty() => Err(Refusal::HeadTimeout),
+            _ if declared.is_http() => Err(Refusal::HttpNeeded(destination.port())),
+            Opening::Tls => match heard.server_name() {
+                Some(name) => self.sender.route(destination, Some(&name)).await,
+                None => route,
+            },
+            _ => route,
         };
+        if let Some(framing) = self.sender.opaque(destination, &mut stream, &mut heard, said, route).await {
+            self.serve(stream, heard.into_bytes(), framing, destination).await;
+        }
+        Ok(())
+    }
+
+    async fn serve(&self, mut stream: TcpStream, first: Bytes, framing: Framing, destination: SocketAddr) {
         let sender = Rc::clone(&self.sender);
         // HTTP/1.0 ends an answer by closing: only a reset tells that half of it is not the whole.
         relay::resets_unless_whole(&stream);
@@ -187,7 +192,6 @@ impl Outbound {
                 note(&mut access.record, &Refusal::HeadTimeout);
             }
         }
-        Ok(())
     }
 
     fn refuse(&self, stream: &TcpStream, source: SocketAddr, refusal: &Refusal) {

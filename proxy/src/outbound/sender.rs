@@ -20,6 +20,7 @@ use crate::{
         balance::{Balancer, InFlight},
         pool::{OnLine, Pool},
         resolve::{Candidate, Place, Reach, Route, View, external_port, resolve, unknown},
+        words::HttpOnly,
     },
     refusal::Refusal,
     shutdown::Shutdown,
@@ -46,6 +47,8 @@ pub(super) struct Sender {
     pub(super) balancer: Balancer,
     /// Servers without a sidecar.
     pub(super) origins: Origins,
+    /// Where bytes are refused.
+    pub(super) http_only: HttpOnly,
     /// Peers that are spoken to in plaintext, warned of.
     pub(super) warned: Once,
     /// Are we draining?

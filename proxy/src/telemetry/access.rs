@@ -32,6 +32,7 @@ pub struct Access {
     from: SystemTime,
     since: Instant,
     opened: bool,
+    discarded: bool,
     telemetry: Rc<Telemetry>,
 }
 
@@ -94,6 +95,7 @@ impl Telemetry {
             from: SystemTime::now(),
             since: Instant::now(),
             opened: false,
+            discarded: false,
             telemetry: Rc::clone(self),
         }
     }
@@ -190,10 +192,19 @@ impl Access {
             self.telemetry.metrics.opened(self.record.direction);
         }
     }
+
+    /// Nothing came of it, and nothing is told of it: a stream that was opened to hear who speaks first, and that no byte
+    /// has used.
+    pub fn discard(&mut self) {
+        self.discarded = true;
+    }
 }
 
 impl Drop for Access {
     fn drop(&mut self) {
+        if self.discarded && !self.opened {
+            return self.telemetry.metrics.discarded(self.record.direction);
+        }
         // A stream that carried something, or was not refused, was open.
         let Record { method, refusal, bytes_in, bytes_out, .. } = &self.record;
         if method.is_none() && (refusal.is_none() || bytes_in + bytes_out > 0) {
@@ -262,6 +273,16 @@ mod tests {
         let lines = lines(&telemetry, &kept);
         assert_eq!(lines.len(), 1);
         assert_eq!((&lines[0]["bytes_in"], &lines[0]["bytes_out"]), (&3.into(), &4.into()));
+    }
+
+    #[test]
+    fn a_stream_that_nothing_came_of_is_not_told() {
+        let (telemetry, kept) = telemetry();
+
+        begin(&telemetry).discard();
+
+        assert!(lines(&telemetry, &kept).is_empty());
+        assert!(telemetry.metrics.encode().contains("douane_active{direction=\"inbound\"} 0"));
     }
 
     #[test]

@@ -198,6 +198,10 @@ impl Metrics {
         self.active.of(&way(direction), Gauge::inc);
     }
 
+    pub(crate) fn discarded(&self, direction: Direction) {
+        self.active.of(&way(direction), Gauge::dec);
+    }
+
     pub(crate) fn in_plaintext(&self, direction: Direction) {
         self.plaintext.of(&way(direction), Counter::inc);
     }

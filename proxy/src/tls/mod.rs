@@ -3,7 +3,7 @@
 //! Knows neither where an identity comes from (`identity`) nor what a verified peer may do (`authz`).
 //! - [`fault`]: why there is no session; `verify`: the one check of a peer; `settings`: how TLS is spoken, with the ciphers of
 //!   `provider`
-//! - [`hello`]: is a ClientHello meant for the mesh?
+//! - [`hello`]: is a ClientHello meant for the mesh? [`sni`]: for whom is an application's own?
 //! - `handshake`, `wire`, `cork`, `stream`: from a socket to a stream whose writes leave together
 //! - [`channel`]: the road to the control plane, server-authenticated or mutual
 
@@ -14,6 +14,7 @@ mod handshake;
 pub mod hello;
 mod provider;
 mod settings;
+pub mod sni;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -16,5 +16,6 @@ mod modes;
 mod opaque;
 mod pods;
 mod refusals;
+mod silence;
 mod stranger;
 mod tokens;

@@ -25,13 +25,18 @@ use crate::{
     pods::{Shop, eventually, run, vip},
 };
 
-const LONG: Duration = Duration::from_secs(3600);
+pub(crate) const LONG: Duration = Duration::from_secs(3600);
 
 /// A connection to the pod behind `shop`, as a workload called `stranger`, whose certificate ends after `life`.
-async fn stranger(shop: &Shop, life: Duration) -> SendRequest<Bytes> {
+pub(crate) async fn stranger(shop: &Shop, life: Duration) -> SendRequest<Bytes> {
+    let socket = TcpStream::connect(shop.pod()).await.unwrap();
+    shake_hands(shop, socket, life).await
+}
+
+/// The same on a connection that is already there.
+pub(crate) async fn shake_hands(shop: &Shop, socket: TcpStream, life: Duration) -> SendRequest<Bytes> {
     let (_, identity) = watch::channel(shop.ca.passing_identity("stranger", 1, life));
     let orders = "spiffe://cluster.local/ns/shop/sa/orders".parse().unwrap();
-    let socket = TcpStream::connect(shop.pod()).await.unwrap();
     let (io, _) = Mtls::new(identity).connect(socket, &orders).await.unwrap();
     let (send, connection) = h2::client::handshake(io).await.unwrap();
     spawn_local(async move {
@@ -45,7 +50,7 @@ fn http11(method: Method, path: &str) -> Request<()> {
     request.header("x-douane-http", "1.1").body(()).unwrap()
 }
 
-async fn open(
+pub(crate) async fn open(
     peer: &SendRequest<Bytes>,
     request: Request<()>,
 ) -> (h2::client::ResponseFuture, SendStream<Bytes>) {
