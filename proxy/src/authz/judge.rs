@@ -1,7 +1,7 @@
 //! Decides, asks external authorizers where the law says so, and decides again with what they said; and watches what is in
 //! flight when the law changes.
 
-use std::{future::pending, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use douane_proto::{
@@ -12,11 +12,12 @@ use douane_proto::{
     },
 };
 use futures_util::future::join_all;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     ask::Asker,
     change::apply,
+    in_flight::{InFlight, Running},
     question::{Question, Said, Shown},
     road::Road,
 };
@@ -33,26 +34,40 @@ const MOST_ROUNDS: usize = 4;
 /// Of a body no more than this is kept for authorizers, whatever their settings say.
 const MOST_BODY: usize = 1024 * 1024;
 
+/// Of what runs, so many are decided on again before others get their turn: about a millisecond's work.
+const AT_ONCE: usize = 256;
+/// How closely the greatest age of a stream is kept.
+const AGE_STEPS: u32 = 16;
+const AGE_STEP: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
+
 /// Decides. Belongs to one thread.
 #[derive(Debug)]
 pub struct Judge {
+    law: Law,
     asker: Asker,
     mtls: Mtls,
+    in_flight: InFlight,
     /// What is heard where nobody is asked.
     nobody: Rc<Heard>,
 }
 
-/// What a decision allowed.
+/// What a decision allowed; the facts hold what is sent on.
 #[derive(Debug)]
 pub struct Allowed {
     /// Its proof.
     pub permit: Permit,
-    /// What it was made on; of a request, what is sent on.
-    pub facts: Rc<Facts>,
     /// Changes of the answer that authorizers want.
     pub answer: Vec<HeaderChange>,
-    /// What authorizers said of it.
-    pub said: Rc<Heard>,
+    said: Rc<Heard>,
+}
+
+/// What a decision comes to at once.
+#[derive(Debug)]
+pub enum Judged {
+    /// It may pass.
+    Allowed(Allowed),
+    /// Authorizers have to be asked.
+    Ask(Asked),
 }
 
 /// What authorizers said of one request or stream, and who they were.
@@ -81,74 +96,106 @@ pub struct SeenBody {
 }
 
 impl Judge {
-    /// Reaches authorizers by `road`; says who it is by `mtls`.
+    /// Decides by `law`; reaches authorizers by `road`; says who it is by `mtls`.
     #[must_use]
-    pub fn new(road: Road, mtls: Mtls) -> Self {
-        Self { asker: Asker::new(road), mtls, nobody: Rc::default() }
+    pub fn new(law: Law, road: Road, mtls: Mtls) -> Self {
+        Self { law, asker: Asker::new(road), mtls, in_flight: InFlight::default(), nobody: Rc::default() }
     }
 
-    /// Decides by the newest law. What `law` has seen is then exactly what was decided on, so that [`Self::revoked`] misses
-    /// no change. What it says for the record goes into `remarks`, whatever it decides. `see_body` reads the beginning of the request's body, where an authorizer must see it.
+    /// The newest law.
+    #[must_use]
+    pub fn law(&self) -> watch::Ref<'_, Arc<PolicySet>> {
+        self.law.borrow()
+    }
+
+    /// Decides by the newest law. What was allowed is looked at again whenever the law changes ([`Self::watch`]). What the
+    /// law says for the record goes into `remarks`, whatever it decides.
+    ///
+    /// # Errors
+    /// [`Refusal`]: denied by the law.
+    pub fn decide(&self, one: &Rc<Running>, remarks: &mut Remarks) -> Result<Judged, Refusal> {
+        match self.remark(&one.facts, &Answers::default(), remarks) {
+            Decision::Allow(permit) => {
+                let said = Rc::clone(&self.nobody);
+                self.in_flight.admit(one, Rc::clone(&said));
+                Ok(Judged::Allowed(Allowed { permit, answer: Vec::new(), said }))
+            }
+            Decision::Deny(denial) => Err(denial.into()),
+            Decision::Ask(providers) => Ok(Judged::Ask(Asked { providers, heard: Heard::default() })),
+        }
+    }
+
+    /// Asks the authorizers that the law names, and decides with what they say; they may change what is sent on. `see_body`
+    /// reads the beginning of the request's body, where an authorizer must see it.
     ///
     /// # Errors
     /// [`Refusal`]: denied, by the law or by an authorizer, or an authorizer cannot see the body.
-    pub async fn authorize(
+    pub async fn ask(
         &self,
-        law: &mut Law,
-        facts: Facts,
+        one: &mut Rc<Running>,
+        asked: Asked,
         remarks: &mut Remarks,
         see_body: impl AsyncFnMut(usize) -> Result<SeenBody, Refusal>,
     ) -> Result<Allowed, Refusal> {
-        let decision = remark(law, &facts, &Answers::default(), remarks);
-        match decision {
-            Decision::Allow(permit) => {
-                let said = Rc::clone(&self.nobody);
-                Ok(Allowed { permit, facts: Rc::new(facts), answer: Vec::new(), said })
+        let mut facts = one.facts.clone();
+        let allowed = self.inquire(&mut facts, asked, remarks, see_body).await?;
+        *one = Rc::new(Running::new(facts));
+        // Nothing was awaited since the decision: no change of the law falls in between.
+        self.in_flight.admit(one, Rc::clone(&allowed.said));
+        Ok(allowed)
+    }
+
+    /// Looks at everything in flight again whenever the law changes, and ends what is older than `age`; for ever. What
+    /// authorizers said is a fact: only who is new, or defined anew, is asked, without the body, which has gone. So that
+    /// no change of the law brings as many questions at once as there are streams.
+    pub async fn watch(self: Rc<Self>, age: Duration) {
+        let mut law = self.law.clone();
+        law.mark_unchanged();
+        // Once its writer is gone, the last law stays.
+        let mut may_change = true;
+        loop {
+            tokio::select! {
+                changed = law.changed(), if may_change => match changed {
+                    Ok(()) => self.look_again().await,
+                    Err(_) => may_change = false,
+                },
+                () = tokio::time::sleep(look_for_age(age)) => {}
             }
-            Decision::Deny(denial) => Err(denial.into()),
-            // Boxed, so that requests that ask nobody carry no room for it.
-            Decision::Ask(providers) => {
-                let asked = Asked { providers, heard: Heard::default() };
-                Box::pin(self.inquire(law, facts, asked, remarks, see_body)).await
+            if let Some(then) = Instant::now().checked_sub(age) {
+                self.in_flight.end_older_than(then);
             }
         }
     }
 
-    /// Waits until a change of the law forbids what was admitted with these facts. What authorizers said is one of them:
-    /// only who is new, or defined anew, is asked, without the body, which has gone. So that no change of the law brings
-    /// as many questions at once as there are streams.
-    pub async fn revoked(self: Rc<Self>, mut law: Law, facts: Rc<Facts>, mut said: Rc<Heard>) -> Refusal {
-        loop {
-            if law.changed().await.is_err() {
-                // The writer is gone: the last law stays.
-                return pending().await;
-            }
-            let no_body = async |_| Ok(SeenBody { bytes: Bytes::new(), is_whole: true });
-            let (decision, heard) = {
-                let policies = law.borrow_and_update();
-                let heard = said.of_those_in(&policies);
-                (decide(&policies, &facts, &heard.answers), heard)
-            };
-            let decided = match decision {
-                Decision::Allow(_) => continue,
-                Decision::Deny(denial) => return denial.into(),
+    async fn look_again(self: &Rc<Self>) {
+        for (number, one) in self.in_flight.all().into_iter().enumerate() {
+            let policies = Arc::clone(&self.law.borrow());
+            let heard = one.said().of_those_in(&policies);
+            match decide(&policies, &one.facts, &heard.answers) {
+                Decision::Allow(_) => {}
+                Decision::Deny(denial) => one.end(denial.into()),
                 Decision::Ask(providers) => {
-                    let facts = (*facts).clone();
-                    let asked = Asked { providers, heard };
-                    Box::pin(self.inquire(&mut law, facts, asked, &mut Remarks::default(), no_body)).await
+                    tokio::task::spawn_local(Rc::clone(self).ask_again(one, Asked { providers, heard }));
                 }
-            };
-            match decided {
-                Ok(allowed) => said = allowed.said,
-                Err(refusal) => return refusal,
             }
+            if number % AT_ONCE == AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    async fn ask_again(self: Rc<Self>, one: Rc<Running>, asked: Asked) {
+        let no_body = async |_| Ok(SeenBody { bytes: Bytes::new(), is_whole: true });
+        let mut facts = one.facts.clone();
+        match self.inquire(&mut facts, asked, &mut Remarks::default(), no_body).await {
+            Ok(allowed) => one.hear(allowed.said),
+            Err(refusal) => one.end(refusal),
         }
     }
 
     async fn inquire(
         &self,
-        law: &mut Law,
-        mut facts: Facts,
+        facts: &mut Facts,
         Asked { mut providers, mut heard }: Asked,
         remarks: &mut Remarks,
         mut see_body: impl AsyncFnMut(usize) -> Result<SeenBody, Refusal>,
@@ -165,7 +212,7 @@ impl Judge {
                 .iter()
                 .map(|provider| shown(provider, body.as_ref()))
                 .collect::<Result<Vec<_>, _>>()?;
-            let question = Question { facts: &facts, local: &local };
+            let question = Question { facts: &*facts, local: &local };
             let asked =
                 providers.iter().zip(shown).map(|(provider, body)| self.asker.ask(provider, question, body));
             let said = join_all(asked).await;
@@ -187,9 +234,9 @@ impl Judge {
                 heard.hear(provider, said);
             }
             // By the newest law: it may have changed meanwhile.
-            match remark(law, &facts, &heard.answers, remarks) {
+            match self.remark(facts, &heard.answers, remarks) {
                 Decision::Allow(permit) => {
-                    return Ok(Allowed { permit, facts: Rc::new(facts), answer, said: Rc::new(heard) });
+                    return Ok(Allowed { permit, answer, said: Rc::new(heard) });
                 }
                 Decision::Deny(denial) => return Err(refusal(denial, spoken)),
                 Decision::Ask(more) => providers = more,
@@ -197,10 +244,17 @@ impl Judge {
         }
         Err(Denial::without_policy("external authorizers lead from one to the next without an end").into())
     }
+
+    fn remark(&self, facts: &Facts, answers: &Answers, remarks: &mut Remarks) -> Decision {
+        let policies = self.law.borrow();
+        *remarks = Remarks { audited_by: audited_by(&policies, facts), dry_run: shadow(&policies, facts) };
+        decide(&policies, facts, answers)
+    }
 }
 
-// Who must be asked, and what others have said.
-struct Asked {
+/// Who must be asked, and what others have said.
+#[derive(Debug)]
+pub struct Asked {
     providers: Vec<Arc<Provider>>,
     heard: Heard,
 }
@@ -224,10 +278,9 @@ impl Heard {
     }
 }
 
-fn remark(law: &mut Law, facts: &Facts, answers: &Answers, remarks: &mut Remarks) -> Decision {
-    let policies = law.borrow_and_update();
-    *remarks = Remarks { audited_by: audited_by(&policies, facts), dry_run: shadow(&policies, facts) };
-    decide(&policies, facts, answers)
+fn look_for_age(age: Duration) -> Duration {
+    let (least, most) = AGE_STEP;
+    (age / AGE_STEPS).clamp(least, most)
 }
 
 fn wanted(provider: &Provider) -> usize {

@@ -1,7 +1,7 @@
 //! The law at work: a decision for each request and stream, the external authorizers that some decisions need, and the
 //! watch that ends what a new law forbids.
 //!
-//! - [`Judge`]: decides, asks and decides again
+//! - [`Judge`]: decides, asks and decides again; `in_flight`: what it decides on again when the law changes
 //! - `ask`: one `question` to one authorizer, bounded in time and number; `grpc` (with the messages of [`envoy`]) and `http`:
 //!   how it is put and what the answer means; `change`: what an authorizer may change in a request
 //! - [`Road`]: how an authorizer is reached, handed in from above
@@ -14,12 +14,14 @@ mod change;
 pub mod envoy;
 mod grpc;
 mod http;
+mod in_flight;
 mod judge;
 mod question;
 mod road;
 
 pub use self::{
     change::apply,
-    judge::{Allowed, Heard, Judge, Law, Remarks, SeenBody},
+    in_flight::{Running, Waits},
+    judge::{Allowed, Heard, Judge, Judged, Law, Remarks, SeenBody},
     road::{Call, MOST_BYTES, Reply, Road},
 };

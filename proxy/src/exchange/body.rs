@@ -9,31 +9,26 @@ use std::{
     future::poll_fn,
     mem,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
 use douane_proto::request::strip_reserved;
-use futures_util::{
-    FutureExt as _,
-    future::{LocalBoxFuture, Shared},
-};
 use h2::RecvStream;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::{
-    authz::SeenBody,
+    authz::{Running, SeenBody, Waits},
     exchange::{
         headers::grpc_status_of,
+        headwatch::Answering,
         ledger::{SharedAccess, note},
     },
     refusal::Refusal,
 };
-
-/// Resolves when what it belongs to must end; the bodies of a request and of its answer share one.
-pub type Cut = Shared<LocalBoxFuture<'static, Refusal>>;
 
 /// A body.
 pub struct Body {
@@ -41,8 +36,9 @@ pub struct Body {
     // Read before its time: given out first.
     held: VecDeque<Frame<Bytes>>,
     tap: Option<Tap>,
-    cut: Option<Cut>,
-    guards: Vec<Box<dyn Any>>,
+    cut: Option<(Rc<Running>, Waits)>,
+    answering: Option<Answering>,
+    guard: Option<Box<dyn Any>>,
 }
 
 /// Why a body ended early.
@@ -99,17 +95,24 @@ impl Body {
         self
     }
 
-    /// Ends with an error as soon as `cut` resolves.
+    /// Ends with an error as soon as what it belongs to must end; `who` of it this is.
     #[must_use]
-    pub fn cut_by(mut self, cut: Cut) -> Self {
-        self.cut = Some(cut);
+    pub fn cut_with(mut self, exchange: &Rc<Running>, who: Waits) -> Self {
+        self.cut = Some((Rc::clone(exchange), who));
         self
     }
 
-    /// Keeps `guard` until the body has ended.
+    /// Keeps `guard` until the body has ended; one at most.
     #[must_use]
     pub fn keeping(mut self, guard: impl Any) -> Self {
-        self.guards.push(Box::new(guard));
+        self.guard = Some(Box::new(guard));
+        self
+    }
+
+    /// The connection does not rest until the body has ended.
+    #[must_use]
+    pub fn while_answering(mut self, answering: Answering) -> Self {
+        self.answering = Some(answering);
         self
     }
 
@@ -158,8 +161,8 @@ impl Body {
 
     /// Resolves when the body must end although nobody asks for its next frame (its reader is slow).
     pub fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        let Some(cut) = &mut self.cut else { return Poll::Pending };
-        let refusal = ready!(cut.poll_unpin(cx));
+        let Some((exchange, who)) = &self.cut else { return Poll::Pending };
+        let refusal = ready!(exchange.poll_ended(cx, *who)).clone();
         self.cut = None;
         self.fail(&refusal);
         Poll::Ready(BodyError::Cut(refusal))
@@ -253,7 +256,7 @@ impl http_body::Body for Body {
                 Some(Err(error))
             }
             None => {
-                self.guards.clear();
+                (self.guard, self.answering) = (None, None);
                 None
             }
         })
@@ -302,7 +305,7 @@ fn poll_peer(recv: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result<
 
 impl From<Source> for Body {
     fn from(source: Source) -> Self {
-        Self { source, held: VecDeque::new(), tap: None, cut: None, guards: Vec::new() }
+        Self { source, held: VecDeque::new(), tap: None, cut: None, answering: None, guard: None }
     }
 }
 

@@ -98,9 +98,13 @@ impl Origins {
             Speech::Http11 => Version::HTTP_11,
             Speech::Http2 => {
                 *request.version_mut() = Version::HTTP_2;
-                let mut send = match self.multiplexed(to).await {
-                    Ok(send) => send,
-                    Err(refusal) => return Err(Unanswered { refusal, unsent: Some(Box::new(request)) }),
+                let mut send = match self.held(to) {
+                    Some(send) => send,
+                    // Boxed, here and below: what only a new connection needs is no part of each request.
+                    None => match Box::pin(self.multiplexed(to)).await {
+                        Ok(send) => send,
+                        Err(refusal) => return Err(Unanswered { refusal, unsent: Some(Box::new(request)) }),
+                    },
                 };
                 let answer = send.send_request(request).await;
                 return answer.map(|answer| answer.map(Body::from)).map_err(|error| failed(&error));
@@ -120,7 +124,7 @@ impl Origins {
                 },
             }
         }
-        let mut send = match self.open(to).await {
+        let mut send = match Box::pin(self.open(to)).await {
             Ok(send) => send,
             Err(refusal) => return Err(Unanswered { refusal, unsent: Some(Box::new(request)) }),
         };
@@ -192,11 +196,14 @@ impl Origins {
         Ok(send)
     }
 
+    fn held(&self, to: SocketAddr) -> Option<http2::SendRequest<Body>> {
+        let mut all = self.multiplexed.borrow_mut();
+        let one = all.get_mut(&to).filter(|one| !one.send.is_closed())?;
+        one.since = Instant::now();
+        Some(one.send.clone())
+    }
+
     async fn multiplexed(&self, to: SocketAddr) -> Result<http2::SendRequest<Body>, Refusal> {
-        if let Some(one) = self.multiplexed.borrow_mut().get_mut(&to).filter(|one| !one.send.is_closed()) {
-            one.since = Instant::now();
-            return Ok(one.send.clone());
-        }
         let io = TokioIo::new(self.connect(to).await?);
         let (send, connection) = http2::Builder::new(LocalTasks(self.shutdown.tasks.clone()))
             .timer(TokioTimer::new())

@@ -4,6 +4,7 @@
 
 use std::{convert::Infallible, future::Future, pin::pin, time::Duration};
 
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use hyper::{rt::Executor, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -118,10 +119,11 @@ where
     H: Fn(Request<Body>, Verdict) -> Answer,
     Answer: Future<Output = Response<Body>> + 'static,
 {
+    // Combinators, not blocks: a block would hold the handler's future twice.
     let service = service_fn(|request: Request<_>| {
-        let answer = handler(request.map(Body::from), watch.verdict());
         let answering = watch.answering();
-        async move { Ok::<_, Infallible>(answer.await.map(|body| body.keeping(answering))) }
+        handler(request.map(Body::from), watch.verdict())
+            .map(|answer| Ok::<_, Infallible>(answer.map(|body| body.while_answering(answering))))
     });
     let mut connection = pin!(
         conn::http1::Builder::new()
@@ -150,8 +152,7 @@ where
     Answer: Future<Output = Response<Body>> + 'static,
 {
     let service = service_fn(|request: Request<_>| {
-        let answer = handler(request.map(Body::from), Verdict::Clear);
-        async move { Ok::<_, Infallible>(answer.await) }
+        handler(request.map(Body::from), Verdict::Clear).map(Ok::<_, Infallible>)
     });
     let mut connection = pin!(
         conn::http2::Builder::new(LocalTasks(shutdown.tasks.clone()))

@@ -1,6 +1,6 @@
 //! How a connection arrived: what all its streams share.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{cell::OnceCell, net::SocketAddr, sync::Arc};
 
 use douane_proto::{
     facts::{Facts, RequestFacts},
@@ -8,9 +8,13 @@ use douane_proto::{
     request::client_address,
 };
 
+use http::HeaderValue;
 use tokio::time::Instant;
 
-use crate::telemetry::access::{Protection, Record};
+use crate::{
+    exchange::headers,
+    telemetry::access::{Protection, Record},
+};
 
 /// A connection that may carry streams.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub(super) struct Arrival {
     pub(super) sni: Option<Arc<str>>,
     /// What protects it.
     pub(super) protection: Protection,
+    /// What the application is told of the peer, made with the first request.
+    pub(super) told: OnceCell<Option<HeaderValue>>,
 }
 
 impl Arrival {
@@ -49,6 +55,12 @@ impl Arrival {
         let direct = self.source.ip().to_canonical();
         let remote = client_address(&request.headers, direct, trusted_proxies);
         Facts { remote, ..self.facts(Some(request)) }
+    }
+
+    /// The identity header for the application; `None` for a peer that proved nothing.
+    pub(super) fn client_cert(&self) -> Option<HeaderValue> {
+        let made = || headers::client_cert(&self.local, self.peer.as_ref()?);
+        self.told.get_or_init(made).clone()
     }
 
     /// Has the peer's certificate ended?

@@ -2,7 +2,7 @@
 //!
 //! Knows not how the request arrived; a refusal is the answer to it, never the end of its connection.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{future::poll_fn, net::SocketAddr, pin::pin, rc::Rc, task::Poll};
 
 use douane_proto::{
     facts::{RequestFacts, Token},
@@ -11,20 +11,26 @@ use douane_proto::{
     request::{BadRequest, CLIENT_CERT, Head, origin_form, understand},
     snapshot::Snapshot,
 };
-use futures_util::FutureExt;
+use futures_util::{
+    TryFutureExt as _,
+    future::{Either, select},
+};
 use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts, uri};
 
 use crate::{
-    authz::{Allowed, Remarks, SeenBody, apply},
+    authz::{Allowed, Judged, Remarks, Running, SeenBody, Waits, apply},
     exchange::{
         answer::{closes_connection, refuse},
-        body::{Body, Cut},
-        headers::{Speech, clean_answer, client_cert, grpc_status_of, is_grpc},
+        body::Body,
+        headers::{Speech, clean_answer, grpc_status_of, is_grpc},
         headwatch::Verdict,
         ledger::{SharedAccess, note_permit, note_remarks},
         request::{assemble, with_body},
     },
-    inbound::{arrival::Arrival, receiver::Receiver},
+    inbound::{
+        arrival::Arrival,
+        receiver::{Receiver, no_body},
+    },
     refusal::Refusal,
     telemetry::access::Direction,
 };
@@ -41,33 +47,45 @@ pub(super) enum Source {
 impl Receiver {
     /// Answers a request: the application's answer, or a refusal. Whoever has `gone` and no longer waits does not keep
     /// the application busy (a cancelled call, a flood of resets).
-    pub(super) async fn answer(
-        &self,
-        arrival: &Arrival,
+    ///
+    /// What needs no waiting is done before the future is made, so that it stays small.
+    pub(super) fn answer(
+        self: Rc<Self>,
+        arrival: Rc<Arrival>,
         request: Request<Body>,
         source: Source,
         gone: impl Future<Output = ()>,
-    ) -> Response<Body> {
+    ) -> impl Future<Output = Response<Body>> {
         let (parts, body) = request.into_parts();
         let version = parts.version;
         let access = self.ledger.begin_traced(Direction::Inbound, arrival.destination, &parts.headers);
         arrival.describe(&mut access.borrow_mut().record);
-        let body = body.counting(&access);
-        let answered = tokio::select! {
-            answered = self.pass(arrival, parts, body, source, &access) => answered,
-            () = gone => Err(Refusal::ClientGone),
-        };
-        match answered {
-            Ok(answer) => answer,
-            Err(refusal) => {
-                let mut answer = refuse(access, &refusal);
-                if matches!(source, Source::Application(_))
-                    && closes_connection(&refusal)
-                    && version < Version::HTTP_2
-                {
-                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let mut body = Some(body.counting(&access));
+        let read = self.read(&arrival, parts, source, &access);
+        async move {
+            let answered = match read {
+                Ok((speech, exchange)) => {
+                    let passing = pin!(self.pass(&arrival, speech, exchange, &mut body, &access));
+                    let gone = pin!(gone);
+                    match select(passing, gone).await {
+                        Either::Left((answered, _)) => answered,
+                        Either::Right(_) => Err(Refusal::ClientGone),
+                    }
                 }
-                answer
+                Err(refusal) => Err(refusal),
+            };
+            match answered {
+                Ok(answer) => answer,
+                Err(refusal) => {
+                    let mut answer = refuse(access, &refusal);
+                    if matches!(source, Source::Application(_))
+                        && closes_connection(&refusal)
+                        && version < Version::HTTP_2
+                    {
+                        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    answer
+                }
             }
         }
     }
@@ -75,69 +93,76 @@ impl Receiver {
     async fn pass(
         &self,
         arrival: &Arrival,
-        parts: Parts,
-        mut body: Body,
-        source: Source,
+        speech: Speech,
+        mut exchange: Rc<Running>,
+        body: &mut Option<Body>,
         access: &SharedAccess,
     ) -> Result<Response<Body>, Refusal> {
-        let snapshot = self.mesh.snapshot();
-        let (speech, mut facts) = Self::read(arrival, parts, source, &snapshot, access)?;
-        let mut law = self.mesh.policies();
-        let now = access.borrow().began();
-        law.borrow_and_update().authentication().authenticate(&mut facts, now)?;
-        if let Some(trace) = &access.borrow().record.trace {
-            trace.write_to(&mut facts.headers);
-        }
-        let see_body = async |most| self.see_body(&mut body, most).await;
-        access.borrow_mut().record.request_principal = facts.token.as_ref().and_then(principal);
-        let facts = arrival.request_facts(facts, snapshot.mesh.trusted_proxies);
         let mut remarks = Remarks::default();
-        let decided = self.judge.authorize(&mut law, facts, &mut remarks, see_body).await;
+        let decided = match self.judge.decide(&exchange, &mut remarks) {
+            Ok(Judged::Allowed(allowed)) => Ok(allowed),
+            Ok(Judged::Ask(asked)) => {
+                let see_body = async |most| self.see_body(body.as_mut(), most).await;
+                // Boxed, so that requests that ask nobody carry no room for it.
+                Box::pin(self.judge.ask(&mut exchange, asked, &mut remarks, see_body)).await
+            }
+            Err(refusal) => Err(refusal),
+        };
         note_remarks(&mut access.borrow_mut().record, remarks);
-        let Allowed { permit, facts, answer: changes, said } = decided?;
+        let Allowed { permit, answer: changes, .. } = decided?;
         note_permit(&mut access.borrow_mut().record, &permit);
-        let Some(allowed) = &facts.request else { return Err(BadRequest::Uri.into()) };
-        let mut request = rebuild(allowed, speech, body)?;
-        let identity = arrival.peer.as_ref().and_then(|peer| client_cert(&arrival.local, peer));
-        if let Some(identity) = identity {
-            request.headers_mut().insert(CLIENT_CERT, identity);
-        }
-        // What is still sent up after an early answer ends with the law as well.
-        let ends: Cut = {
-            let revoked = Rc::clone(&self.judge).revoked(law, Rc::clone(&facts), said);
-            self.or_too_old(revoked).boxed_local().shared()
-        };
-        let request = request.map(|body| body.cut_by(ends.clone()));
-        let answer = tokio::select! {
-            // A request that the law cut fails at the application, too; why is what counts.
-            biased;
-            refusal = ends.clone() => return Err(refusal),
-            answer = self.forward(permit, arrival.destination, speech, request) => answer?,
-        };
-        let mut answer = finish(answer, ends, access);
+        let request = rebuild(arrival, speech, &exchange, body.take())?;
+        let mut forwarding = pin!(self.forward(permit, arrival.destination, speech, request));
+        // A request that the law cut fails at the application, too; why is what counts.
+        let answer = poll_fn(|cx| match exchange.poll_ended(cx, Waits::Exchange) {
+            Poll::Ready(refusal) => Poll::Ready(Err(refusal.clone())),
+            Poll::Pending => forwarding.as_mut().poll(cx),
+        });
+        let mut answer = finish(answer.await?, &exchange, access);
         apply(answer.headers_mut(), &changes);
         Ok(answer)
     }
 
     // The beginning of a body, for authorizers.
-    async fn see_body(&self, body: &mut Body, most: usize) -> Result<SeenBody, Refusal> {
+    async fn see_body(&self, body: Option<&mut Body>, most: usize) -> Result<SeenBody, Refusal> {
+        let Some(body) = body else { return no_body(most).await };
         let seen = tokio::time::timeout(self.limits.head, body.see(most)).await;
         seen.map_err(|_| Refusal::HeadTimeout)?.map_err(|_| Refusal::ClientGone)
     }
 
     // The one way to the application. The permit proves that a decision allowed it.
-    async fn forward(
+    fn forward(
         &self,
         _permit: Permit,
         to: SocketAddr,
         speech: Speech,
         request: Request<Body>,
-    ) -> Result<Response<Body>, Refusal> {
-        self.origins.send(to, speech, request).await.map_err(|unanswered| unanswered.refusal)
+    ) -> impl Future<Output = Result<Response<Body>, Refusal>> {
+        self.origins.send(to, speech, request).map_err(|unanswered| unanswered.refusal)
+    }
+
+    // What is decided on. Its user is known by its token, its trace goes on from here.
+    fn read(
+        &self,
+        arrival: &Arrival,
+        parts: Parts,
+        source: Source,
+        access: &SharedAccess,
+    ) -> Result<(Speech, Rc<Running>), Refusal> {
+        let snapshot = self.mesh.snapshot();
+        let (speech, mut facts) = Self::understood(arrival, parts, source, &snapshot, access)?;
+        let mut access = access.borrow_mut();
+        let now = access.began();
+        self.judge.law().authentication().authenticate(&mut facts, now)?;
+        if let Some(trace) = &access.record.trace {
+            trace.write_to(&mut facts.headers);
+        }
+        access.record.request_principal = facts.token.as_ref().and_then(principal);
+        Ok((speech, Rc::new(Running::new(arrival.request_facts(facts, snapshot.mesh.trusted_proxies)))))
     }
 
     // What a policy may see of the request: exactly what will be sent on.
-    fn read(
+    fn understood(
         arrival: &Arrival,
         parts: Parts,
         source: Source,
@@ -189,14 +214,25 @@ fn principal(token: &Token) -> Option<String> {
     (!issuer.is_empty() && !subject.is_empty()).then(|| format!("{issuer}/{subject}"))
 }
 
-fn rebuild(allowed: &RequestFacts, speech: Speech, body: Body) -> Result<Request<Body>, Refusal> {
-    let RequestFacts { method, target, headers, .. } = allowed;
+// What is still sent up after an early answer ends with the law as well.
+fn rebuild(
+    arrival: &Arrival,
+    speech: Speech,
+    exchange: &Rc<Running>,
+    body: Option<Body>,
+) -> Result<Request<Body>, Refusal> {
+    let Some(RequestFacts { method, target, headers, .. }) = &exchange.facts.request else {
+        return Err(BadRequest::Uri.into());
+    };
     let path = target.path_and_query();
-    let head = assemble(method.clone(), &target.authority, &path, headers.clone(), speech)?;
-    Ok(with_body(head, body))
+    let mut head = assemble(method.clone(), &target.authority, &path, headers.clone(), speech)?;
+    if let Some(identity) = arrival.client_cert() {
+        head.headers_mut().insert(CLIENT_CERT, identity);
+    }
+    Ok(with_body(head, body.unwrap_or_else(Body::empty).cut_with(exchange, Waits::Request)))
 }
 
-fn finish(answer: Response<Body>, ends: Cut, access: &SharedAccess) -> Response<Body> {
+fn finish(answer: Response<Body>, exchange: &Rc<Running>, access: &SharedAccess) -> Response<Body> {
     let (mut head, body) = answer.into_parts();
     clean_answer(&mut head.headers);
     {
@@ -204,6 +240,6 @@ fn finish(answer: Response<Body>, ends: Cut, access: &SharedAccess) -> Response<
         record.status = Some(head.status.as_u16());
         record.grpc_status = grpc_status_of(&head.headers);
     }
-    let body = body.cut_by(ends).ending(SharedAccess::clone(access));
+    let body = body.cut_with(exchange, Waits::Answer).ending(SharedAccess::clone(access));
     Response::from_parts(head, body)
 }

@@ -13,7 +13,7 @@ mod streams;
 mod tcp;
 mod words;
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::OnceCell, net::SocketAddr, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use douane_proto::mtls::{MtlsMode, Proof};
@@ -83,8 +83,8 @@ impl Inbound {
     ) -> Self {
         let origins = Origins::new(sockets, CONNECT, shutdown.clone());
         let receiver = Rc::new(Receiver {
+            judge: Rc::new(Judge::new(mesh.policies(), road, mtls.clone())),
             mesh,
-            judge: Rc::new(Judge::new(road, mtls.clone())),
             ledger: ledger.clone(),
             origins,
             warned: Once::default(),
@@ -108,7 +108,17 @@ impl Inbound {
             listener::run(listener, most, self.shutdown.clone(), serve, refuse),
             self.take_hairpins(hairpins),
             self.receiver.origins.run(),
+            self.watch_law(),
         );
+    }
+
+    async fn watch_law(&self) {
+        let Shutdown { forced, tasks, draining } = &self.shutdown;
+        tokio::select! {
+            () = Rc::clone(&self.receiver.judge).watch(self.receiver.limits.stream_age) => {}
+            () = async { draining.cancelled().await; tasks.wait().await } => {}
+            () = forced.cancelled() => {}
+        }
     }
 
     async fn redirected(&self, stream: TcpStream, source: SocketAddr) {
@@ -160,6 +170,7 @@ impl Inbound {
             expires: Some(session.peer_expires()),
             sni: session.sni.clone(),
             protection: Protection::Mtls { version: session.version, group: session.group.clone() },
+            told: OnceCell::new(),
         };
         tokio::select! {
             // The mode may have changed since the connection began: nothing is served before it is looked at again.
@@ -197,6 +208,7 @@ impl Inbound {
             expires: None,
             sni: None,
             protection: Protection::None,
+            told: OnceCell::new(),
         };
         let receiver = Rc::clone(&self.receiver);
         let then = tokio::select! {
@@ -231,6 +243,7 @@ impl Inbound {
                 expires: None,
                 sni: None,
                 protection: Protection::None,
+                told: OnceCell::new(),
             };
             let receiver = Rc::clone(&self.receiver);
             self.shutdown.tasks.spawn_local(receiver.serve(io, Rc::new(arrival)));

@@ -5,6 +5,7 @@ use std::{future::pending, net::SocketAddr, rc::Rc};
 
 use bytes::Bytes;
 use douane_proto::mtls::{MtlsMode, Proof};
+use futures_util::FutureExt as _;
 use http::{HeaderMap, Version};
 use tokio::net::TcpStream;
 use tracing::warn;
@@ -120,15 +121,14 @@ impl Receiver {
         let receiver = Rc::clone(&self);
         let served = serve::serve(io, framing, self.limits, &self.shutdown, move |request, verdict| {
             let (receiver, arrival) = (Rc::clone(&receiver), Rc::clone(&arrival));
-            async move {
-                let version = request.version();
-                // Of a client that has gone, the server of this connection drops the requests itself.
-                let mut answer =
-                    receiver.answer(&arrival, request, Source::Application(verdict), pending()).await;
+            let version = request.version();
+            // Of a client that has gone, the server of this connection drops the requests itself.
+            let answer = receiver.answer(arrival, request, Source::Application(verdict), pending());
+            answer.map(move |mut answer| {
                 // hyper knows what HTTP/1.0 cannot bear.
                 *answer.version_mut() = if version == Version::HTTP_10 { Version::HTTP_11 } else { version };
                 answer
-            }
+            })
         });
         match served.await {
             Ended::InOrder => relay::is_whole(stream),

@@ -33,22 +33,6 @@ pub(super) struct Receiver {
     pub(super) limits: Limits,
 }
 
-impl Receiver {
-    /// Ends a stream when `revoked` does, and at its greatest age.
-    pub(super) fn or_too_old<R: Future<Output = Refusal>>(
-        &self,
-        revoked: R,
-    ) -> impl Future<Output = Refusal> + use<R> {
-        let age = self.limits.stream_age;
-        async move {
-            tokio::select! {
-                refusal = revoked => refusal,
-                () = tokio::time::sleep(age) => Refusal::StreamAge,
-            }
-        }
-    }
-}
-
 /// An opaque stream has no body that an authorizer could see.
 pub(super) async fn no_body(_: usize) -> Result<SeenBody, Refusal> {
     Ok(SeenBody { bytes: Bytes::new(), is_whole: true })

@@ -1,11 +1,22 @@
 //! The streams of one `douane/1` connection: each becomes a task, HTTP or opaque.
 
-use std::{future::poll_fn, rc::Rc};
+use std::{
+    convert::Infallible,
+    future::{poll_fn, ready},
+    mem,
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+};
 
 use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use h2::{RecvStream, ext::Protocol, server::SendResponse};
 use http::{Method, Request, Response};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 use tracing::debug;
 
 use crate::{
@@ -18,10 +29,12 @@ use crate::{
         pump,
     },
     inbound::{arrival::Arrival, http::Source, receiver::Receiver},
+    shutdown::Shutdown,
 };
 
 /// The protocol of opaque streams (extended CONNECT, RFC 8441).
 const OPAQUE: &str = "douane-tcp";
+
 impl Receiver {
     /// Serves a connection until its peer ends it, or until draining has let its streams finish.
     pub(super) async fn serve<I>(self: Rc<Self>, io: I, arrival: Rc<Arrival>)
@@ -53,28 +66,37 @@ impl Receiver {
             return Err(h2::Reason::SETTINGS_TIMEOUT.into());
         };
         let mut connection = connection?;
-        let mut draining = false;
-        let mut expired = false;
+        let mut streams = Streams::new(&self.shutdown);
+        // Each of these waits is begun once, not with each stream.
+        let mut draining = pin!(self.shutdown.draining.cancelled().fuse());
+        let mut expiry = pin!(arrival.expiry().fuse());
+        let mut forced = pin!(self.shutdown.forced.cancelled());
+        let mut resting = pin!(tokio::time::sleep(self.limits.idle));
+        let mut last_began = Instant::now();
         loop {
             let next = tokio::select! {
+                // What streams have to say leaves with what the connection has.
+                biased;
+                () = &mut forced => return Ok(()),
+                never = streams.run() => match never {},
                 next = connection.accept() => next,
-                () = self.shutdown.draining.cancelled(), if !draining => {
-                    draining = true;
+                () = &mut draining => {
                     // Says GOAWAY twice, so that no stream that is on its way gets lost.
                     connection.graceful_shutdown();
                     continue;
                 }
-                () = arrival.expiry(), if !expired => {
-                    expired = true;
+                () = &mut expiry => {
                     // Streams in flight run on.
                     connection.graceful_shutdown();
                     continue;
                 }
-                () = self.shutdown.forced.cancelled() => return Ok(()),
-                () = tokio::time::sleep(self.limits.idle) => {
-                    if !connection.has_streams() {
+                () = &mut resting => {
+                    let rested = last_began.elapsed() >= self.limits.idle;
+                    if rested && !connection.has_streams() {
                         connection.graceful_shutdown();
                     }
+                    let since = if rested { Instant::now() } else { last_began };
+                    resting.as_mut().reset(since + self.limits.idle);
                     continue;
                 }
             };
@@ -85,14 +107,8 @@ impl Receiver {
                 respond.send_reset(h2::Reason::REFUSED_STREAM);
                 continue;
             }
-            let (receiver, arrival) = (Rc::clone(self), Rc::clone(arrival));
-            let forced = self.shutdown.forced.clone();
-            self.shutdown.tasks.spawn_local(async move {
-                tokio::select! {
-                    () = receiver.stream(arrival, request, respond) => {}
-                    () = forced.cancelled() => {}
-                }
-            });
+            last_began = Instant::now();
+            streams.begin(Rc::clone(self).stream(Rc::clone(arrival), request, respond));
         }
     }
 
@@ -104,11 +120,53 @@ impl Receiver {
     ) {
         let opaque = request.extensions().get::<Protocol>().is_some_and(|name| name.as_str() == OPAQUE);
         if request.method() == Method::CONNECT && opaque {
-            return self.opaque(arrival, request, respond).await;
+            return Box::pin(self.opaque(arrival, request, respond)).await;
         }
         let gone = poll_fn(|cx| respond.poll_reset(cx).map(drop));
-        let answer = self.answer(&arrival, request.map(Body::from), Source::Sidecar, gone).await;
+        let answer = self.answer(arrival, request.map(Body::from), Source::Sidecar, gone).await;
         send_answer(respond, answer).await;
+    }
+}
+
+/// The streams of one connection, run by the task of the connection. When it ends before them they are run to their own
+/// end: each sees that its peer has gone, and says so in its record.
+struct Streams<F: Future<Output = ()> + 'static> {
+    running: FuturesUnordered<F>,
+    shutdown: Shutdown,
+}
+
+impl<F: Future<Output = ()> + 'static> Streams<F> {
+    fn new(shutdown: &Shutdown) -> Self {
+        Self { running: FuturesUnordered::new(), shutdown: shutdown.clone() }
+    }
+
+    fn begin(&self, stream: F) {
+        self.running.push(stream);
+    }
+
+    // Runs all that can go on, for ever.
+    async fn run(&mut self) -> Infallible {
+        poll_fn(|cx| {
+            while let Poll::Ready(Some(())) = self.running.poll_next_unpin(cx) {}
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl<F: Future<Output = ()> + 'static> Drop for Streams<F> {
+    fn drop(&mut self) {
+        if self.running.is_empty() || self.shutdown.forced.is_cancelled() {
+            return;
+        }
+        let running = mem::take(&mut self.running);
+        let forced = self.shutdown.forced.clone();
+        self.shutdown.tasks.spawn_local(async move {
+            tokio::select! {
+                () = running.for_each(|()| ready(())) => {}
+                () = forced.cancelled() => {}
+            }
+        });
     }
 }
 

@@ -140,7 +140,7 @@ impl Receiver {
             move |request, verdict| {
                 let (receiver, arrival) = (Rc::clone(&receiver), Rc::clone(&arrival));
                 // Of a client that has gone, the server of this stream drops the requests itself.
-                async move { receiver.answer(&arrival, request, Source::Application(verdict), pending()).await }
+                receiver.answer(arrival, request, Source::Application(verdict), pending())
             }
         });
         if ended.await == Ended::Late {

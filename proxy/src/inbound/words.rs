@@ -10,7 +10,7 @@ use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use tokio::net::TcpStream;
 
 use crate::{
-    authz::{Allowed, Remarks},
+    authz::{Allowed, Judged, Remarks, Running, Waits},
     exchange::{
         ledger::{SharedAccess, note_permit, note_remarks},
         serve::Framing,
@@ -114,14 +114,20 @@ impl Receiver {
         arrival: &Arrival,
         access: &SharedAccess,
     ) -> Result<(TcpStream, impl Future<Output = Refusal> + use<>), Refusal> {
-        let mut law = self.mesh.policies();
+        let mut stream = Rc::new(Running::new(arrival.facts(None)));
         let mut remarks = Remarks::default();
-        let decided = self.judge.authorize(&mut law, arrival.facts(None), &mut remarks, no_body).await;
+        let decided = match self.judge.decide(&stream, &mut remarks) {
+            Ok(Judged::Allowed(allowed)) => Ok(allowed),
+            Ok(Judged::Ask(asked)) => {
+                Box::pin(self.judge.ask(&mut stream, asked, &mut remarks, no_body)).await
+            }
+            Err(refusal) => Err(refusal),
+        };
         note_remarks(&mut access.borrow_mut().record, remarks);
-        let Allowed { permit, facts, said, .. } = decided?;
+        let Allowed { permit, .. } = decided?;
         note_permit(&mut access.borrow_mut().record, &permit);
         let server = self.forward_opaque(permit, arrival).await?;
-        Ok((server, self.or_too_old(Rc::clone(&self.judge).revoked(law, facts, said))))
+        Ok((server, async move { stream.ended(Waits::Exchange).await }))
     }
 
     // The one way to the application. The permit proves that a decision allowed it.
