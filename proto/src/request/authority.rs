@@ -1,9 +1,24 @@
 //! Which host a request is for, of the two places that may say so.
 
-use http::{HeaderMap, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderValue, Uri, Version, header, uri};
 
 use super::error::BadRequest;
 use crate::target::TargetError;
+
+/// The host that a target names: absolute form or `:authority`; `None` for origin form. A CONNECT's target is not read here.
+///
+/// # Errors
+/// [`BadRequest`] for a host alone (`GET orders`, which only CONNECT may say, RFC 9112 3.2.3), and for another scheme than
+/// the web's.
+pub fn line_authority(target: &Uri) -> Result<Option<&str>, BadRequest> {
+    match (target.scheme(), target.authority()) {
+        (Some(scheme), _) if *scheme != uri::Scheme::HTTP && *scheme != uri::Scheme::HTTPS => {
+            Err(TargetError::Path("its scheme is not of the web").into())
+        }
+        (None, Some(_)) => Err(TargetError::Path("it does not begin with a slash").into()),
+        (_, authority) => Ok(authority.map(uri::Authority::as_str)),
+    }
+}
 
 /// The host as the request writes it; `None` where HTTP/1.0 names none. `named` is what the request line says (absolute
 /// form) or `:authority`.

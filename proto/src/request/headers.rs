@@ -34,6 +34,33 @@ const NOT_HOP_BY_HOP: &[&str] = &[
     "tracestate",
 ];
 
+// Framing, routing, identity, and what belongs to a hop.
+const NOT_IN_TRAILERS: &[&str] = &[
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+];
+
 /// Removes what belongs to one hop only (RFC 9110 7.6.1), and what we do not offer (`Upgrade`, so no h2c;
 /// `Expect`, since 100-continue is answered hop by hop). `TE: trailers` stays: every hop of ours keeps trailers.
 ///
@@ -76,6 +103,12 @@ pub fn strip_reserved(headers: &mut HeaderMap) {
 /// Removes what a peer must not say: [`strip_reserved`], and the internal headers of Envoy.
 pub(super) fn strip_internal(headers: &mut HeaderMap) {
     remove_all(headers, |name| is_ours(name) || dashed(name).starts_with(ENVOY_PREFIX));
+}
+
+/// Cleans what follows a body: nothing there says how long something is, who is asked or who asks (RFC 9110 6.5.1), nor
+/// what belongs to one hop only.
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    remove_all(trailers, |name| is_ours(name) || NOT_IN_TRAILERS.contains(&dashed_whole(name).as_ref()));
 }
 
 fn remove_all(headers: &mut HeaderMap, is_meant: impl Fn(&HeaderName) -> bool) {
@@ -125,6 +158,12 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
 pub(crate) fn is_ours(name: &HeaderName) -> bool {
     let dashed = dashed(name);
     dashed.starts_with(RESERVED_PREFIX) || dashed == CLIENT_CERT.as_str()
+}
+
+// Of a name that is not reserved by its beginning.
+fn dashed_whole(name: &HeaderName) -> Cow<'_, str> {
+    let name = name.as_str();
+    if name.contains('_') { name.replace('_', "-").into() } else { name.into() }
 }
 
 // Some applications see `_` and `-` as one (CGI), so both spellings are reserved.

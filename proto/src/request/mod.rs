@@ -15,11 +15,11 @@ mod headers;
 mod raw;
 mod understand;
 
-pub use authority::named_host;
+pub use authority::{line_authority, named_host};
 pub use client::client_address;
 pub use error::BadRequest;
 pub(crate) use headers::is_ours;
-pub use headers::{CLIENT_CERT, join_cookies, origin_form, strip_hop_by_hop, strip_reserved};
+pub use headers::{CLIENT_CERT, clean_trailers, join_cookies, origin_form, strip_hop_by_hop, strip_reserved};
 pub use raw::{headers_of, method_of};
 pub use understand::{Head, understand};
 

@@ -322,3 +322,43 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_host_alone_is_for_connect_and_other_schemes_are_for_nobody() {
+    let authority =
+        |target: &'static str| line_authority(&target.parse().unwrap()).map(|host| host.map(str::to_owned));
+    assert_eq!(authority("/a"), Ok(None));
+    assert_eq!(authority("*"), Ok(None));
+    assert_eq!(authority("http://orders/a"), Ok(Some("orders".to_owned())));
+    assert_eq!(authority("HTTPS://orders"), Ok(Some("orders".to_owned())));
+    for target in ["orders", "orders:80", "ftp://orders/a"] {
+        assert!(authority(target).is_err(), "{target}");
+    }
+}
+
+#[test]
+fn lengths_that_only_some_applications_see_are_refused() {
+    for name in ["content_length", "transfer_encoding", "Content_Length"] {
+        assert!(host_of(http1("/", &[("host", "a"), (name, "3")])).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn trailers_keep_what_is_said_about_the_body_only() {
+    let mut trailers = headers_of([
+        ("grpc-status", "0"),
+        ("x-sum", "1"),
+        ("content-length", "3"),
+        ("transfer_encoding", "chunked"),
+        ("host", "a"),
+        ("connection", "x"),
+        ("x_forwarded_client_cert", "forged"),
+        ("x-douane-http", "1.1"),
+        ("x-forwarded-for", "192.0.2.1"),
+    ])
+    .unwrap();
+
+    clean_trailers(&mut trailers);
+
+    assert_eq!(trailers, headers_of([("grpc-status", "0"), ("x-sum", "1")]).unwrap());
+}

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use douane_proto::request::strip_reserved;
+use douane_proto::request::clean_trailers;
 use h2::RecvStream;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
@@ -242,7 +242,7 @@ impl http_body::Body for Body {
             Some(Ok(frame)) => {
                 let frame = match frame.into_trailers() {
                     Ok(mut trailers) => {
-                        strip_reserved(&mut trailers);
+                        clean_trailers(&mut trailers);
                         Frame::trailers(trailers)
                     }
                     Err(data) => data,

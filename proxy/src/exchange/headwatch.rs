@@ -80,8 +80,14 @@ struct Line<'a> {
     rest: &'a [u8],
 }
 
+// Where the framing lost the thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct TwoLengths;
+enum Doubt {
+    // Of a request that is not served yet: it is refused.
+    Head,
+    // Of one that is being served: its body never comes to an end.
+    Body,
+}
 
 impl Watch {
     /// What has been seen so far; a doubt stays, since nothing after it can be told apart.
@@ -142,8 +148,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for HeadWatch<T> {
         };
         read?;
         let arrived = buf.filled().get(before..).unwrap_or_default();
-        if this.follower.follow(arrived).is_err() {
-            this.watch.verdict.set(Verdict::Doubtful);
+        match this.follower.follow(arrived) {
+            Ok(()) => {}
+            Err(Doubt::Head) => this.watch.verdict.set(Verdict::Doubtful),
+            Err(Doubt::Body) => {
+                this.watch.verdict.set(Verdict::Doubtful);
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
         }
         this.set_deadline();
         Poll::Ready(Ok(()))
@@ -163,10 +174,10 @@ impl<T> HeadWatch<T> {
 }
 
 impl Follower {
-    fn follow(&mut self, mut bytes: &[u8]) -> Result<(), TwoLengths> {
+    fn follow(&mut self, mut bytes: &[u8]) -> Result<(), Doubt> {
         while !bytes.is_empty() {
             bytes = match self.state {
-                State::Lost => return Err(TwoLengths),
+                State::Lost => return Err(Doubt::Head),
                 State::Body { left } => {
                     let (rest, left) = skip(bytes, left);
                     self.state = if left == 0 { State::Head } else { State::Body { left } };
@@ -185,7 +196,7 @@ impl Follower {
         Ok(())
     }
 
-    fn head<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], TwoLengths> {
+    fn head<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Doubt> {
         let had = self.pending.len();
         self.pending.extend_from_slice(bytes);
         // A head ends with a line: parsing it again for each byte would cost its square.
@@ -197,32 +208,31 @@ impl Follower {
         let length = match request.parse(&self.pending) {
             Ok(httparse::Status::Complete(length)) => length,
             Ok(httparse::Status::Partial) if self.pending.len() <= MAX_HEAD => return Ok(&[]),
-            _ => return self.lose(),
+            _ => return self.lose(Doubt::Head),
         };
         let next = framing(request.headers);
+        let is_plain = ends_lines_with_crlf(self.pending.get(..length).unwrap_or_default());
         self.pending.clear();
-        self.state = match next {
-            Ok(state) => state,
-            Err(TwoLengths) => return self.lose(),
+        self.state = match next.filter(|_| is_plain) {
+            Some(state) => state,
+            None => return self.lose(Doubt::Head),
         };
         // What of this head had arrived before is no part of `bytes`.
         Ok(bytes.get(length.saturating_sub(had)..).unwrap_or_default())
     }
 
-    fn chunk_size<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], TwoLengths> {
+    fn chunk_size<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Doubt> {
         let Some(Line { line, rest }) = self.line(bytes)? else { return Ok(&[]) };
-        let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        let size = std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        self.state = match size {
+        self.state = match chunk_size(&line) {
             Some(0) => State::Trailers,
             // The chunk's own CRLF belongs to it.
             Some(size) => State::Chunk { left: size.saturating_add(2) },
-            None => return self.lose(),
+            None => return self.lose(Doubt::Body),
         };
         Ok(rest)
     }
 
-    fn trailers<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], TwoLengths> {
+    fn trailers<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Doubt> {
         let Some(Line { line, rest }) = self.line(bytes)? else { return Ok(&[]) };
         if line.is_empty() {
             self.state = State::Head;
@@ -231,50 +241,72 @@ impl Follower {
     }
 
     // A line without its end, and what follows it; `None` while it is not whole.
-    fn line<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Line<'a>>, TwoLengths> {
+    fn line<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Line<'a>>, Doubt> {
         let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
             self.pending.extend_from_slice(bytes);
             let limit = if self.state == State::Trailers { MAX_HEAD } else { MAX_CHUNK_LINE };
-            return if self.pending.len() > limit { self.lose() } else { Ok(None) };
+            return if self.pending.len() > limit { self.lose(Doubt::Body) } else { Ok(None) };
         };
         let (head, rest) = bytes.split_at(end);
         self.pending.extend_from_slice(head);
         let line = self.pending.split();
-        let line = line.strip_suffix(b"\r").unwrap_or(&line).to_vec();
-        Ok(Some(Line { line, rest: rest.get(1..).unwrap_or_default() }))
+        let Some(line) = line.strip_suffix(b"\r") else { return self.lose(Doubt::Body) };
+        Ok(Some(Line { line: line.to_vec(), rest: rest.get(1..).unwrap_or_default() }))
     }
 
-    fn lose<Never>(&mut self) -> Result<Never, TwoLengths> {
+    fn lose<Never>(&mut self, doubt: Doubt) -> Result<Never, Doubt> {
         self.state = State::Lost;
         self.pending = BytesMut::new();
-        Err(TwoLengths)
+        Err(doubt)
     }
 }
 
-fn framing(headers: &[httparse::Header<'_>]) -> Result<State, TwoLengths> {
+// `None` where two parsers could cut at two places.
+fn framing(headers: &[httparse::Header<'_>]) -> Option<State> {
     let named = |name: &'static str| {
         headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     };
+    // Some applications see `_` and `-` as one (CGI), and would find a length here that nobody else has seen.
+    if named("content_length").chain(named("transfer_encoding")).next().is_some() {
+        return None;
+    }
     let mut encodings = named("transfer-encoding");
     let mut lengths = named("content-length");
     match (encodings.next(), lengths.next()) {
-        (Some(_), Some(_)) => Err(TwoLengths),
+        (Some(_), Some(_)) => None,
         // Only "chunked" alone: any list, twin or spelling of it is where parsers differ.
         (Some(encoding), None) => {
             let alone = encodings.next().is_none() && encoding.eq_ignore_ascii_case(b"chunked");
-            if alone { Ok(State::ChunkSize) } else { Err(TwoLengths) }
+            alone.then_some(State::ChunkSize)
         }
         (None, Some(length)) => {
             let plain = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
             let left = std::str::from_utf8(length).ok().and_then(|text| text.parse().ok());
-            match left.filter(|_| plain && lengths.all(|other| other == length)) {
-                Some(0) => Ok(State::Head),
-                Some(left) => Ok(State::Body { left }),
-                None => Err(TwoLengths),
+            match left.filter(|_| plain && lengths.all(|other| other == length))? {
+                0 => Some(State::Head),
+                left => Some(State::Body { left }),
             }
         }
-        (None, None) => Ok(State::Head),
+        (None, None) => Some(State::Head),
     }
+}
+
+// RFC 9112 2.2 lets a parser take LF alone for a line's end; those that do not see other lines.
+fn ends_lines_with_crlf(head: &[u8]) -> bool {
+    head.split_inclusive(|byte| *byte == b'\n').all(|line| line.ends_with(b"\r\n") || !line.ends_with(b"\n"))
+}
+
+// Hexadecimal digits, blanks, perhaps an extension, which must not hold what some take for an end.
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let (size, extension) = line.split_at(line.iter().position(|byte| *byte == b';').unwrap_or(line.len()));
+    if extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+        return None;
+    }
+    let digits = size.trim_ascii_end();
+    if !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 fn skip(bytes: &[u8], left: u64) -> (&[u8], u64) {
@@ -314,7 +346,7 @@ mod tests {
 
     use super::*;
 
-    fn follow(cuts: &[&[u8]]) -> Result<State, TwoLengths> {
+    fn follow(cuts: &[&[u8]]) -> Result<State, Doubt> {
         let mut follower = Follower { state: State::Head, pending: BytesMut::new() };
         for bytes in cuts {
             follower.follow(bytes)?;
@@ -331,10 +363,37 @@ mod tests {
             b"POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\n",
             b"POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n",
             b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            b"POST / HTTP/1.1\r\nTransfer_Encoding: chunked\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent_Length: 3\r\n\r\n",
+            b"POST / HTTP/1.1\nContent-Length: 3\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: 3\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\n",
             b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhiPOST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
             b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nhi\r\n0\r\nx: y\r\n\r\nPOST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
         ] {
-            assert_eq!(follow(&[bytes]), Err(TwoLengths), "{}", String::from_utf8_lossy(bytes));
+            assert_eq!(follow(&[bytes]), Err(Doubt::Head), "{}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_could_be_cut_in_two_ways_ends_its_body() {
+        for chunk in [
+            "+5",
+            " 5",
+            "5 5",
+            "",
+            ";x",
+            "0x5",
+            "5_0",
+            "5;x\u{0}",
+            "5;x\ry",
+            "10000000000000000",
+            "5;x\n5",
+            "5\n",
+        ] {
+            let bytes =
+                format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}\r\nhello\r\n0\r\n\r\n");
+            assert_eq!(follow(&[bytes.as_bytes()]), Err(Doubt::Body), "{chunk:?}");
         }
     }
 

@@ -13,13 +13,12 @@ use crate::exchange::body::{Body, BodyError};
 /// # Errors
 /// Why it was not sent to its end.
 pub async fn send(mut body: Body, mut stream: SendStream<Bytes>) -> Result<(), BodyError> {
-    match try_send(&mut body, &mut stream).await {
-        Err(error @ (BodyError::Application(_) | BodyError::Cut(_))) => {
-            stream.send_reset(Reason::CANCEL);
-            Err(error)
-        }
-        ended => ended,
+    let sent = try_send(&mut body, &mut stream).await;
+    if sent.is_err() {
+        // Also where the frames themselves were at fault: the other side would wait for the rest for ever.
+        stream.send_reset(Reason::CANCEL);
     }
+    sent
 }
 
 async fn try_send(body: &mut Body, stream: &mut SendStream<Bytes>) -> Result<(), BodyError> {

@@ -8,14 +8,14 @@ use douane_proto::{
     facts::{RequestFacts, Token},
     mesh::Protocol,
     policy::Permit,
-    request::{BadRequest, CLIENT_CERT, Head, origin_form, understand},
+    request::{BadRequest, CLIENT_CERT, Head, line_authority, origin_form, understand},
     snapshot::Snapshot,
 };
 use futures_util::{
     TryFutureExt as _,
     future::{Either, select},
 };
-use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts, uri};
+use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts};
 
 use crate::{
     authz::{Allowed, Judged, Remarks, Running, SeenBody, Waits, apply},
@@ -194,7 +194,7 @@ impl Receiver {
         let head = Head {
             method: parts.method,
             target: origin_form(&parts.uri),
-            authority: parts.uri.authority().map(uri::Authority::as_str),
+            authority: line_authority(&parts.uri)?,
             version: parts.version,
             headers: parts.headers,
             destination: arrival.destination,

@@ -4,8 +4,10 @@
 
 use std::net::SocketAddr;
 
-use douane_proto::request::{BadRequest, named_host, origin_form, strip_hop_by_hop, strip_reserved};
-use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts, uri};
+use douane_proto::request::{
+    BadRequest, line_authority, named_host, origin_form, strip_hop_by_hop, strip_reserved,
+};
+use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts};
 
 use crate::{
     exchange::{
@@ -79,7 +81,7 @@ impl Sender {
         if verdict == Verdict::Doubtful {
             return Err(BadRequest::TwoLengths.into());
         }
-        let line = parts.uri.authority().map(uri::Authority::as_str);
+        let line = line_authority(&parts.uri)?;
         let named = named_host(parts.version, line, &parts.headers)?.map(str::to_owned);
         access.borrow_mut().record.authority.clone_from(&named);
         let host = named.clone().unwrap_or_else(|| destination.to_string());
