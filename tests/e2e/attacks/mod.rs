@@ -3,6 +3,8 @@
 //! `pair` starts the two and the server behind them; each other file is one family of attacks. A counterpart that is
 //! missing makes its tests skip aloud.
 
+mod downgrades;
 mod floods;
+mod headers;
 mod pair;
 mod smuggling;

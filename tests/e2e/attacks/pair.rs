@@ -34,6 +34,8 @@ pub(super) struct Pair {
     pub(super) app: SocketAddr,
     /// Where anybody's connections enter the sidecar of `orders`.
     pub(super) peer: SocketAddr,
+    /// The address of `orders`.
+    pub(super) pod: SocketAddr,
 }
 
 /// An answer in HTTP/1, as it came.
@@ -79,7 +81,7 @@ impl Pair {
         let (process, doors) = Running::start(Command::new(PAIR).arg(wanted.to_string()));
         let doors: Value = serde_json::from_str(&doors).unwrap();
         let door = |name: &str| doors[name].as_str().unwrap().parse().unwrap();
-        Self { app: door("app"), peer: door("peer"), room, process, _server: running }
+        Self { app: door("app"), peer: door("peer"), pod: door("pod"), room, process, _server: running }
     }
 
     /// A file with the certificate and key of a workload called `stranger`.
@@ -173,9 +175,18 @@ pub(super) fn hear(stream: &mut TcpStream) -> Told {
 
 /// Runs a script of `tests/foreign` and reads the JSON that it prints; `None`, said aloud, without Python.
 pub(super) fn foreign(script: &str, arguments: &[&str]) -> Option<Value> {
-    let python = counterparts::python()?;
-    let mut command = Command::new(python);
-    let output = command.arg(counterparts::script(script)).args(arguments).output().unwrap();
+    foreign_told(script, arguments, &Value::Null)
+}
+
+/// The same of a script that is told JSON on its standard input.
+pub(super) fn foreign_told(script: &str, arguments: &[&str], told: &Value) -> Option<Value> {
+    let mut command = Command::new(counterparts::python()?);
+    command.arg(counterparts::script(script)).args(arguments);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Who does not listen has ended.
+    let _ = child.stdin.take().unwrap().write_all(told.to_string().as_bytes());
+    let output = child.wait_with_output().unwrap();
     let out = String::from_utf8_lossy(&output.stdout);
     let err = String::from_utf8_lossy(&output.stderr);
     let said = out.lines().next_back().and_then(|line| serde_json::from_str(line).ok());
