@@ -37,6 +37,8 @@ pub enum Dialect {
     Plain,
     /// `douane/1`: streams of one HTTP/2 connection under mutual TLS.
     Douane1,
+    /// As the sidecars of an Istio mesh speak to each other: mutual TLS, and inside it what the application speaks.
+    Istio,
 }
 
 /// A declared port.
@@ -272,6 +274,7 @@ impl From<&Workload> for wire::Workload {
             dialect: match workload.dialect {
                 Dialect::Plain => wire::Dialect::Plain,
                 Dialect::Douane1 => wire::Dialect::Douane1,
+                Dialect::Istio => wire::Dialect::Istio,
             }
             .into(),
             ports: workload.ports.iter().map(Into::into).collect(),
@@ -292,9 +295,10 @@ impl TryFrom<wire::Workload> for Workload {
             .map_err(|source| MeshError::Identity { workload: workload.name.clone(), source })?;
         let dialect = match wire::Dialect::try_from(workload.dialect) {
             Ok(wire::Dialect::Plain) => Dialect::Plain,
-            Ok(wire::Dialect::Douane1) => Dialect::Douane1,
-            // A dialect we do not speak must not become plaintext.
-            Err(_) => return Err(MeshError::Unknown { what: "dialect", value: workload.dialect }),
+            Ok(wire::Dialect::Istio) => Dialect::Istio,
+            // A dialect we do not speak must not become plaintext, nor cost what else was told: ours is all that is
+            // offered, and whoever does not speak it is refused.
+            Ok(wire::Dialect::Douane1) | Err(_) => Dialect::Douane1,
         };
         Ok(Self {
             id,

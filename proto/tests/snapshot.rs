@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use douane_proto::{
     facts::Facts,
-    mesh::MeshError,
+    mesh::{Dialect, MeshError},
     policy::{Answers, Decision, decide},
     snapshot::{ApplyError, Found, OutboundMode, Question, Snapshot},
     target::PathNormalization,
@@ -141,7 +141,6 @@ fn a_full_delta_forgets_what_was_held() {
 #[test]
 fn what_makes_no_sense_is_refused_whole() {
     let held = Snapshot::apply(None, full(1, 1)).unwrap();
-    let bad_dialect = wire::answer::Found::Workload(wire::Workload { dialect: 9, ..own() });
     let bad_address =
         wire::answer::Found::Workload(wire::Workload { addresses: vec![vec![1, 2, 3]], ..own() });
     let bad_id = wire::answer::Found::Workload(wire::Workload { service_account: String::new(), ..own() });
@@ -152,7 +151,7 @@ fn what_makes_no_sense_is_refused_whole() {
         ports: vec![wire::Port { number: 70_000, ..Default::default() }],
         ..Default::default()
     });
-    for found in [bad_dialect, bad_address, bad_id, bad_service, bad_port] {
+    for found in [bad_address, bad_id, bad_service, bad_port] {
         let delta = wire::Delta { answers: vec![unknown(1), answer(2, found)], ..next(1, 2) };
         assert!(matches!(Snapshot::apply(Some(&held), delta), Err(ApplyError::Mesh(_))));
     }
@@ -160,6 +159,18 @@ fn what_makes_no_sense_is_refused_whole() {
     let delta = wire::Delta { answers: vec![nothing], ..next(1, 2) };
     assert!(matches!(Snapshot::apply(Some(&held), delta), Err(ApplyError::Missing(_))));
     assert!(held.answers.is_empty());
+}
+
+#[test]
+fn a_workload_of_an_unknown_dialect_is_none_without_a_sidecar() {
+    let held = Snapshot::apply(None, full(1, 1)).unwrap();
+    for (told, understood) in [(2, Dialect::Istio), (9, Dialect::Douane1)] {
+        let found = wire::answer::Found::Workload(wire::Workload { dialect: told, ..own() });
+        let after =
+            Snapshot::apply(Some(&held), wire::Delta { answers: vec![answer(2, found)], ..next(1, 2) });
+        let Found::Workload(workload) = &after.unwrap().answers[&asked(2)] else { panic!("it is known") };
+        assert_eq!(workload.dialect, understood);
+    }
 }
 
 #[test]

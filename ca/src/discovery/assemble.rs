@@ -30,6 +30,8 @@ use crate::discovery::{
 
 /// Asks for a sidecar, as label or annotation.
 const INJECT: &str = "douane.io/inject";
+/// Istio's control plane sets it on pods with one of its sidecars, and goes by it itself.
+const ISTIO_TLS_MODE: &str = "security.istio.io/tlsMode";
 /// Kubernetes puts a Deployment's pods under a ReplicaSet whose name ends in this label's value.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
@@ -205,12 +207,11 @@ impl Assembly<'_> {
             &metadata.namespace,
             &pod.spec.service_account,
         )?;
-        let is_meshed = metadata.label_or_annotation(INJECT) == Some("enabled");
         Ok(Workload {
             id,
             name: metadata.name.clone(),
             addresses: pod.status.addresses.iter().map(|address| address.value.to_canonical()).collect(),
-            dialect: if is_meshed { Dialect::Douane1 } else { Dialect::Plain },
+            dialect: dialect(metadata),
             ports: pod_ports(metadata, pod, services),
             service_name: service_name(metadata),
             ready: pod.status.ready() != Some(false),
@@ -377,6 +378,17 @@ fn target(port: &resource::ServicePort, pod: &Pod) -> Option<u16> {
             let found = ports.find(|port| port.name == *name && port.transport == Transport::Tcp)?;
             Some(found.number.value)
         }
+    }
+}
+
+// Our own sidecar first: it answers Istio's dialect as well.
+fn dialect(metadata: &Metadata) -> Dialect {
+    if metadata.label_or_annotation(INJECT) == Some("enabled") {
+        Dialect::Douane1
+    } else if metadata.labels.get(ISTIO_TLS_MODE).is_some_and(|mode| mode == "istio") {
+        Dialect::Istio
+    } else {
+        Dialect::Plain
     }
 }
 

@@ -122,6 +122,29 @@ fn a_pod_without_label_is_plain_and_one_that_is_over_is_gone() {
 }
 
 #[test]
+fn a_pod_with_istios_sidecar_speaks_istios_dialect_by_its_service_account() {
+    let marked = |pod: String, mode: &str| {
+        pod.replace(", douane.io/inject: enabled", &format!(", security.istio.io/tlsMode: {mode}"))
+    };
+    let istio = marked(pod("a", "legacy", "10.77.0.1"), "istio");
+    let disabled = marked(pod("b", "b", "10.77.0.2"), "disabled");
+    let both = pod("c", "c", "10.77.0.3")
+        .replace(", douane.io/inject", ", security.istio.io/tlsMode: istio, douane.io/inject");
+
+    let mesh = mesh(&format!("{istio}{disabled}{both}"));
+
+    assert!(mesh.errors.is_empty(), "{:?}", mesh.errors);
+    let found = |ip: &str| match mesh.index.answer(&address(ip), "shop") {
+        Found::Workload(workload) => workload,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(found("10.77.0.1").dialect, Dialect::Istio);
+    assert_eq!(found("10.77.0.1").id.to_string(), "spiffe://cluster.local/ns/shop/sa/legacy");
+    assert_eq!(found("10.77.0.2").dialect, Dialect::Plain);
+    assert_eq!(found("10.77.0.3").dialect, Dialect::Douane1, "ours comes first");
+}
+
+#[test]
 fn a_service_leads_to_the_pods_it_selects() {
     let text = format!(
         "{}{}{}{SERVICE}",

@@ -909,12 +909,15 @@ impl Protocol {
         }
     }
 }
-/// How a workload can be reached: without a sidecar, or in one of our dialects.
+/// How a workload can be reached: without a sidecar, or in which dialect. Whoever does not know a value offers its own
+/// dialect, and is refused; it never takes it for PLAIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Dialect {
     Plain = 0,
     Douane1 = 1,
+    /// As the sidecars of an Istio mesh speak to each other.
+    Istio = 2,
 }
 impl Dialect {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -925,6 +928,7 @@ impl Dialect {
         match self {
             Self::Plain => "PLAIN",
             Self::Douane1 => "DOUANE1",
+            Self::Istio => "ISTIO",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -932,6 +936,7 @@ impl Dialect {
         match value {
             "PLAIN" => Some(Self::Plain),
             "DOUANE1" => Some(Self::Douane1),
+            "ISTIO" => Some(Self::Istio),
             _ => None,
         }
     }

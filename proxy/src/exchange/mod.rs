@@ -5,13 +5,15 @@
 //! - [`headers`]: how the application spoke, who the peer is, what of an answer goes on
 //! - [`limits`]: the bounds of all of it
 //! - [`ledger`]: begins records; [`answer`]: a refusal as an answer
-//! - [`serve`]: HTTP from an application or inside a stream; [`origins`]: HTTP to a plaintext server
+//! - [`serve`]: HTTP from an application or inside a stream; [`origins`]: HTTP to a plaintext server;
+//!   [`clients`]: connections to servers that are used again
 //! - [`headwatch`]: what HTTP/1 framing hides from the server that parses it
 //! - [`request`]: a request put together for its next hop
 //! - [`pump`]: a body onto an HTTP/2 stream; [`stream_io`]: a stream as reader and writer
 
 pub mod answer;
 pub mod body;
+pub mod clients;
 pub mod headers;
 pub mod headwatch;
 pub mod ledger;

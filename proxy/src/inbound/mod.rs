@@ -1,11 +1,12 @@
 //! From a peer to the application: original destination, handshake, then each stream is decided on its own.
 //!
 //! Knows neither how a peer found us, nor what the law says (`authz` asks it). Next: `streams` takes the streams of
-//! a connection apart into `http` and `tcp`. Where a mesh that is being migrated takes plaintext as well, `beginning` tells
+//! a `douane/1` connection apart into `http` and `tcp`; `foreign` serves whoever speaks another dialect. Where a mesh that is being migrated takes plaintext as well, `beginning` tells
 //! which it is and `plaintext` serves it.
 
 mod arrival;
 mod beginning;
+mod foreign;
 mod http;
 mod plaintext;
 mod receiver;
@@ -44,7 +45,7 @@ use crate::{
         access::{Direction, Protection},
         once::Once,
     },
-    tls::{Mtls, TlsError},
+    tls::{Alpn, Mtls, TlsError, TlsStream},
 };
 
 /// The application is on this machine.
@@ -178,8 +179,17 @@ impl Inbound {
             refusal = self.receiver.mode_changed(destination.port(), Proof::Certificate) => Err(refusal),
             // The root that vouched for the peer is gone, and so are its streams.
             () = self.mtls.distrusted(&session) => Ok(()),
-            () = Rc::clone(&self.receiver).serve(io, Rc::new(arrival)) => Ok(()),
+            served = self.by_dialect(io, session.alpn, arrival) => served,
         }
+    }
+
+    async fn by_dialect(&self, io: TlsStream, alpn: Alpn, arrival: Arrival) -> Result<(), Refusal> {
+        let (receiver, arrival) = (Rc::clone(&self.receiver), Rc::new(arrival));
+        if alpn == Alpn::Douane1 {
+            receiver.serve(io, arrival).await;
+            return Ok(());
+        }
+        receiver.foreign(io, alpn, arrival).await
     }
 
     // Plaintext, or mutual TLS where that is taken as well.

@@ -1,13 +1,19 @@
-//! A connection of a peer that proves nothing, where the mesh takes plaintext: HTTP is decided for each request, anything
-//! else once. Such a peer has no identity, whatever it says of itself.
+//! A connection that is framed as the application frames it: HTTP is decided for each request, anything else once. So speaks
+//! a peer that proves nothing, where the mesh takes plaintext (it has no identity, whatever it says of itself), and inside
+//! mutual TLS whoever speaks no `douane/1` (`foreign`).
 
-use std::{future::pending, net::SocketAddr, rc::Rc};
+use std::{
+    future::{pending, ready},
+    net::SocketAddr,
+    pin::pin,
+    rc::Rc,
+};
 
 use bytes::Bytes;
 use douane_proto::mtls::{MtlsMode, Proof};
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::Either};
 use http::{HeaderMap, Version};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt as _;
 use tracing::warn;
 
 use crate::{
@@ -23,10 +29,12 @@ use crate::{
         words::{Admitted, Spoken},
     },
     net::{
+        conduit::{self, Conduit},
         detect::{Opening, Prefixed},
-        relay::{self, Counts, RelayError},
+        relay::{Counts, RelayError},
     },
     refusal::Refusal,
+    shutdown::Shutdown,
     telemetry::access::Direction,
 };
 
@@ -60,9 +68,9 @@ impl Receiver {
     }
 
     /// Serves plaintext until it ends, or until it turns out that a peer's sidecar was only late to begin its handshake.
-    pub(super) async fn plaintext(
+    pub(super) async fn plaintext<C: Conduit>(
         self: Rc<Self>,
-        stream: &mut TcpStream,
+        stream: &mut C,
         Plain { opening, mut heard }: Plain,
         mode: MtlsMode,
         arrival: Rc<Arrival>,
@@ -77,7 +85,7 @@ impl Receiver {
                     _ => Err(Refusal::HttpNeeded(port)),
                 };
             };
-            return self.plain_http(stream, heard.into_bytes(), framing, arrival).await;
+            return self.http_on(stream, heard.into_bytes(), framing, arrival).await;
         }
         let access = self.ledger.begin_traced(Direction::Inbound, arrival.destination, &HeaderMap::new());
         arrival.describe(&mut access.borrow_mut().record);
@@ -94,7 +102,7 @@ impl Receiver {
             (_, Ok(Spoken::Http(framing))) => {
                 // Its requests have records of their own.
                 access.borrow_mut().discard();
-                return self.plain_http(stream, heard.into_bytes(), framing, arrival).await;
+                return self.http_on(stream, heard.into_bytes(), framing, arrival).await;
             }
             (Ok(false), Ok(Spoken::Opaque(admitted))) => Ok(admitted),
             (Err(refusal), _) | (_, Err(refusal)) => Err(refusal),
@@ -104,53 +112,78 @@ impl Receiver {
             Err(refusal) => Err(refusal),
         };
         match relayed {
-            Ok(()) => relay::is_whole(stream),
+            Ok(()) => stream.is_whole(),
             Err(refusal) => note(&mut access.borrow_mut().record, &refusal),
         }
         Ok(Then::Ended)
     }
 
-    async fn plain_http(
+    /// Serves HTTP until it ends; `first` was already read.
+    pub(super) async fn http_on<C: Conduit>(
         self: Rc<Self>,
-        stream: &mut TcpStream,
+        stream: &mut C,
         first: Bytes,
         framing: Framing,
         arrival: Rc<Arrival>,
     ) -> Result<Then, Refusal> {
-        let io = Prefixed::new(first, &mut *stream);
-        let receiver = Rc::clone(&self);
-        let served = serve::serve(io, framing, self.limits, &self.shutdown, move |request, verdict| {
-            let (receiver, arrival) = (Rc::clone(&receiver), Rc::clone(&arrival));
-            let version = request.version();
-            // Of a client that has gone, the server of this connection drops the requests itself.
-            let answer = receiver.answer(arrival, request, Source::Application(verdict), pending());
-            answer.map(move |mut answer| {
-                // hyper knows what HTTP/1.0 cannot bear.
-                *answer.version_mut() = if version == Version::HTTP_10 { Version::HTTP_11 } else { version };
-                answer
-            })
-        });
-        match served.await {
-            Ended::InOrder => relay::is_whole(stream),
+        let ended = {
+            let io = Prefixed::new(first, &mut *stream);
+            let receiver = Rc::clone(&self);
+            // What the peer proved holds no longer than its certificate: what is in flight ends in order, nothing new begins.
+            let shutdown =
+                Shutdown { draining: self.shutdown.draining.child_token(), ..self.shutdown.clone() };
+            let expired = shutdown.draining.clone();
+            let expiry = Rc::clone(&arrival);
+            let served = serve::serve(io, framing, self.limits, &shutdown, move |request, verdict| {
+                let (receiver, arrival) = (Rc::clone(&receiver), Rc::clone(&arrival));
+                let version = request.version();
+                // Told that nothing new begins, an honest peer does not ask.
+                if arrival.has_expired() {
+                    return Either::Left(ready(receiver.too_late(&arrival)));
+                }
+                // Of a client that has gone, the server of this connection drops the requests itself.
+                let answer = receiver.answer(arrival, request, Source::Application(verdict), pending());
+                Either::Right(answer.map(move |mut answer| {
+                    // hyper knows what HTTP/1.0 cannot bear.
+                    *answer.version_mut() =
+                        if version == Version::HTTP_10 { Version::HTTP_11 } else { version };
+                    answer
+                }))
+            });
+            let mut served = pin!(served);
+            tokio::select! {
+                ended = served.as_mut() => ended,
+                () = expiry.expiry() => {
+                    expired.cancel();
+                    served.await
+                }
+            }
+        };
+        match ended {
+            Ended::InOrder => {
+                stream.is_whole();
+                // Said here too: hyper leaves it out where an upgrade was asked for and not granted.
+                let _ = tokio::time::timeout(self.limits.handshake, stream.shutdown()).await;
+            }
             Ended::Cut => {}
             Ended::Late => return Err(Refusal::HeadTimeout),
         }
         Ok(Then::Ended)
     }
 
-    async fn relay_bytes(
+    async fn relay_bytes<C: Conduit>(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut C,
         first: Bytes,
         Admitted { mut server, ends }: Admitted,
         arrival: &Arrival,
         access: &SharedAccess,
     ) -> Result<(), Refusal> {
-        relay::resets_unless_whole(&server);
+        server.resets_unless_whole();
         access.borrow_mut().opened();
         let counts = Counts::default();
         let ended = tokio::select! {
-            ended = relay::sockets(stream, first, &mut server, &counts, self.limits.idle) => {
+            ended = conduit::between(stream, first, &mut server, &counts, self.limits.idle) => {
                 ended.map_err(|error| broken(arrival, &error))
             }
             refusal = ends => Err(refusal),
@@ -158,7 +191,7 @@ impl Receiver {
         let record = &mut access.borrow_mut().record;
         (record.bytes_in, record.bytes_out) = (counts.up.get(), counts.down.get());
         if ended.is_ok() {
-            relay::is_whole(&server);
+            server.is_whole();
         }
         ended
     }

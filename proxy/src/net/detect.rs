@@ -14,7 +14,7 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use h2::RecvStream;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf},
     net::TcpStream,
     time::Instant,
 };
@@ -22,7 +22,10 @@ use tokio::{
 use crate::{
     config::Limits,
     net::line::{Line, RequestLine},
-    tls::sni::{self, Sni},
+    tls::{
+        TlsStream,
+        sni::{self, Sni},
+    },
 };
 
 /// What a connection speaks.
@@ -119,9 +122,25 @@ pub trait Speaker {
 
 impl Speaker for TcpStream {
     async fn hear(&mut self, bytes: &mut BytesMut) -> io::Result<usize> {
-        bytes.reserve(READ);
-        self.read_buf(bytes).await
+        read_some(self, bytes).await
     }
+}
+
+impl Speaker for TlsStream {
+    async fn hear(&mut self, bytes: &mut BytesMut) -> io::Result<usize> {
+        read_some(self, bytes).await
+    }
+}
+
+impl Speaker for DuplexStream {
+    async fn hear(&mut self, bytes: &mut BytesMut) -> io::Result<usize> {
+        read_some(self, bytes).await
+    }
+}
+
+async fn read_some(io: &mut (impl AsyncRead + Unpin), bytes: &mut BytesMut) -> io::Result<usize> {
+    bytes.reserve(READ);
+    io.read_buf(bytes).await
 }
 
 impl Speaker for RecvStream {

@@ -1,6 +1,7 @@
 //! Sockets and the bytes on them: opening, accepting, where a redirected connection wanted to go, what it speaks.
 
 mod chunk;
+pub mod conduit;
 pub mod detect;
 pub mod hairpin;
 mod line;

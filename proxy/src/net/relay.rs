@@ -55,12 +55,12 @@ impl Default for Counts {
 }
 
 impl Counts {
-    fn up(&self, bytes: usize) {
+    pub(super) fn up(&self, bytes: usize) {
         self.up.set(self.up.get() + bytes as u64);
         self.last.set(Instant::now());
     }
 
-    fn down(&self, bytes: usize) {
+    pub(super) fn down(&self, bytes: usize) {
         self.down.set(self.down.get() + bytes as u64);
         self.last.set(Instant::now());
     }
@@ -173,7 +173,7 @@ pub async fn stream_to_server(
     bounded(async { tokio::try_join!(up, down).map(drop) }, counts, idle).await
 }
 
-async fn bounded(
+pub(super) async fn bounded(
     both: impl Future<Output = Result<(), RelayError>>,
     counts: &Counts,
     idle: Duration,

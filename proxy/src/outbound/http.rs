@@ -105,6 +105,10 @@ impl Sender {
                 speech.write_to(head.headers_mut());
                 self.through_mesh(&candidates, head, body, access).await
             }
+            Way::Foreign(candidates) => {
+                let head = assemble(parts.method, &host, path, parts.headers, speech)?;
+                self.abroad(&candidates, speech, with_body(head, body), access).await
+            }
             Way::Open(addresses) => {
                 let head = assemble(parts.method, &host, path, parts.headers, speech)?;
                 self.in_the_open(&addresses, speech, with_body(head, body), access).await

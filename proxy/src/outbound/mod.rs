@@ -2,10 +2,11 @@
 //! resolved on its own.
 //!
 //! Knows not what the law of the destination says. Next: [`resolve`] (where does it lead), [`balance`] (to which of
-//! them), [`pool`] (on which connection), `http` and `tcp` (what travels).
+//! them), [`pool`] (on which connection), `http` and `tcp` (what travels; `foreign` where the peer speaks Istio's dialect).
 
 pub mod balance;
 mod call;
+mod foreign;
 mod http;
 pub mod pool;
 pub mod resolve;
@@ -25,6 +26,7 @@ use crate::{
     config::Limits,
     discovery::Mesh,
     exchange::{
+        clients::Clients,
         ledger::{Ledger, note},
         origins::Origins,
         serve::{self, Ended, Framing},
@@ -82,6 +84,7 @@ impl Outbound {
             balancer: Balancer::default(),
             origins: Origins::new(sockets, CONNECT, shutdown.clone()),
             http_only: HttpOnly::default(),
+            foreign: Clients::new(shutdown.clone()),
             warned: Once::default(),
             shutdown: shutdown.clone(),
             limits,
@@ -102,7 +105,7 @@ impl Outbound {
             };
             listener::run(listener, self.sender.limits.connections, self.shutdown.clone(), serve, refuse)
         }));
-        tokio::join!(accepting, self.sender.pool.run(), self.sender.origins.run());
+        tokio::join!(accepting, self.sender.pool.run(), self.sender.origins.run(), self.sender.foreign.run(),);
     }
 
     /// How external authorizers are reached: as the application's own requests are.

@@ -8,6 +8,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -33,8 +34,8 @@ use crate::{
     outbound::resolve::{Candidate, Place},
     refusal::Refusal,
     shutdown::Shutdown,
-    telemetry::access::Protection,
-    tls::{Mtls, Session, TlsError},
+    telemetry::access::{Protection, Record},
+    tls::{Greeting, Mtls, Offer, Session, TlsError, TlsStream},
 };
 
 /// TCP to a peer, on the same network.
@@ -75,20 +76,16 @@ pub struct Ends {
 #[derive(Debug)]
 pub struct OnLine(Rc<Line>);
 
+/// By what a connection is found again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
+pub(super) struct Key {
     address: SocketAddr,
     expected: WorkloadId,
     place: Place,
     generation: u64,
-    class: Class,
-}
-
-/// How bytes are framed on a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Class {
-    /// `douane/1`.
-    Douane1,
+    // The class: what the connection was opened for.
+    offer: Offer,
+    server_name: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -136,7 +133,7 @@ impl Pool {
     /// [`Refusal::ConnectFailed`], or [`Refusal::PeerHandshake`] when it could not prove to be `peer.id`.
     pub async fn line(&self, peer: &Candidate) -> Result<OnLine, Refusal> {
         loop {
-            let key = self.key(peer);
+            let key = self.key(peer, Offer::Douane1);
             if let Some(line) = self.choose(&key) {
                 return Ok(line);
             }
@@ -167,13 +164,20 @@ impl Pool {
         all.iter().flat_map(|(key, lines)| lines.open.iter().map(|_| key.generation)).collect()
     }
 
-    fn key(&self, peer: &Candidate) -> Key {
+    /// Is there one already, with room?
+    pub(super) fn has_line(&self, peer: &Candidate) -> bool {
+        self.choose(&self.key(peer, Offer::Douane1)).is_some()
+    }
+
+    /// By what a connection to `peer`, of the newest generation, is found again.
+    pub(super) fn key(&self, peer: &Candidate, offer: Offer) -> Key {
         Key {
             address: peer.address,
             expected: peer.id.clone(),
             place: peer.place,
             generation: self.0.mtls.identity().generation,
-            class: Class::Douane1,
+            offer,
+            server_name: peer.server_name.clone(),
         }
     }
 
@@ -221,15 +225,35 @@ impl Pool {
             let ends = Ends { peer: local.clone(), local, protection: Protection::None };
             return self.start(io, address, ends, None).await;
         }
+        let (io, session) = self.dial(key).await?;
+        self.start(io, address, Ends::of(&session), Some(session)).await
+    }
+
+    /// Makes a connection of its peer's that answered `douane/1`, whatever else it was offered.
+    pub(super) async fn adopt(
+        &self,
+        peer: &Candidate,
+        io: TlsStream,
+        session: Session,
+    ) -> Result<(), Refusal> {
+        let key = self.key(peer, Offer::Douane1);
+        let line = self.start(io, peer.address, Ends::of(&session), Some(session)).await?;
+        self.0.lines.borrow_mut().entry(key).or_default().open.push(line);
+        Ok(())
+    }
+
+    /// A new connection, its peer proven to be who is expected.
+    pub(super) async fn dial(&self, key: &Key) -> Result<(TlsStream, Session), Refusal> {
+        let (inner, address) = (&self.0, key.address);
         let socket = inner
             .sockets
             .connect(address, CONNECT)
             .await
             .map_err(|error| Refusal::ConnectFailed { address, reason: error.to_string() })?;
-        let (io, session) = tokio::time::timeout(inner.handshake, inner.mtls.connect(socket, &key.expected))
-            .await
-            .map_err(|_| Refusal::HandshakeTimeout)?
-            .map_err(|error| match error {
+        let greeting = Greeting { offer: key.offer, server_name: key.server_name.as_deref() };
+        let shaken = inner.mtls.connect_with(socket, &key.expected, greeting);
+        tokio::time::timeout(inner.handshake, shaken).await.map_err(|_| Refusal::HandshakeTimeout)?.map_err(
+            |error| match error {
                 // The peer's sidecar is gone; another endpoint may be there.
                 TlsError::Handshake(error) => Refusal::ConnectFailed { address, reason: error.to_string() },
                 error => Refusal::PeerHandshake {
@@ -237,13 +261,14 @@ impl Pool {
                     expected: key.expected.clone(),
                     reason: error.to_string(),
                 },
-            })?;
-        let ends = Ends {
-            peer: session.peer.clone(),
-            local: session.local.clone(),
-            protection: Protection::Mtls { version: session.version, group: session.group.clone() },
-        };
-        self.start(io, address, ends, Some(session)).await
+            },
+        )
+    }
+
+    /// Ends when the root that vouches for the session's peer is no longer trusted.
+    pub(super) fn distrusted(&self, session: Session) -> impl Future<Output = ()> + use<> {
+        let mtls = self.0.mtls.clone();
+        async move { mtls.distrusted(&session).await }
     }
 
     async fn start<I>(
@@ -319,6 +344,30 @@ impl Pool {
             lines.connecting.take_if(|connecting| !awaited(connecting));
             !lines.open.is_empty() || lines.connecting.is_some()
         });
+    }
+}
+
+impl Key {
+    /// Where its peer listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Ends {
+    pub(super) fn of(session: &Session) -> Self {
+        Self {
+            peer: session.peer.clone(),
+            local: session.local.clone(),
+            protection: Protection::Mtls { version: session.version, group: session.group.clone() },
+        }
+    }
+
+    /// Writes them into a record.
+    pub(super) fn describe(&self, record: &mut Record) {
+        record.peer = Some(self.peer.clone());
+        record.local = Some(self.local.clone());
+        record.protection = self.protection.clone();
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Candidate {
     pub id: WorkloadId,
     /// Ours or another's.
     pub place: Place,
+    /// The server name that an Istio sidecar hears, of the service that was asked for.
+    pub server_name: Option<Arc<str>>,
 }
 
 /// Whose pod it is, and how its sidecar wants to be spoken to.
@@ -54,6 +56,8 @@ pub struct Candidate {
 pub enum Place {
     /// Another pod: mutual TLS.
     Peer,
+    /// Another pod, with a sidecar of an Istio mesh: mutual TLS, and Istio's dialect inside it.
+    Istio,
     /// This pod: decided here, without TLS.
     Own,
     /// Another pod whose port takes plaintext only, as its `PeerAuthentication` (DISABLE) says.
@@ -135,7 +139,11 @@ fn to_service(destination: SocketAddr, service: &Service, view: View<'_>) -> Res
         // One meshed endpoint, ready or not, and plaintext is no choice any more.
         let candidates: Vec<Candidate> = addressed
             .filter(|(workload, _)| is_meshed(workload, view.own))
-            .map(|(workload, address)| to_candidate(workload, address, view.own))
+            .map(|(workload, address)| {
+                let candidate = to_candidate(workload, address, view.own);
+                let server_name = (candidate.place == Place::Istio).then(|| server_name(service, port));
+                Candidate { server_name: server_name.flatten(), ..candidate }
+            })
             .collect();
         match (candidates.is_empty(), ready.is_empty()) {
             (false, _) => Reach::Mesh(candidates),
@@ -183,16 +191,23 @@ fn asked(workload: &Workload, destination: SocketAddr) -> SocketAddr {
 // Whatever is said of the own pod: it has a sidecar, and a plain connection to itself would pass by its own law.
 fn is_meshed(workload: &Workload, own: &Workload) -> bool {
     let is_own = || workload.addresses.iter().any(|address| own.addresses.contains(address));
-    workload.dialect == Dialect::Douane1 || is_own()
+    workload.dialect != Dialect::Plain || is_own()
 }
 
 fn to_candidate(workload: &Workload, address: SocketAddr, own: &Workload) -> Candidate {
     let place = match workload.mtls.of(address.port()) {
         _ if own.addresses.contains(&address.ip()) => Place::Own,
         MtlsMode::Disable => Place::Open,
+        MtlsMode::Strict | MtlsMode::Permissive if workload.dialect == Dialect::Istio => Place::Istio,
         MtlsMode::Strict | MtlsMode::Permissive => Place::Peer,
     };
-    Candidate { address, id: workload.id.clone(), place }
+    Candidate { address, id: workload.id.clone(), place, server_name: None }
+}
+
+// As Istio's clients name their clusters. Whoever answers is known by its identity, never by this.
+fn server_name(service: &Service, port: &Port) -> Option<Arc<str>> {
+    let host = service.hosts.first()?;
+    Some(format!("outbound_.{}_._.{host}", port.number).into())
 }
 
 fn same_family(addresses: &[IpAddr], like: IpAddr) -> Option<IpAddr> {

@@ -1,6 +1,6 @@
 //! Where destinations lead, case by case.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use douane_proto::id::TrustDomain;
 
@@ -64,6 +64,7 @@ fn a_service_leads_to_its_ready_endpoints_each_with_its_identity() {
         address: "10.77.0.1:8080".parse().unwrap(),
         id: workload("a", "10.77.0.1", Dialect::Douane1).id,
         place: Place::Peer,
+        server_name: None,
     };
     assert_eq!(route.reach, Reach::Mesh(vec![expected]));
     assert_eq!((route.service.as_deref(), route.protocol), (Some("shop/orders"), Protocol::Http1));

@@ -13,12 +13,13 @@ use crate::{
     config::Limits,
     discovery::Mesh,
     exchange::{
+        clients::Clients,
         ledger::{Ledger, SharedAccess},
         origins::Origins,
     },
     outbound::{
         balance::{Balancer, InFlight},
-        pool::{OnLine, Pool},
+        pool::{Ends, Key, OnLine, Pool},
         resolve::{Candidate, Place, Reach, Route, View, external_port, resolve, unknown},
         words::HttpOnly,
     },
@@ -49,6 +50,8 @@ pub(super) struct Sender {
     pub(super) origins: Origins,
     /// Where bytes are refused.
     pub(super) http_only: HttpOnly,
+    /// Connections to peers that speak another dialect than ours.
+    pub(super) foreign: Clients<Key, Ends>,
     /// Peers that are spoken to in plaintext, warned of.
     pub(super) warned: Once,
     /// Are we draining?
@@ -62,6 +65,8 @@ pub(super) struct Sender {
 pub(super) enum Way {
     /// Each must prove who it is.
     Sealed(Vec<Candidate>),
+    /// The same, in Istio's dialect.
+    Foreign(Vec<Candidate>),
     /// Their ports take plaintext only.
     Open(Vec<SocketAddr>),
 }
@@ -92,18 +97,25 @@ impl Sender {
         })
     }
 
-    /// How one request or stream to `candidates` travels. Where some take plaintext only, each class gets its share; once
-    /// chosen, the other one is no substitute.
+    /// How one request or stream to `candidates` travels. Where some take plaintext only, or speak another dialect, each
+    /// class gets its share; once chosen, another one is no substitute.
     pub(super) fn way(&self, candidates: Vec<Candidate>) -> Way {
-        if candidates.iter().all(|candidate| candidate.place != Place::Open) {
+        if candidates.iter().all(|candidate| matches!(candidate.place, Place::Peer | Place::Own)) {
             return Way::Sealed(candidates);
         }
         let all: Vec<SocketAddr> = candidates.iter().map(|candidate| candidate.address).collect();
         let picked = self.balancer.pick(&all, &[]).map(|(address, _)| address);
-        let (open, sealed): (Vec<_>, Vec<_>) =
-            candidates.into_iter().partition(|candidate| candidate.place == Place::Open);
-        if sealed.iter().any(|candidate| Some(candidate.address) == picked) {
-            return Way::Sealed(sealed);
+        let mut picked = candidates.iter().filter(|candidate| Some(candidate.address) == picked);
+        let class = picked.next().map(|candidate| candidate.place);
+        let alike = |candidate: &Candidate| match class {
+            Some(place @ (Place::Open | Place::Istio)) => candidate.place == place,
+            _ => matches!(candidate.place, Place::Peer | Place::Own),
+        };
+        let open: Vec<Candidate> = candidates.into_iter().filter(alike).collect();
+        match class {
+            Some(Place::Open) => {}
+            Some(Place::Istio) => return Way::Foreign(open),
+            _ => return Way::Sealed(open),
         }
         self.ledger.in_plaintext(Direction::Outbound);
         for candidate in &open {
@@ -131,11 +143,7 @@ impl Sender {
             };
             match self.pool.line(picked).await {
                 Ok(line) => {
-                    let record = &mut access.borrow_mut().record;
-                    let ends = line.ends();
-                    record.peer = Some(ends.peer.clone());
-                    record.local = Some(ends.local.clone());
-                    record.protection = ends.protection.clone();
+                    line.ends().describe(&mut access.borrow_mut().record);
                     return Ok((line, in_flight, address));
                 }
                 Err(refusal) if refusal.another_may_answer() && tried.len() + 1 < MAX_TRIES => {

@@ -88,6 +88,7 @@ impl Sender {
         }
         let mut far = match way {
             Way::Sealed(candidates) => self.open_stream(&candidates, access).await?,
+            Way::Foreign(candidates) => self.open_foreign(&candidates, access).await?,
             Way::Open(addresses) => self.open_socket(&addresses, access).await?,
         };
         if is_silent {
@@ -130,6 +131,10 @@ impl Sender {
                     ended.refusal(address)
                 })
             }
+            Far::Foreign { io, session, address, _guard } => {
+                access.borrow_mut().opened();
+                self.relay_abroad(client, first, (io, session), address, counts).await
+            }
             Far::Server { mut server, address, _guard } => {
                 access.borrow_mut().opened();
                 relay::resets_unless_whole(&server);
@@ -141,7 +146,11 @@ impl Sender {
         }
     }
 
-    async fn open_stream(&self, candidates: &[Candidate], access: &SharedAccess) -> Result<Far, Refusal> {
+    pub(super) async fn open_stream(
+        &self,
+        candidates: &[Candidate],
+        access: &SharedAccess,
+    ) -> Result<Far, Refusal> {
         for _ in 0..MAX_LINES {
             let (line, in_flight, address) = self.reach(candidates, access).await?;
             // Nothing was sent on a line that had just ended: the next one takes it.

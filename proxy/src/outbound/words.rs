@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
 use http::StatusCode;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
@@ -18,11 +18,12 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use crate::{
     exchange::serve::Framing,
     net::{
-        detect::{Heard, Opening, Word, first_word, speaks_unasked},
+        detect::{Heard, Opening, Speaker as _, Word, first_word, speaks_unasked},
         relay::{Counts, RelayError},
     },
     outbound::{balance::InFlight, pool::OnLine, resolve::Candidate, sender::Sender},
     refusal::Refusal,
+    tls::{Session, TlsStream},
 };
 
 /// So long no stream is opened to hear who speaks first where the receiver wants HTTP; then its law may have changed.
@@ -34,6 +35,8 @@ const MAX_REMEMBERED: usize = 1024;
 pub(super) enum Far {
     /// A peer, by a stream.
     Stream { answer: Answer, send: SendStream<Bytes>, address: SocketAddr, _guards: (OnLine, InFlight) },
+    /// A peer that speaks Istio's dialect, by a connection.
+    Foreign { io: TlsStream, session: Session, address: SocketAddr, _guard: InFlight },
     /// A server without a sidecar.
     Server { server: TcpStream, address: SocketAddr, _guard: InFlight },
 }
@@ -111,6 +114,11 @@ impl Far {
         match self {
             Self::Stream { answer, address, .. } => {
                 answer.first(*address).await.map_err(|ended| ended.refusal(*address))
+            }
+            Self::Foreign { io, address, .. } => {
+                let mut bytes = BytesMut::new();
+                let read = io.hear(&mut bytes).await.map_err(|error| broken(*address, &error.into()))?;
+                Ok((read > 0).then(|| bytes.freeze()))
             }
             Self::Server { server, address, .. } => {
                 let spoke = speaks_unasked(server).await;

@@ -24,8 +24,8 @@ pub enum TlsError {
     /// The peer refused us; the alert says why.
     #[error("the peer refused the handshake: {0}")]
     RefusedByPeer(String),
-    /// The peer speaks none of our protocols over TLS.
-    #[error("the peer does not speak douane/1 (ALPN)")]
+    /// We and the peer have no protocol over TLS in common.
+    #[error("the peer speaks none of the protocols that were offered (ALPN)")]
     Alpn,
     /// Our own certificate, key or trust bundle cannot be used.
     #[error("our own identity cannot be used: {0}")]

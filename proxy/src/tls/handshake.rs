@@ -1,6 +1,6 @@
 //! From a connected socket to a verified peer. Knows nothing of what the stream carries then.
 
-use std::{future::poll_fn, net::IpAddr, sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use douane_proto::{
     id::{TrustDomain, WorkloadId},
@@ -14,7 +14,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     fault::{PeerFault, TlsError},
-    settings::{Settings, dialect},
+    settings::{Alpn, Offer, Settings, accepted},
     stream::TlsStream,
     wire::Wire,
 };
@@ -36,8 +36,8 @@ pub struct Session {
     pub group: Arc<str>,
     /// The server name that the client sent.
     pub sni: Option<Arc<str>>,
-    /// The ALPN name agreed on.
-    pub alpn: &'static [u8],
+    /// How its bytes are framed.
+    pub alpn: Alpn,
     /// The peer's certificates, DER, the leaf first.
     pub chain: Arc<[Vec<u8>]>,
     /// When they were verified, seconds since 1970.
@@ -65,7 +65,18 @@ pub(super) async fn accept(
     settings: &Settings,
 ) -> Result<(TlsStream, Session), TlsError> {
     let connection = ServerConnection::new(Arc::clone(&settings.server))?;
-    establish(io, first, connection.into(), settings).await
+    let shaken = shake(io, first, connection.into()).await?;
+    let alpn = accepted(shaken.connection().alpn_protocol())?;
+    established(shaken, alpn, settings)
+}
+
+/// What a client says in its hello.
+#[derive(Debug, Clone, Copy)]
+pub struct Greeting<'a> {
+    /// Names of protocols.
+    pub offer: Offer,
+    /// A server name: told to the peer, never looked at to know it.
+    pub server_name: Option<&'a str>,
 }
 
 /// Client side.
@@ -73,27 +84,33 @@ pub(super) async fn connect(
     io: TcpStream,
     settings: &Settings,
     expected: &WorkloadId,
+    greeting: Greeting<'_>,
 ) -> Result<(TlsStream, Session), TlsError> {
-    // An address, so that no server name is sent: the peer is known by its SPIFFE ID alone.
-    let address: IpAddr = io.peer_addr()?.ip();
-    let connection = ClientConnection::new(settings.client(expected)?, ServerName::from(address))?;
-    establish(io, &[], connection.into(), settings).await
+    let named = greeting.server_name.and_then(|name| ServerName::try_from(name.to_owned()).ok());
+    let name = match named {
+        Some(name) => name,
+        // For an address rustls sends no server name: the peer is known by its SPIFFE ID alone.
+        None => ServerName::from(io.peer_addr()?.ip()),
+    };
+    let connection = ClientConnection::new(settings.client(expected, greeting.offer)?, name)?;
+    let shaken = shake(io, &[], connection.into()).await?;
+    let alpn = greeting.offer.agreed(shaken.connection().alpn_protocol())?;
+    established(shaken, alpn, settings)
 }
 
-async fn establish(
-    io: TcpStream,
-    first: &[u8],
-    connection: Connection,
-    settings: &Settings,
-) -> Result<(TlsStream, Session), TlsError> {
+async fn shake(io: TcpStream, first: &[u8], connection: Connection) -> Result<Wire, TlsError> {
     let mut wire = Wire::new(io, connection);
     wire.begin_with(first)?;
     poll_fn(|cx| wire.poll_handshake(cx)).await?;
-    let session = session(wire.connection(), settings)?;
+    Ok(wire)
+}
+
+fn established(wire: Wire, alpn: Alpn, settings: &Settings) -> Result<(TlsStream, Session), TlsError> {
+    let session = session(wire.connection(), alpn, settings)?;
     Ok((TlsStream::new(wire), session))
 }
 
-fn session(connection: &Connection, settings: &Settings) -> Result<Session, TlsError> {
+fn session(connection: &Connection, alpn: Alpn, settings: &Settings) -> Result<Session, TlsError> {
     let certificates = connection.peer_certificates().ok_or(PeerFault::Missing)?;
     let leaf = Leaf::parse(certificates.first().ok_or(PeerFault::Missing)?).map_err(PeerFault::from)?;
     Ok(Session {
@@ -110,7 +127,7 @@ fn session(connection: &Connection, settings: &Settings) -> Result<Session, TlsE
             Connection::Server(server) => server.server_name().map(Arc::from),
             Connection::Client(_) => None,
         },
-        alpn: dialect(connection.alpn_protocol())?,
+        alpn,
         chain: certificates.iter().map(|certificate| certificate.to_vec()).collect(),
         verified_at: UnixTime::now().as_secs(),
         bundle: Arc::clone(&settings.identity.bundle),

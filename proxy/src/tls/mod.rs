@@ -31,7 +31,11 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::{net::TcpStream, sync::watch};
 
 pub use self::{
-    cork::park_flush, fault::TlsError, handshake::Session, settings::ALPN_DOUANE1, stream::TlsStream,
+    cork::park_flush,
+    fault::TlsError,
+    handshake::{Greeting, Session},
+    settings::{Alpn, Offer},
+    stream::TlsStream,
 };
 use self::{settings::Settings, verify::Anchors};
 
@@ -92,7 +96,7 @@ impl Mtls {
         handshake::accept(io, first, &self.settings()?).await
     }
 
-    /// Client side; the peer must prove to be exactly `expected`. The caller bounds it in time.
+    /// Client side, in our own dialect; the peer must prove to be exactly `expected`. The caller bounds it in time.
     ///
     /// # Errors
     /// [`TlsError`].
@@ -101,7 +105,20 @@ impl Mtls {
         io: TcpStream,
         expected: &WorkloadId,
     ) -> Result<(TlsStream, Session), TlsError> {
-        handshake::connect(io, &self.settings()?, expected).await
+        self.connect_with(io, expected, Greeting { offer: Offer::Douane1, server_name: None }).await
+    }
+
+    /// The same in what `greeting` offers.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub async fn connect_with(
+        &self,
+        io: TcpStream,
+        expected: &WorkloadId,
+        greeting: Greeting<'_>,
+    ) -> Result<(TlsStream, Session), TlsError> {
+        handshake::connect(io, &self.settings()?, expected, greeting).await
     }
 
     /// Ends when the root that vouches for the session's peer has left the trust bundle, or the peer's trust domain the

@@ -26,9 +26,85 @@ use super::{
 };
 
 /// The ALPN name of our own dialect.
-pub const ALPN_DOUANE1: &[u8] = b"douane/1";
+pub(super) const ALPN_DOUANE1: &[u8] = b"douane/1";
+/// Istio's names: HTTP/1.1, HTTP/2, and anything else.
+const ALPN_ISTIO_HTTP1: &[u8] = b"istio-http/1.1";
+const ALPN_ISTIO_H2: &[u8] = b"istio-h2";
+const ALPN_ISTIO: &[u8] = b"istio";
 /// The ALPN name of gRPC, which the control plane speaks.
 const ALPN_H2: &[u8] = b"h2";
+
+/// What is accepted, the best first. A client that offers none of them, such as `istio-peer-exchange` alone (whose preamble
+/// nobody here speaks), is refused; one that offers nothing at all is not.
+const ACCEPTED: &[(&[u8], Alpn)] = &[
+    (ALPN_DOUANE1, Alpn::Douane1),
+    (ALPN_ISTIO_H2, Alpn::Http2),
+    (ALPN_ISTIO_HTTP1, Alpn::Http1),
+    (b"istio-http/1.0", Alpn::Http1),
+    (ALPN_ISTIO, Alpn::Unsaid),
+    (ALPN_H2, Alpn::Http2),
+    (b"http/1.1", Alpn::Http1),
+];
+
+/// How bytes are framed on a session, as its handshake agreed. It never says which law applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Alpn {
+    /// `douane/1`.
+    Douane1,
+    /// HTTP/1.0 and 1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Bytes; what they are, they tell themselves.
+    Unsaid,
+}
+
+/// What is offered to a peer. Whoever answers `douane/1` is spoken to in our own dialect, whatever else was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Offer {
+    /// Our own dialect and no other.
+    Douane1,
+    /// HTTP/1.1 as Istio's sidecars speak it, also to peers of our own: the class of connections that keep what the
+    /// dialect's streams do not.
+    Http1Alone,
+    /// Ours, or Istio's for HTTP/1.1.
+    Http1,
+    /// Ours, or Istio's for HTTP/2.
+    Http2,
+    /// Ours, or Istio's for bytes.
+    Opaque,
+}
+
+impl Offer {
+    fn names(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Douane1 => &[ALPN_DOUANE1],
+            Self::Http1Alone => &[ALPN_ISTIO_HTTP1],
+            Self::Http1 => &[ALPN_DOUANE1, ALPN_ISTIO_HTTP1],
+            Self::Http2 => &[ALPN_DOUANE1, ALPN_ISTIO_H2],
+            Self::Opaque => &[ALPN_DOUANE1, ALPN_ISTIO],
+        }
+    }
+
+    /// What a peer's choice of these names means. Istio's sidecars recognize their own names and choose none; they
+    /// heed what was offered.
+    pub(super) fn agreed(self, chosen: Option<&[u8]>) -> Result<Alpn, TlsError> {
+        match (self, chosen) {
+            (_, Some(ALPN_DOUANE1)) => Ok(Alpn::Douane1),
+            (Self::Http1 | Self::Http1Alone, None | Some(ALPN_ISTIO_HTTP1)) => Ok(Alpn::Http1),
+            (Self::Http2, None | Some(ALPN_ISTIO_H2)) => Ok(Alpn::Http2),
+            (Self::Opaque, None | Some(ALPN_ISTIO)) => Ok(Alpn::Unsaid),
+            _ => Err(TlsError::Alpn),
+        }
+    }
+}
+
+/// What a client's names led to. rustls refuses names of which we know none.
+pub(super) fn accepted(chosen: Option<&[u8]>) -> Result<Alpn, TlsError> {
+    let Some(chosen) = chosen else { return Ok(Alpn::Unsaid) };
+    let known = ACCEPTED.iter().find(|(name, _)| *name == chosen);
+    known.map(|(_, alpn)| *alpn).ok_or(TlsError::Alpn)
+}
 
 /// Configurations of one identity: its certificate with its bundle. Made once for each, used by every handshake.
 #[derive(Debug, Clone)]
@@ -51,14 +127,14 @@ impl Settings {
             .with_cert_resolver(Arc::clone(&credentials) as _);
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        server.alpn_protocols = offered();
+        server.alpn_protocols = ACCEPTED.iter().map(|(name, _)| name.to_vec()).collect();
         Ok(Self { identity, aliases, anchors, server: Arc::new(server), credentials })
     }
 
     /// The configuration of a connection to exactly `expected`.
-    pub(super) fn client(&self, expected: &WorkloadId) -> Result<Arc<ClientConfig>, TlsError> {
+    pub(super) fn client(&self, expected: &WorkloadId, offer: Offer) -> Result<Arc<ClientConfig>, TlsError> {
         let credentials = Some(Arc::clone(&self.credentials));
-        client(Arc::clone(&self.anchors), credentials, expected, offered())
+        client(Arc::clone(&self.anchors), credentials, expected, offer.names())
     }
 }
 
@@ -69,27 +145,14 @@ pub(super) fn control_plane(
     expected: &WorkloadId,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let credentials = svid.map(credentials).transpose()?.map(Arc::new);
-    client(Arc::new(Anchors::new(bundle, Arc::default())?), credentials, expected, vec![ALPN_H2.to_vec()])
-}
-
-/// What is offered to and accepted from other sidecars, the best first.
-fn offered() -> Vec<Vec<u8>> {
-    vec![ALPN_DOUANE1.to_vec()]
-}
-
-/// Which of our dialects a handshake agreed on. Another dialect joins here and in [`offered`].
-pub(super) fn dialect(alpn: Option<&[u8]>) -> Result<&'static [u8], TlsError> {
-    match alpn {
-        Some(ALPN_DOUANE1) => Ok(ALPN_DOUANE1),
-        _ => Err(TlsError::Alpn),
-    }
+    client(Arc::new(Anchors::new(bundle, Arc::default())?), credentials, expected, &[ALPN_H2])
 }
 
 fn client(
     anchors: Arc<Anchors>,
     credentials: Option<Arc<SingleCertAndKey>>,
     expected: &WorkloadId,
-    alpn: Vec<Vec<u8>>,
+    alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&TLS13])
@@ -101,8 +164,7 @@ fn client(
         None => builder.with_no_client_auth(),
     };
     config.resumption = Resumption::disabled();
-    config.enable_sni = false;
-    config.alpn_protocols = alpn;
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }
 

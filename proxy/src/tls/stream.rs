@@ -9,7 +9,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 use super::{cork, wire::Wire};
 
@@ -24,6 +27,11 @@ pub struct TlsStream {
 impl TlsStream {
     pub(super) fn new(wire: Wire) -> Self {
         Self { wire: Rc::new(RefCell::new(wire)) }
+    }
+
+    /// Does something to the socket below.
+    pub fn on_socket<Done>(&self, act: impl FnOnce(&TcpStream) -> Done) -> Done {
+        act(self.wire.borrow().socket())
     }
 
     fn poll_gather(&self, cx: &Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {

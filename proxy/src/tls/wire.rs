@@ -95,6 +95,10 @@ impl Wire {
         &self.connection
     }
 
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
     /// Takes what somebody else has read of the socket before.
     pub(super) fn begin_with(&mut self, first: &[u8]) -> Result<(), TlsError> {
         if first.is_empty() {

@@ -10,6 +10,8 @@ mod apps;
 mod audit;
 mod authorizer;
 mod custom;
+mod envoy;
+mod envoy_sidecar;
 mod http;
 mod law;
 mod modes;

@@ -395,12 +395,12 @@ fn stand_before<Served: Future<Output = ()> + 'static>(
     });
 }
 
-// A peer's sidecar begins with a ClientHello that names its dialect; a spared socket with anything else, or nothing.
+// A peer's sidecar begins with a ClientHello that names its dialect, ours or Istio's; a spared socket with anything else, or nothing.
 async fn is_redirected(stream: &TcpStream) -> bool {
     let mut first = [0; 4096];
     let peeked = tokio::time::timeout(Duration::from_millis(30), stream.peek(&mut first)).await;
     let Ok(Ok(read)) = peeked else { return false };
-    first[..read].windows(8).any(|name| name == b"douane/1")
+    first[..read].windows(8).any(|name| name == b"douane/1" || name.starts_with(b"istio"))
 }
 
 fn snapshot(own: Arc<Workload>, answers: HashMap<Question, Found>) -> Snapshot {

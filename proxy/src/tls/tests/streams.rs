@@ -1,0 +1,130 @@
+//! Bytes on an established session: whole both ways, closed by halves, flushed although nobody sleeps.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::{corked, pair, uncorked};
+
+const MANY: usize = 10 * 1024 * 1024;
+
+async fn ten_megabytes_each_way() {
+    let (server, client) = pair().await;
+    let (mut server_read, mut server_write) = tokio::io::split(server);
+    let (mut client_read, mut client_write) = tokio::io::split(client);
+    let sent: Vec<u8> = (0..MANY).map(|i| (i * 31 % 251) as u8).collect();
+    let send_up = async {
+        client_write.write_all(&sent).await.unwrap();
+        client_write.shutdown().await.unwrap();
+    };
+    let send_down = async {
+        server_write.write_all(&sent).await.unwrap();
+        server_write.shutdown().await.unwrap();
+    };
+    // Reads in small pieces, and gives way between them: the socket fills up meanwhile.
+    let slowly = async {
+        let mut received = Vec::new();
+        let mut piece = [0; 777];
+        loop {
+            match server_read.read(&mut piece).await.unwrap() {
+                0 => break received,
+                count => received.extend_from_slice(&piece[..count]),
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut down = Vec::new();
+    let (up, _, (), ()) = tokio::join!(slowly, client_read.read_to_end(&mut down), send_up, send_down);
+    assert!(up == sent && down == sent, "{} up, {} down", up.len(), down.len());
+}
+
+#[test]
+fn ten_megabytes_arrive_whole_both_ways_past_a_slow_reader() {
+    corked(ten_megabytes_each_way());
+}
+
+#[test]
+fn ten_megabytes_arrive_whole_without_the_park_hook() {
+    uncorked(ten_megabytes_each_way());
+}
+
+async fn writes_then_closes() {
+    let (mut server, mut client) = pair().await;
+    client.write_all(b"last words").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut heard = Vec::new();
+    server.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"last words");
+    // The other half still works.
+    server.write_all(b"answer").await.unwrap();
+    server.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"answer");
+    assert!(client.write_all(b"more").await.is_err());
+}
+
+#[test]
+fn what_was_gathered_goes_before_the_close_and_the_other_half_stays_open() {
+    corked(writes_then_closes());
+    uncorked(writes_then_closes());
+}
+
+#[test]
+fn flushed_bytes_leave_although_the_queue_never_empties() {
+    corked(async {
+        let (mut server, mut client) = pair().await;
+        tokio::task::spawn_local(async {
+            loop {
+                tokio::task::yield_now().await;
+            }
+        });
+        // Keeps the queue full by streams too, as other connections of a busy sidecar do.
+        let (other_server, other_client) = pair().await;
+        tokio::task::spawn_local(async move {
+            let (mut read, mut write) = tokio::io::split(other_client);
+            let _server = other_server;
+            loop {
+                write.write_all(b"x").await.unwrap();
+                futures_util::poll!(Box::pin(read.read_u8())).is_ready();
+                tokio::task::yield_now().await;
+            }
+        });
+        client.write_all(b"ping").await.unwrap();
+        client.flush().await.unwrap();
+        let mut heard = [0; 4];
+        server.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"ping");
+    });
+}
+
+#[test]
+fn a_flush_that_is_followed_by_a_drop_still_arrives() {
+    corked(async {
+        let (mut server, mut client) = pair().await;
+        client.write_all(b"ping").await.unwrap();
+        client.flush().await.unwrap();
+        drop(client);
+        let mut heard = [0; 4];
+        server.read_exact(&mut heard).await.unwrap();
+        assert_eq!(server.read(&mut heard).await.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+    });
+}
+
+#[test]
+fn a_writer_learns_that_the_peer_is_gone() {
+    corked(async {
+        let (server, mut client) = pair().await;
+        drop(server);
+        let piece = vec![0; 64 * 1024];
+        let failed = async {
+            loop {
+                if client.write_all(&piece).await.is_err() || client.flush().await.is_err() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), failed).await.unwrap();
+    });
+}
