@@ -9,6 +9,7 @@ import time
 from . import stage
 
 TICKS = os.sysconf("SC_CLK_TCK")
+MEMORY = {"rss": "Rss", "pss": "Pss", "own": "Anonymous"}
 # Enough to write a last line; longer is a fault of the program, and not ours to wait for.
 ENDS = 5.0
 
@@ -66,12 +67,13 @@ class Program:
         return sum(_cpu(pid) for pid in self.pids())
 
     def memory(self):
-        """Resident and proportional memory in KiB."""
-        rss = pss = 0
+        """Resident memory in KiB; its share of what is in several processes; what is its own and no file's."""
+        sums = dict.fromkeys(MEMORY, 0)
         for pid in self.pids():
             fields = _fields(f"/proc/{pid}/smaps_rollup")
-            rss, pss = rss + fields["Rss"], pss + fields["Pss"]
-        return {"rss": rss, "pss": pss}
+            for kind, field in MEMORY.items():
+                sums[kind] += fields[field]
+        return sums
 
     def forget_peak(self):
         for pid in self.pids():
