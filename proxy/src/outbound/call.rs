@@ -112,7 +112,7 @@ impl Sender {
             Way::Sealed(candidates) => {
                 let mut head = assemble(parts.method, &host, &path, parts.headers, Speech::Http2)?;
                 speech.write_to(head.headers_mut());
-                self.through_mesh(&candidates, head, body, access).await
+                self.through_mesh(&candidates, head, &mut Some(body), access).await
             }
             Way::Foreign(candidates) => {
                 let head = assemble(parts.method, &host, &path, parts.headers, speech)?;

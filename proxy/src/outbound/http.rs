@@ -2,12 +2,13 @@
 //!
 //! Knows not who may be asked (the receiver decides), only who must answer.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, rc::Rc};
 
 use douane_proto::request::{
     BadRequest, line_authority, named_host, origin_form, strip_hop_by_hop, strip_reserved,
 };
-use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts};
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts};
 
 use crate::{
     exchange::{
@@ -33,67 +34,51 @@ const MAX_LINES: usize = 4;
 
 impl Sender {
     /// Answers a request of the application to `destination`.
-    pub(super) async fn answer(
-        &self,
+    ///
+    /// What needs no waiting is done before the future is made, so that it stays small.
+    pub(super) fn answer(
+        self: Rc<Self>,
         destination: SocketAddr,
         request: Request<Body>,
         verdict: Verdict,
-    ) -> Response<Body> {
+    ) -> impl Future<Output = Response<Body>> {
         let (parts, body) = request.into_parts();
         let version = parts.version;
         let access = self.ledger.begin_traced(Direction::Outbound, destination, &parts.headers);
-        let body = body.counting(&access);
-        let answered = self.pass(destination, parts, body, verdict, &access).await;
-        let mut answer = match answered {
-            Ok(answer) => finish(answer, &access),
-            Err(refusal) => {
-                let mut answer = refuse(access, &refusal);
-                if closes_connection(&refusal) && version < Version::HTTP_2 {
-                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let mut body = Some(body.counting(&access));
+        let cleaned = Cleaned::of(destination, parts, verdict, &access);
+        async move {
+            let answered = match cleaned {
+                Ok(request) => self.pass(destination, request, &mut body, &access).await,
+                Err(refusal) => Err(refusal),
+            };
+            let mut answer = match answered {
+                Ok(answer) => finish(answer, &access),
+                Err(refusal) => {
+                    let mut answer = refuse(access, &refusal);
+                    if closes_connection(&refusal) && version < Version::HTTP_2 {
+                        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    answer
                 }
-                answer
-            }
-        };
-        // The application hears the version it spoke; hyper knows what HTTP/1.0 cannot bear.
-        *answer.version_mut() = if version == Version::HTTP_10 { Version::HTTP_11 } else { version };
-        answer
+            };
+            // The application hears the version it spoke; hyper knows what HTTP/1.0 cannot bear.
+            *answer.version_mut() = if version == Version::HTTP_10 { Version::HTTP_11 } else { version };
+            answer
+        }
     }
 
     async fn pass(
         &self,
         destination: SocketAddr,
-        mut parts: Parts,
-        body: Body,
-        verdict: Verdict,
+        request: Box<Cleaned>,
+        body: &mut Option<Body>,
         access: &SharedAccess,
     ) -> Result<Response<Body>, Refusal> {
-        let speech = Speech::of(parts.version);
-        {
-            let record = &mut access.borrow_mut().record;
-            record.protocol = speech.name();
-            record.method = Some(parts.method.clone());
-            record.grpc = is_grpc(&parts.headers);
-            record.path = Some(parts.uri.path().to_owned());
-        }
-        if parts.method == Method::CONNECT {
-            return Err(Refusal::ConnectNotAllowed("an application that is redirected needs no proxy"));
-        }
-        if verdict == Verdict::Doubtful {
-            return Err(BadRequest::TwoLengths.into());
-        }
-        let line = line_authority(&parts.uri)?;
-        let named = named_host(parts.version, line, &parts.headers)?.map(str::to_owned);
-        access.borrow_mut().record.authority.clone_from(&named);
-        let host = named.clone().unwrap_or_else(|| destination.to_string());
-        strip_hop_by_hop(&mut parts.headers)?;
-        strip_reserved(&mut parts.headers);
-        if let Some(trace) = &access.borrow().record.trace {
-            trace.write_to(&mut parts.headers);
-        }
         // Where it leads now: a connection of the application may outlive many changes.
-        let route = self.route(destination, named.as_deref()).await?;
+        let route = self.route(destination, request.named()).await?;
         access.borrow_mut().record.service = route.service;
-        let path = origin_form(&parts.uri);
+        let speech = request.speech;
         let way = match route.reach {
             Reach::Mesh(candidates) => self.way(candidates),
             Reach::Plain(addresses) => Way::Open(addresses),
@@ -101,17 +86,18 @@ impl Sender {
         };
         match way {
             Way::Sealed(candidates) => {
-                let mut head = assemble(parts.method, &host, path, parts.headers, Speech::Http2)?;
+                let mut head = request.head(Speech::Http2)?;
                 speech.write_to(head.headers_mut());
                 self.through_mesh(&candidates, head, body, access).await
             }
             Way::Foreign(candidates) => {
-                let head = assemble(parts.method, &host, path, parts.headers, speech)?;
-                self.abroad(&candidates, speech, with_body(head, body), access).await
+                let request = with_body(request.head(speech)?, body.take().unwrap_or_else(Body::empty));
+                // Boxed, here and below, so that requests on our own lines carry no room for the others.
+                Box::pin(self.abroad(&candidates, speech, request, access)).await
             }
             Way::Open(addresses) => {
-                let head = assemble(parts.method, &host, path, parts.headers, speech)?;
-                self.in_the_open(&addresses, speech, with_body(head, body), access).await
+                let request = with_body(request.head(speech)?, body.take().unwrap_or_else(Body::empty));
+                Box::pin(self.in_the_open(&addresses, speech, request, access)).await
             }
         }
     }
@@ -120,11 +106,10 @@ impl Sender {
         &self,
         candidates: &[Candidate],
         mut head: Request<()>,
-        body: Body,
+        body: &mut Option<Body>,
         access: &SharedAccess,
     ) -> Result<Response<Body>, Refusal> {
-        let ended = http_body::Body::is_end_stream(&body);
-        let mut body = Some(body);
+        let ended = body.as_ref().is_none_or(http_body::Body::is_end_stream);
         let is_safe = head.method().is_safe();
         let mut told_again = false;
         for _ in 0..MAX_LINES {
@@ -140,11 +125,12 @@ impl Sender {
             };
             let (answer, stream) = send.send_request(head, ended).map_err(|error| failed(&error))?;
             if let (false, Some(body)) = (ended, body.take()) {
-                // The answer may begin, and end, before the request has.
-                self.shutdown.tasks.spawn_local(async move {
-                    // A failed upload shows in the answer.
-                    let _ = pump::send(body, stream).await;
-                });
+                let mut sending = Box::pin(pump::send(body, stream).map(drop));
+                // A short body is whole with its head and needs no task. Otherwise the answer may begin, and end, before
+                // the request has. A failed upload shows in the answer.
+                if sending.as_mut().now_or_never().is_none() {
+                    self.shutdown.tasks.spawn_local(sending);
+                }
             }
             match answer.await {
                 Ok(answer) => {
@@ -186,6 +172,60 @@ impl Sender {
             }
         }
         Err(last)
+    }
+}
+
+/// A request of the application without what belongs to the hop, traced.
+struct Cleaned {
+    speech: Speech,
+    method: Method,
+    /// What it names as its host, or the address that it was sent to.
+    host: String,
+    is_named: bool,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Cleaned {
+    fn of(
+        destination: SocketAddr,
+        mut parts: Parts,
+        verdict: Verdict,
+        access: &SharedAccess,
+    ) -> Result<Box<Self>, Refusal> {
+        let speech = Speech::of(parts.version);
+        let record = &mut access.borrow_mut().record;
+        record.protocol = speech.name();
+        record.method = Some(parts.method.clone());
+        record.grpc = is_grpc(&parts.headers);
+        record.path = Some(parts.uri.path().to_owned());
+        if parts.method == Method::CONNECT {
+            return Err(Refusal::ConnectNotAllowed("an application that is redirected needs no proxy"));
+        }
+        if verdict == Verdict::Doubtful {
+            return Err(BadRequest::TwoLengths.into());
+        }
+        let line = line_authority(&parts.uri)?;
+        let named = named_host(parts.version, line, &parts.headers)?.map(str::to_owned);
+        record.authority.clone_from(&named);
+        strip_hop_by_hop(&mut parts.headers)?;
+        strip_reserved(&mut parts.headers);
+        if let Some(trace) = &record.trace {
+            trace.write_to(&mut parts.headers);
+        }
+        let Parts { method, uri, headers, .. } = parts;
+        let is_named = named.is_some();
+        let host = named.unwrap_or_else(|| destination.to_string());
+        Ok(Box::new(Self { speech, method, host, is_named, uri, headers }))
+    }
+
+    fn named(&self) -> Option<&str> {
+        self.is_named.then_some(&self.host)
+    }
+
+    fn head(self: Box<Self>, speech: Speech) -> Result<Request<()>, BadRequest> {
+        let Self { method, host, uri, headers, .. } = *self;
+        assemble(method, &host, origin_form(&uri), headers, speech)
     }
 }
 

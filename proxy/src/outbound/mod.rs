@@ -10,6 +10,7 @@ mod foreign;
 mod http;
 pub mod pool;
 pub mod resolve;
+mod routes;
 mod sender;
 mod tcp;
 mod words;
@@ -39,7 +40,7 @@ use crate::{
         relay,
         socket::Sockets,
     },
-    outbound::{balance::Balancer, pool::Pool, sender::Sender, words::HttpOnly},
+    outbound::{balance::Balancer, pool::Pool, routes::Routes, sender::Sender, words::HttpOnly},
     redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
     refusal::Refusal,
     shutdown::Shutdown,
@@ -80,6 +81,7 @@ impl Outbound {
         let sender = Rc::new(Sender {
             mesh,
             ledger,
+            routes: Routes::default(),
             pool: Pool::new(mtls, sockets, hairpins, shutdown.clone(), limits.handshake),
             balancer: Balancer::default(),
             origins: Origins::new(sockets, CONNECT, shutdown.clone()),
@@ -184,8 +186,7 @@ impl Outbound {
         relay::resets_unless_whole(&stream);
         let (io, limits) = (Prefixed::new(first, &mut stream), self.sender.limits);
         let served = serve::serve(io, framing, limits, &self.shutdown, move |request, verdict| {
-            let sender = Rc::clone(&sender);
-            async move { sender.answer(destination, request, verdict).await }
+            Rc::clone(&sender).answer(destination, request, verdict)
         });
         match served.await {
             Ended::InOrder => relay::is_whole(&stream),

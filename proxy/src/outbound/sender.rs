@@ -3,10 +3,11 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
-use douane_proto::snapshot::{Found, Question};
+use douane_proto::snapshot::{Found, Question, Snapshot};
 use tracing::warn;
 
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
         balance::{Balancer, InFlight},
         pool::{Ends, Key, OnLine, Pool},
         resolve::{Candidate, Place, Reach, Route, View, external_port, resolve, unknown},
+        routes::Routes,
         words::HttpOnly,
     },
     refusal::Refusal,
@@ -42,6 +44,8 @@ pub(super) struct Sender {
     pub(super) mesh: Mesh,
     /// Where each request and stream is recorded.
     pub(super) ledger: Ledger,
+    /// Where destinations lead, as last resolved.
+    pub(super) routes: Routes,
     /// Lines to peers.
     pub(super) pool: Pool,
     /// Who is less busy.
@@ -76,6 +80,19 @@ impl Sender {
     /// without addresses; then it is dialled where the host resolves to, never where the application said.
     pub(super) async fn route(&self, destination: SocketAddr, host: Option<&str>) -> Result<Route, Refusal> {
         let snapshot = self.mesh.snapshot();
+        if let Some(route) = self.routes.held(destination, &snapshot) {
+            return Ok(route);
+        }
+        // Boxed, so that requests to where others have been carry no room for it.
+        Box::pin(self.look_for(destination, host, snapshot)).await
+    }
+
+    async fn look_for(
+        &self,
+        destination: SocketAddr,
+        host: Option<&str>,
+        snapshot: Arc<Snapshot>,
+    ) -> Result<Route, Refusal> {
         let address = destination.ip().to_canonical();
         let found = if snapshot.own.addresses.contains(&address) {
             Found::Workload(snapshot.own.clone())
@@ -90,11 +107,16 @@ impl Sender {
         }
         let snapshot = self.mesh.snapshot();
         let view = View { own: &snapshot.own, outbound: snapshot.mesh.outbound };
-        resolve(destination, &found, view).map_err(|refusal| match refusal {
+        let resolved = resolve(destination, &found, view).map_err(|refusal| match refusal {
             // Now with the host, which makes a better entry.
             Refusal::UnknownDestination { .. } => unknown(destination, name.as_deref(), &snapshot.own),
             other => other,
-        })
+        });
+        // Where no resource has the address, the host may lead elsewhere next time.
+        if let (Ok(route), true) = (&resolved, found != Found::Unknown) {
+            self.routes.hold(destination, &snapshot, route);
+        }
+        resolved
     }
 
     /// How one request or stream to `candidates` travels. Where some take plaintext only, or speak another dialect, each
