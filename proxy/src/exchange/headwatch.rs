@@ -8,6 +8,7 @@
 use std::{
     cell::Cell,
     io,
+    mem::MaybeUninit,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -198,27 +199,28 @@ impl Follower {
 
     fn head<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Doubt> {
         let had = self.pending.len();
-        self.pending.extend_from_slice(bytes);
-        // A head ends with a line: parsing it again for each byte would cost its square.
-        if !bytes.contains(&b'\n') && self.pending.len() <= MAX_HEAD {
-            return Ok(&[]);
+        // Usually a head comes whole, and then nothing of it is kept.
+        if had > 0 {
+            self.pending.extend_from_slice(bytes);
         }
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        let length = match request.parse(&self.pending) {
-            Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) if self.pending.len() <= MAX_HEAD => return Ok(&[]),
-            _ => return self.lose(Doubt::Head),
-        };
-        let next = framing(request.headers);
-        let is_plain = ends_lines_with_crlf(self.pending.get(..length).unwrap_or_default());
-        self.pending.clear();
-        self.state = match next.filter(|_| is_plain) {
-            Some(state) => state,
-            None => return self.lose(Doubt::Head),
-        };
-        // What of this head had arrived before is no part of `bytes`.
-        Ok(bytes.get(length.saturating_sub(had)..).unwrap_or_default())
+        let head = if had > 0 { &self.pending[..] } else { bytes };
+        // A head ends with a line: parsing it again for each byte would cost its square.
+        let parsed = if bytes.contains(&b'\n') { parse(head) } else { Ok(None) };
+        match parsed {
+            Ok(Some((length, next))) => {
+                self.pending.clear();
+                self.state = next;
+                // What of this head had arrived before is no part of `bytes`.
+                Ok(bytes.get(length.saturating_sub(had)..).unwrap_or_default())
+            }
+            Ok(None) if head.len() <= MAX_HEAD => {
+                if had == 0 {
+                    self.pending.extend_from_slice(bytes);
+                }
+                Ok(&[])
+            }
+            _ => self.lose(Doubt::Head),
+        }
     }
 
     fn chunk_size<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Doubt> {
@@ -258,6 +260,22 @@ impl Follower {
         self.state = State::Lost;
         self.pending = BytesMut::new();
         Err(doubt)
+    }
+}
+
+// The length of a whole head, and what follows it; `None` while it is not whole.
+fn parse(head: &[u8]) -> Result<Option<(usize, State)>, Doubt> {
+    // Not even cleared for each request: the parser tells how many it filled.
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(head, &mut headers) {
+        Ok(httparse::Status::Complete(length)) => {
+            let is_plain = ends_lines_with_crlf(head.get(..length).unwrap_or_default());
+            let next = framing(request.headers).filter(|_| is_plain).ok_or(Doubt::Head)?;
+            Ok(Some((length, next)))
+        }
+        Ok(httparse::Status::Partial) => Ok(None),
+        Err(_) => Err(Doubt::Head),
     }
 }
 
