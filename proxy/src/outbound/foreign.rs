@@ -69,7 +69,7 @@ impl Sender {
                 Met::Theirs(talk) => talk,
                 Met::Ours(peer) => {
                     let (head, body) = to_our_own(request, speech)?;
-                    return self.through_mesh(&[peer], head, body, access).await;
+                    return self.through_mesh(&[peer], head, &mut Some(body), access).await;
                 }
             };
             client.known.describe(&mut access.borrow_mut().record);
