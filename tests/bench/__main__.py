@@ -52,17 +52,17 @@ def measure(asked, folder):
     tools = Programs(asked.bin, os.environ.get("PATH", ""))
     profiler = Profiler(asked.profile)
     stage.prepare()
-    candidates = []
+    candidates, left_out = [], []
     for make in chosen(asked, tools):
-        candidate = set_up(make, tools, folder, cores)
-        print(f"{candidate.name:13} is up: {candidate.says}. {candidate.version()}", flush=True)
         try:
+            candidate = set_up(make, tools, folder, cores)
+            print(f"{candidate.name:13} is up: {candidate.says}. {candidate.version()}", flush=True)
             for claim in proofs.check(candidate):
                 print(f"{'':13}   {claim}", flush=True)
             candidates.append(candidate)
-        except proofs.Unproven as error:
-            print(f"LEFT OUT: {error}", flush=True)
-            candidate.end()
+        except (RuntimeError, OSError) as error:
+            print(f"{make.name:13} is LEFT OUT: {error}", flush=True)
+            left_out.append(make.name)
     workloads = [make(asked.seconds, profiler) for make in WORKLOADS if asked.only is None or make.name in asked.only]
     results = schedule.run(candidates, workloads, asked.rounds)
     print(f"\n{table.write(results, workloads)}\n\n{floors.write(results)}", flush=True)
@@ -76,7 +76,7 @@ def measure(asked, folder):
         asked.svg.write_text(picture.draw(record))
     if asked.markdown:
         asked.markdown.write_text(markdown.write(results))
-    return 0
+    return 1 if left_out else 0
 
 
 def chosen(asked, tools):

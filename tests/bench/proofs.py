@@ -10,7 +10,7 @@ from .applications import BODY, HTTP, TCP
 from .web import ask, ask_over
 
 
-class Unproven(Exception):
+class Unproven(RuntimeError):
     """It does not do what it claims."""
 
 

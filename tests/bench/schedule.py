@@ -18,6 +18,7 @@ def run(candidates, workloads, rounds):
                     if figures:
                         _say(f"{time.monotonic() - began:5.0f} s  round {number + 1}/{rounds}  {candidate.name:13}",
                              workload, figures)
+        workload.compare(results[workload.name])
     return results
 
 

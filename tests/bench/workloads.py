@@ -34,6 +34,9 @@ class Workload:
     def measure(self, candidate):
         raise NotImplementedError
 
+    def compare(self, by_candidate):
+        """Adds figures that only the whole round can tell, when all rounds are there."""
+
 
 class Loaded(Workload):
     """Load by a generator for a while, and what it cost the pair."""
@@ -146,13 +149,19 @@ class Rate(Loaded):
     name = "rate"
     says = "1,000 HTTP/1.1 requests a second over 32 connections, open loop"
     columns = (Column("p50", "p50 ms", 3, "less"), Column("p99", "p99 ms", 3, "less"), Column("p999", "p99.9 ms", 2),
-               *COST[:4])
+               Column("added_p50", "added p50 ms", 3), Column("added_p99", "added p99 ms", 3), *COST[:4])
 
     def load(self, candidate, seconds):
         # Rare answers are what this is about: it takes its time.
         seconds += 2
         return candidate.client.paced(f"http://{candidate.address}:{HTTP}/", seconds, 32, 1000,
                                       candidate.folder / "requests.log")
+
+    def compare(self, by_candidate):
+        for name, rounds in by_candidate.items():
+            for figures, direct in zip(rounds, by_candidate.get("direct", [])):
+                if figures and direct and name != "direct":
+                    figures |= {f"added_{key}": figures[key] - direct[key] for key in ("p50", "p99")}
 
 
 class Idle(Workload):
