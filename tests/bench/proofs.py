@@ -6,7 +6,7 @@ Strangers come as the proxies' user from the client pod, whom no rule redirects:
 import ssl
 
 from . import stage
-from .applications import BODY, HTTP, TCP
+from .applications import BODY, GRPC, HTTP, TCP
 from .web import ask, ask_over
 
 
@@ -25,6 +25,8 @@ def check(candidate):
 
     answer = ask(candidate.at.client, candidate.address, HTTP)
     demand(answer.status == 200 and answer.body == BODY.encode(), "the client is answered by the application")
+    if "grpc" in candidate.carries:
+        demand("available" in _stock(candidate), "a gRPC call is answered with its message")
     if candidate.pair():
         for port in sorted({HTTP, TCP} & set(candidate.ports())):
             demand(_plain(candidate, port) != 200, f"plaintext is refused on port {port}")
@@ -50,6 +52,11 @@ def by_certificate(candidate):
            _status(lambda: ask(candidate.at.client, candidate.address, HTTP, timeout=2)) != 200)
     candidate.serve_as("server")
     candidate.wait_ready()
+
+
+def _stock(candidate):
+    url = f"http://{candidate.address}:{GRPC}"
+    return candidate.at.run(candidate.at.client, [candidate.tools["shop"], "grpc", "stock", url, "bolt"])
 
 
 def _plain(candidate, port):
