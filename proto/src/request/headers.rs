@@ -17,6 +17,16 @@ const ENVOY_PREFIX: &str = "x-envoy-";
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    HTTP2_SETTINGS,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::EXPECT,
+];
 // Removing one of these because `Connection` names it would change who is asked, or by whom (CVE-2026-105299).
 const NOT_HOP_BY_HOP: &[&str] = &[
     "host",
@@ -67,6 +77,10 @@ const NOT_IN_TRAILERS: &[&str] = &[
 /// # Errors
 /// [`BadRequest::ConnectionNames`] when `Connection` names what must not be removed.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), BadRequest> {
+    // One look over the names: most heads have none of them, between sidecars all but a few.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return Ok(());
+    }
     let trailers = wants_trailers(headers);
     if headers.contains_key(header::CONNECTION) {
         for name in connection_names(headers) {
@@ -76,16 +90,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), BadRequest> {
             headers.remove(name);
         }
     }
-    for name in [
-        header::CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        HTTP2_SETTINGS,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::EXPECT,
-    ] {
+    for name in &HOP_BY_HOP {
         headers.remove(name);
     }
     if trailers {

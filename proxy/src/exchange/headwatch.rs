@@ -55,7 +55,8 @@ pub struct HeadWatch<T> {
     follower: Follower,
     watch: Watch,
     limits: Limits,
-    deadline: Pin<Box<Sleep>>,
+    deadline: Instant,
+    timer: Pin<Box<Sleep>>,
     in_head: bool,
 }
 
@@ -119,8 +120,9 @@ impl<T> HeadWatch<T> {
             answering: Rc::new(()),
         };
         let follower = Follower { state: State::Head, pending: BytesMut::new() };
-        let deadline = Box::pin(tokio::time::sleep(limits.head));
-        (Self { io, follower, watch: watch.clone(), limits, deadline, in_head: true }, watch)
+        let deadline = Instant::now() + limits.head;
+        let timer = Box::pin(tokio::time::sleep_until(deadline));
+        (Self { io, follower, watch: watch.clone(), limits, deadline, timer, in_head: true }, watch)
     }
 }
 
@@ -137,10 +139,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for HeadWatch<T> {
             if this.follower.state != State::Head {
                 return Poll::Pending;
             }
-            ready!(this.deadline.as_mut().poll(cx));
+            ready!(this.poll_deadline(cx));
             // Both watches hold one; a third is a request that is being answered.
             if Rc::strong_count(&this.watch.answering) > 2 && !this.in_head {
-                this.deadline.as_mut().reset(Instant::now() + this.limits.idle);
+                this.wait_until(Instant::now() + this.limits.idle);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -166,11 +168,29 @@ impl<T> HeadWatch<T> {
     fn set_deadline(&mut self) {
         let in_head = self.follower.state == State::Head && !self.follower.pending.is_empty();
         if in_head && !self.in_head {
-            self.deadline.as_mut().reset(Instant::now() + self.limits.head);
+            self.wait_until(Instant::now() + self.limits.head);
         } else if !in_head && self.follower.state == State::Head {
-            self.deadline.as_mut().reset(Instant::now() + self.limits.idle);
+            self.wait_until(Instant::now() + self.limits.idle);
         }
         self.in_head = in_head;
+    }
+
+    // The timer is set anew only to ring earlier, not with each request; when it rings too early it is set then.
+    fn wait_until(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+        if deadline < self.timer.deadline() {
+            self.timer.as_mut().reset(deadline);
+        }
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            if self.deadline <= Instant::now() {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(self.deadline);
+        }
     }
 }
 

@@ -24,6 +24,10 @@ pub(crate) fn read(headers: &HeaderMap) -> Found {
 
 /// Replaces whichever form the headers carry; adds none where there is none.
 pub(crate) fn write(span: Named, headers: &mut HeaderMap) {
+    // One look over the names: most heads have none of them.
+    if !headers.keys().any(|name| *name == SINGLE || SET.contains(name)) {
+        return;
+    }
     let Named { trace_id, span_id, parent_id, sampled, .. } = span;
     let choice = u8::from(sampled == Some(true));
     if headers.contains_key(SINGLE) {

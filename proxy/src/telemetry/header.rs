@@ -50,6 +50,14 @@ pub(crate) fn hex(text: &[u8], digits: usize) -> Option<u128> {
     })
 }
 
+/// Appends the lowest `digits` digits of a number in hex.
+pub(crate) fn push_hex(text: &mut String, number: u128, digits: u32) {
+    for place in (0..digits).rev() {
+        let digit = u32::try_from(number >> (place * 4) & 0xf).unwrap_or_default();
+        text.push(char::from_digit(digit, 16).unwrap_or('0'));
+    }
+}
+
 /// A trace id, never zero.
 pub(crate) fn trace_id(text: &[u8]) -> Option<u128> {
     hex(text, 32).filter(|id| *id != 0)

@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderName};
 
-use crate::telemetry::header::{Named, hex, only, replace, span_id, trace_id};
+use crate::telemetry::header::{Named, hex, only, push_hex, replace, span_id, trace_id};
 
 /// The parent that the headers name; `None` where it is missing, invalid or there twice.
 pub(crate) fn read(headers: &HeaderMap) -> Option<Named> {
@@ -22,12 +22,15 @@ pub(crate) fn read(headers: &HeaderMap) -> Option<Named> {
 
 /// Names `span` as the next hop's parent.
 pub(crate) fn write(span: Named, headers: &mut HeaderMap) {
-    // A list of vendors' states is worth nothing without the parent that it came with.
-    if read(headers).is_none() || !within(headers, &TRACESTATE, MAX_TRACESTATE_MEMBERS) {
-        headers.remove(TRACESTATE);
-    }
-    if !within(headers, &BAGGAGE, MAX_BAGGAGE_MEMBERS) {
-        headers.remove(BAGGAGE);
+    // One look over the names: most heads have neither.
+    if headers.keys().any(|name| *name == TRACESTATE || *name == BAGGAGE) {
+        // A list of vendors' states is worth nothing without the parent that it came with.
+        if read(headers).is_none() || !within(headers, &TRACESTATE, MAX_TRACESTATE_MEMBERS) {
+            headers.remove(TRACESTATE);
+        }
+        if !within(headers, &BAGGAGE, MAX_BAGGAGE_MEMBERS) {
+            headers.remove(BAGGAGE);
+        }
     }
     replace(headers, TRACEPARENT, &traceparent(span));
 }
@@ -36,7 +39,14 @@ pub(crate) fn write(span: Named, headers: &mut HeaderMap) {
 pub(crate) fn traceparent(span: Named) -> String {
     let sampled = if span.sampled == Some(true) { SAMPLED } else { 0 };
     let random = if span.random { RANDOM } else { 0 };
-    format!("00-{:032x}-{:016x}-{:02x}", span.trace_id, span.span_id, sampled | random)
+    let mut text = String::with_capacity(TRACEPARENT_LENGTH);
+    text.push_str("00-");
+    push_hex(&mut text, span.trace_id, 32);
+    text.push('-');
+    push_hex(&mut text, span.span_id.into(), 16);
+    text.push('-');
+    push_hex(&mut text, sampled | random, 2);
+    text
 }
 
 fn within(headers: &HeaderMap, name: &HeaderName, members: usize) -> bool {
@@ -52,6 +62,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
+const TRACEPARENT_LENGTH: usize = 55;
 const SAMPLED: u128 = 0x01;
 // Level 2, 3.2.2.5.2.
 const RANDOM: u128 = 0x02;
