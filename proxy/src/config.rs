@@ -38,6 +38,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// How much and how long a stranger may keep us busy.
     pub limits: Limits,
+    /// Bytes that peers and applications together may make us hold; `None` takes half of the memory that we may have.
+    pub byte_budget: Option<usize>,
     /// How we end.
     pub drain: Drain,
 }

@@ -5,12 +5,13 @@
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
 //! `main > cli > app > inbound | outbound | admin > exchange > authz | identity | discovery | telemetry > net >
-//! tls | redirect | config | backoff | refusal | shutdown > douane-proto`.
+//! tls | redirect | config | backoff | refusal | shutdown > budget > douane-proto`.
 
 pub mod admin;
 pub mod app;
 pub mod authz;
 pub mod backoff;
+pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod discovery;

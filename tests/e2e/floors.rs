@@ -67,6 +67,8 @@ const HOUSES: &[House] = &[
             // Below the rest of its floor in the first drawing: identity and discovery dial through `net`.
             &["net"],
             &["tls", "redirect", "config", "backoff", "refusal", "shutdown"],
+            // What everybody holds counts in one place.
+            &["budget"],
         ],
         neighbours: &["douane_proto"],
     },

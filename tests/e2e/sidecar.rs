@@ -140,6 +140,7 @@ fn sidecar(folder: &Folder, control_plane: SocketAddr, bundle: &Path) -> App {
         ports: Ports { outbound: 0, inbound: 0, health: 0 },
         telemetry: Telemetry { log: "off".to_owned(), ..Telemetry::default() },
         limits: Limits::default(),
+        byte_budget: None,
         drain: Drain::default(),
     })
     .unwrap()

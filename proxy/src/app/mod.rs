@@ -34,6 +34,7 @@ use crate::{
         public::Public,
         socket::{Admin, Live},
     },
+    budget,
     config::{Config, Drain},
     discovery::{Mesh, follow::Follower},
     identity::{
@@ -92,6 +93,7 @@ impl App {
     /// # Errors
     /// Which socket could not be bound, and why.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
+        budget::fix(config.byte_budget.unwrap_or_else(budget::memory::budget));
         let sockets = Sockets { mark: config.mark };
         let listeners = Listeners::bind(&config, sockets)?;
         Ok(Self { config: Rc::new(config), sockets, listeners })

@@ -88,6 +88,10 @@ struct Bounds {
     /// Connections that each side holds; one more is reset at once. [default: 10000]
     #[arg(long, env = "DOUANE_MAX_CONNECTIONS")]
     max_connections: Option<usize>,
+    /// Bytes that peers and applications together may make the sidecar hold, such as 64MiB. [default: half of the memory
+    /// limit of its control group, or 256MiB without one]
+    #[arg(long, env = "DOUANE_BYTE_BUDGET", value_parser = bytes)]
+    byte_budget: Option<usize>,
     /// A TLS handshake must end in this time. [default: 5s]
     #[arg(long, env = "DOUANE_HANDSHAKE_TIMEOUT", value_parser = humantime::parse_duration)]
     handshake_timeout: Option<Duration>,
@@ -152,6 +156,7 @@ impl Run {
                 audit_log: self.audit_log.filter(|file| !file.as_os_str().is_empty()),
             },
             limits: self.bounds.limits(),
+            byte_budget: self.bounds.byte_budget,
             drain: Drain { delay: self.drain_delay, limit: self.drain_limit },
         })
     }
@@ -159,6 +164,19 @@ impl Run {
 
 fn trust_domain(text: &str) -> Result<TrustDomain, String> {
     TrustDomain::parse(text).map_err(|error| error.to_string())
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let shift = match unit {
+        "" => 0,
+        "KiB" | "Ki" => 10,
+        "MiB" | "Mi" => 20,
+        "GiB" | "Gi" => 30,
+        _ => return Err(format!("{text:?} is no size such as 67108864 or 64MiB")),
+    };
+    let number: usize = number.parse().map_err(|_| format!("{text:?} begins with no number"))?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or(format!("{text} is no size to work with"))
 }
 
 fn ratio(text: &str) -> Result<f64, String> {

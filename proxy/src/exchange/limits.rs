@@ -14,6 +14,8 @@ pub const MAX_STREAMS: u32 = 100;
 pub const STREAM_WINDOW: u32 = 256 * 1024;
 /// See [`STREAM_WINDOW`].
 pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What they grow to at most, under the byte budget; the connection's to four times as much.
+pub const MAX_STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 /// Bytes that may wait to be sent on one stream.
 pub const SEND_BUFFER: usize = 64 * 1024;
 /// Resets a peer may have pending, and that we make for its faults, before the connection ends (rapid reset).

@@ -23,3 +23,4 @@ pub mod pump;
 pub mod request;
 pub mod serve;
 pub mod stream_io;
+pub mod window;

@@ -27,6 +27,7 @@ use crate::{
             PREFACE, SEND_BUFFER, STREAM_WINDOW,
         },
         pump,
+        window::{Metered, Windows},
     },
     inbound::{arrival::Arrival, http::Source, receiver::Receiver},
     shutdown::Shutdown,
@@ -62,10 +63,13 @@ impl Receiver {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_frame_size(MAX_FRAME);
+        let (io, arrived) = Metered::new(io);
         let Ok(connection) = tokio::time::timeout(PREFACE, builder.handshake::<_, Bytes>(io)).await else {
             return Err(h2::Reason::SETTINGS_TIMEOUT.into());
         };
         let mut connection = connection?;
+        let Some(pings) = connection.ping_pong() else { return Err(h2::Reason::INTERNAL_ERROR.into()) };
+        let mut windows = Windows::new(pings, arrived);
         let mut streams = Streams::new(&self.shutdown);
         // Each of these waits is begun once, not with each stream.
         let mut draining = pin!(self.shutdown.draining.cancelled().fuse());
@@ -80,6 +84,18 @@ impl Receiver {
                 () = &mut forced => return Ok(()),
                 never = streams.run() => match never {},
                 next = connection.accept() => next,
+                size = windows.next() => {
+                    let size = size?;
+                    // Not while the last change is not yet acknowledged: it is asked for again.
+                    if connection.set_initial_window_size(size.stream).is_ok() {
+                        connection.set_target_window_size(size.connection);
+                        windows.set(size);
+                    }
+                    if !connection.has_streams() {
+                        windows.rest();
+                    }
+                    continue;
+                }
                 () = &mut draining => {
                     // Says GOAWAY twice, so that no stream that is on its way gets lost.
                     connection.graceful_shutdown();

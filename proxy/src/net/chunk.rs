@@ -13,11 +13,15 @@ use std::{
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::budget::{self, Loan};
+
 /// Bytes of one buffer, and the most that one read takes: sixteen TLS records for one system call.
 const CHUNK: usize = 256 * 1024;
 /// Less than this part of a buffer is copied out of it, so that what waits for a slow reader holds no more than twice its
 /// size.
 const WORTH_KEEPING: usize = CHUNK / 2;
+/// One read takes this much where there is little room.
+const FRUGAL: usize = 16 * 1024;
 /// Buffers kept for the next reads on this thread.
 const SPARE_BUFFERS: usize = 4;
 
@@ -31,7 +35,8 @@ where
     R: AsyncRead + Unpin,
 {
     let mut chunk = Chunk::borrow();
-    let mut buffer = ReadBuf::new(&mut chunk.buffer);
+    let most = if budget::is_tight() { FRUGAL } else { CHUNK };
+    let mut buffer = ReadBuf::new(chunk.buffer.get_mut(..most).unwrap_or_default());
     // `poll_read`, not `try_read`: tokio then knows from a short read that the socket is empty and spares the next EAGAIN.
     ready!(Pin::new(from).poll_read(cx, &mut buffer))?;
     let read = buffer.filled();
@@ -39,6 +44,7 @@ where
         0 => None,
         WORTH_KEEPING.. => {
             chunk.filled = read.len();
+            chunk.held.resize(CHUNK);
             Some(Bytes::from_owner(chunk))
         }
         _ => Some(Bytes::copy_from_slice(read)),
@@ -49,12 +55,14 @@ where
 struct Chunk {
     buffer: Vec<u8>,
     filled: usize,
+    // While its bytes travel.
+    held: Loan,
 }
 
 impl Chunk {
     fn borrow() -> Self {
         let spare = SPARE.with_borrow_mut(Vec::pop);
-        Self { buffer: spare.unwrap_or_else(|| vec![0; CHUNK]), filled: 0 }
+        Self { buffer: spare.unwrap_or_else(|| vec![0; CHUNK]), filled: 0, held: Loan::default() }
     }
 }
 

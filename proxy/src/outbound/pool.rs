@@ -26,9 +26,12 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
-    exchange::limits::{
-        CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, MAX_LOCAL_RESETS, MAX_PENDING_RESETS, MAX_STREAMS,
-        PREFACE, SEND_BUFFER, STREAM_WINDOW,
+    exchange::{
+        limits::{
+            CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, MAX_LOCAL_RESETS, MAX_PENDING_RESETS, MAX_STREAMS,
+            PREFACE, SEND_BUFFER, STREAM_WINDOW,
+        },
+        window::{Metered, Windows},
     },
     net::{hairpin::Hairpins, socket::Sockets},
     outbound::resolve::{Candidate, Place},
@@ -44,9 +47,6 @@ const CONNECT: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(10);
 const SWEEP_DRAINING: Duration = Duration::from_millis(50);
-// A peer that does not answer a ping is gone: an asymmetric partition ends within 30 s.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The warm connections.
 #[derive(Debug, Clone)]
@@ -293,6 +293,7 @@ impl Pool {
             .max_send_buffer_size(SEND_BUFFER)
             .max_frame_size(MAX_FRAME);
         let failed = |reason: String| Refusal::ConnectFailed { address, reason };
+        let (io, arrived) = Metered::new(io);
         let (send, connection) = tokio::time::timeout(PREFACE, builder.handshake::<_, Bytes>(io))
             .await
             .map_err(|_| failed("no HTTP/2 preface in time".to_owned()))?
@@ -321,7 +322,7 @@ impl Pool {
                 }
             };
             tokio::select! {
-                error = drive(connection) => debug!(%address, ?error, "a line ended"),
+                error = drive(connection, arrived, &ended) => debug!(%address, ?error, "a line ended"),
                 () = distrusted => debug!(%address, "a line's root of trust has left the bundle"),
                 () = expiry => {}
                 () = forced.cancelled() => {}
@@ -409,26 +410,29 @@ impl Drop for OnLine {
     }
 }
 
-// Drives the connection and pings its peer while it does.
-async fn drive<I>(mut connection: h2::client::Connection<I, Bytes>) -> Result<(), h2::Error>
+// Drives the connection, and lets its windows grow; ends when the peer answers no ping any more.
+async fn drive<I>(
+    mut connection: h2::client::Connection<Metered<I>, Bytes>,
+    arrived: Rc<Cell<u64>>,
+    state: &State,
+) -> Result<(), h2::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    let Some(mut pings) = connection.ping_pong() else { return connection.await };
-    let pinging = async {
-        loop {
-            tokio::time::sleep(PING_INTERVAL).await;
-            let Ok(answered) = tokio::time::timeout(PING_TIMEOUT, pings.ping(h2::Ping::opaque())).await
-            else {
-                return h2::Error::from(h2::Reason::SETTINGS_TIMEOUT);
-            };
-            if let Err(error) = answered {
-                return error;
-            }
+    let Some(pings) = connection.ping_pong() else { return connection.await };
+    let mut windows = Windows::new(pings, arrived);
+    loop {
+        let size = tokio::select! {
+            ended = &mut connection => return ended,
+            size = windows.next() => size?,
+        };
+        // Not while the last change is not yet acknowledged: it is asked for again.
+        if connection.set_initial_window_size(size.stream).is_ok() {
+            connection.set_target_window_size(size.connection);
+            windows.set(size);
         }
-    };
-    tokio::select! {
-        ended = connection => ended,
-        error = pinging => Err(error),
+        if state.streams.get() == 0 {
+            windows.rest();
+        }
     }
 }

@@ -16,11 +16,14 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::telemetry::{
-    labels::{Decision, DryRun, Flow, OTHER, Outcome, Reason, Refused, Request, Way, way},
-    record::{Direction, Lasted, Record},
-    series::Series,
-    writer::LostLines,
+use crate::{
+    budget,
+    telemetry::{
+        labels::{Decision, DryRun, Flow, OTHER, Outcome, Reason, Refused, Request, Way, way},
+        record::{Direction, Lasted, Record},
+        series::Series,
+        writer::LostLines,
+    },
 };
 
 /// All metrics of a sidecar.
@@ -44,6 +47,8 @@ pub struct Metrics {
     certificate_expiry: Gauge,
     epoch: Gauge<u64, AtomicU64>,
     sequence: Gauge<u64, AtomicU64>,
+    held: Gauge<u64, AtomicU64>,
+    budget: Gauge<u64, AtomicU64>,
 }
 
 /// How a renewal of the certificate ended.
@@ -151,6 +156,8 @@ impl Metrics {
             certificate_expiry: Gauge::default(),
             epoch: Gauge::default(),
             sequence: Gauge::default(),
+            held: Gauge::default(),
+            budget: Gauge::default(),
             registry: Registry::default(),
         };
         metrics.register_plain(registry, lost_lines, lost_audit)
@@ -159,6 +166,8 @@ impl Metrics {
     /// The text that `/metrics` answers with; its type is [`Self::CONTENT_TYPE`].
     #[must_use]
     pub fn encode(&self) -> String {
+        self.held.set(budget::held() as u64);
+        self.budget.set(budget::limit() as u64);
         let mut text = String::new();
         match text::encode(&mut text, &self.registry) {
             Ok(()) => text,
@@ -263,6 +272,8 @@ impl Metrics {
         );
         r.register("douane_snapshot_epoch", "Which history the sequence counts in", self.epoch.clone());
         r.register("douane_snapshot_sequence", "The newest delta in use", self.sequence.clone());
+        r.register("douane_held_bytes", "What peers and applications make us hold", self.held.clone());
+        r.register("douane_byte_budget_bytes", "What it should not exceed", self.budget.clone());
         r.register(
             "douane_otel_spans_exported",
             "Spans that the collector received",

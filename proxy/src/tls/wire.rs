@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::fault::{TlsError, to_io};
+use crate::budget::Loan;
 
 /// Bytes gathered before the writer has to wait: four full TLS records.
 pub(super) const CORK_LIMIT: usize = 64 * 1024;
@@ -46,6 +47,8 @@ pub(super) struct Wire {
     encrypted: usize,
     // Ciphertext, not yet decrypted because the reader had no room.
     undecrypted: BytesMut,
+    // Both of them, and what `connection` holds encrypted.
+    held: Loan,
     peer_spoke: bool,
     peer_closed: bool,
     closing: bool,
@@ -79,6 +82,7 @@ impl Wire {
             corked: Vec::new(),
             encrypted: 0,
             undecrypted: BytesMut::new(),
+            held: Loan::default(),
             peer_spoke: false,
             peer_closed: false,
             closing: false,
@@ -169,6 +173,7 @@ impl Wire {
         let used = held.len() - rest.len();
         held.advance(used);
         self.undecrypted = held;
+        self.count();
         decrypted?;
         while out.filled().len() == before && out.remaining() > 0 && !self.peer_closed {
             ready!(self.poll_receive_more(cx, out))?;
@@ -188,6 +193,7 @@ impl Wire {
             }
             self.decrypt(&mut input, out)?;
             self.undecrypted = BytesMut::from(input);
+            self.count();
             Poll::Ready(Ok(()))
         })
     }
@@ -236,6 +242,10 @@ impl Wire {
         self.connection.wants_write()
     }
 
+    fn count(&mut self) {
+        self.held.resize(self.corked.len() + self.encrypted + self.undecrypted.len());
+    }
+
     /// Is the cork full?
     pub(super) fn is_full(&self) -> bool {
         self.room() == 0
@@ -255,6 +265,7 @@ impl Wire {
         let whole = all - all % RECORD;
         if whole > before {
             self.encrypt_with(pieces, whole - before)?;
+            self.count();
             return Ok(whole - before);
         }
         if self.corked.capacity() == 0 {
@@ -263,6 +274,7 @@ impl Wire {
         for piece in first(pieces, all - before) {
             self.corked.extend_from_slice(piece);
         }
+        self.count();
         Ok(all - before)
     }
 
@@ -300,6 +312,7 @@ impl Wire {
             }
             self.encrypted = 0;
             if self.corked.is_empty() {
+                self.count();
                 return Ok(Sent::All);
             }
             self.encrypt()?;

@@ -19,5 +19,6 @@ mod opaque;
 mod pods;
 mod refusals;
 mod silence;
+mod slow;
 mod stranger;
 mod tokens;
