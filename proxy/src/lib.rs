@@ -5,7 +5,7 @@
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
 //! `main > cli > app > inbound | outbound | admin > exchange > authz | identity | discovery | telemetry > net >
-//! tls | redirect | config | backoff | refusal | shutdown > budget > douane-proto`.
+//! limits > tls | redirect | config | backoff | refusal | shutdown > budget > douane-proto`.
 
 pub mod admin;
 pub mod app;
@@ -18,6 +18,7 @@ pub mod discovery;
 pub mod exchange;
 pub mod identity;
 pub mod inbound;
+pub mod limits;
 pub mod net;
 pub mod outbound;
 pub mod redirect;

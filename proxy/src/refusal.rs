@@ -170,6 +170,18 @@ pub enum Refusal {
     /// More connections than the sidecar may hold.
     #[error("too many connections")]
     TooManyConnections,
+    /// More connections of one peer than one may have.
+    #[error("too many connections of this peer")]
+    TooManyOfPeer,
+    /// More handshakes in progress than the sidecar begins.
+    #[error("too many TLS handshakes in progress")]
+    TooManyHandshakes,
+    /// As many requests in progress as a destination may have, and as many waiting, or for too long.
+    #[error("too many requests or streams in progress to {0}")]
+    TooManyInFlight(SocketAddr),
+    /// Places are left, for other callers.
+    #[error("the caller has its share of the requests or streams that may be in progress to {0}")]
+    ShareExceeded(SocketAddr),
     /// The one who asked went away.
     #[error("the client went away")]
     ClientGone,
@@ -225,7 +237,11 @@ impl Refusal {
             | Self::NoReadyEndpoint(_)
             | Self::UnmeshedFallback(_)
             | Self::Draining
-            | Self::TooManyConnections => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::TooManyConnections
+            | Self::TooManyOfPeer
+            | Self::TooManyHandshakes
+            | Self::TooManyInFlight(_)
+            | Self::ShareExceeded(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::NotRedirected
             | Self::OwnPort(_)
             | Self::NotOurAddress(_)
@@ -277,6 +293,10 @@ impl Refusal {
             Self::StreamAge => "stream_age",
             Self::Draining => "draining",
             Self::TooManyConnections => "too_many_connections",
+            Self::TooManyOfPeer => "too_many_connections_of_peer",
+            Self::TooManyHandshakes => "too_many_handshakes",
+            Self::TooManyInFlight(_) => "too_many_in_flight",
+            Self::ShareExceeded(_) => "share_exceeded",
             Self::ClientGone => "client_gone",
         }
     }
@@ -301,6 +321,8 @@ impl Refusal {
             | Self::OpaqueNeeded(_)
             | Self::HeadTimeout
             | Self::Idle
+            | Self::TooManyOfPeer
+            | Self::ShareExceeded(_)
             | Self::ClientGone => Fault::Client,
             Self::PeerHandshake { .. }
             | Self::NoReadyEndpoint(_)
@@ -316,7 +338,9 @@ impl Refusal {
             | Self::AuthorizerFailed { .. }
             | Self::StreamAge
             | Self::Draining
-            | Self::TooManyConnections => Fault::Mesh,
+            | Self::TooManyConnections
+            | Self::TooManyHandshakes
+            | Self::TooManyInFlight(_) => Fault::Mesh,
         }
     }
 

@@ -66,6 +66,8 @@ const HOUSES: &[House] = &[
             &["authz", "identity", "discovery", "telemetry"],
             // Below the rest of its floor in the first drawing: identity and discovery dial through `net`.
             &["net"],
+            // Numbers and holders; sockets and requests are the business of those above.
+            &["limits"],
             &["tls", "redirect", "config", "backoff", "refusal", "shutdown"],
             // What everybody holds counts in one place.
             &["budget"],

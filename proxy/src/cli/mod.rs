@@ -1,9 +1,10 @@
 //! The command line: what was typed becomes typed values, and each verb calls the room that does it.
 //!
-//! - `run`: the flags of a sidecar; `redirect`: those of its rules
+//! - `run`: the flags of a sidecar, `bounds`: those of its limits; `redirect`: those of its rules
 //!
 //! Nothing below reads arguments or the environment.
 
+mod bounds;
 mod redirect;
 mod run;
 

@@ -7,7 +7,8 @@ use douane_proto::id::TrustDomain;
 
 use crate::{
     app::{self, App},
-    config::{AccessLog, Config, ControlPlaneAddress, Drain, Limits, Ports, Telemetry},
+    cli::bounds::Bounds,
+    config::{AccessLog, Config, ControlPlaneAddress, Drain, Ports, Telemetry},
     redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
 };
 
@@ -82,43 +83,6 @@ pub(super) struct Run {
     drain_limit: Duration,
 }
 
-/// The flags of [`Limits`], where its defaults are.
-#[derive(Debug, clap::Args)]
-struct Bounds {
-    /// Connections that each side holds; one more is reset at once. [default: 10000]
-    #[arg(long, env = "DOUANE_MAX_CONNECTIONS")]
-    max_connections: Option<usize>,
-    /// Bytes that peers and applications together may make the sidecar hold, such as 64MiB. [default: half of the memory
-    /// limit of its control group, or 256MiB without one]
-    #[arg(long, env = "DOUANE_BYTE_BUDGET", value_parser = bytes)]
-    byte_budget: Option<usize>,
-    /// A TLS handshake must end in this time. [default: 5s]
-    #[arg(long, env = "DOUANE_HANDSHAKE_TIMEOUT", value_parser = humantime::parse_duration)]
-    handshake_timeout: Option<Duration>,
-    /// A request's head must be whole this long after its first byte. [default: 5s]
-    #[arg(long, env = "DOUANE_HEAD_TIMEOUT", value_parser = humantime::parse_duration)]
-    head_timeout: Option<Duration>,
-    /// An opaque stream, or a connection between two requests, may rest this long. [default: 1h]
-    #[arg(long, env = "DOUANE_IDLE_TIMEOUT", value_parser = humantime::parse_duration)]
-    idle_timeout: Option<Duration>,
-    /// A request or stream in flight lives at most this long. [default: 24h]
-    #[arg(long, env = "DOUANE_MAX_STREAM_AGE", value_parser = humantime::parse_duration)]
-    max_stream_age: Option<Duration>,
-}
-
-impl Bounds {
-    fn limits(&self) -> Limits {
-        let usual = Limits::default();
-        Limits {
-            connections: self.max_connections.unwrap_or(usual.connections),
-            handshake: self.handshake_timeout.unwrap_or(usual.handshake),
-            head: self.head_timeout.unwrap_or(usual.head),
-            idle: self.idle_timeout.unwrap_or(usual.idle),
-            stream_age: self.max_stream_age.unwrap_or(usual.stream_age),
-        }
-    }
-}
-
 impl Run {
     pub(super) fn obey(self) -> anyhow::Result<()> {
         let config = self.config()?;
@@ -155,8 +119,8 @@ impl Run {
                 access_log: self.access_log,
                 audit_log: self.audit_log.filter(|file| !file.as_os_str().is_empty()),
             },
-            limits: self.bounds.limits(),
-            byte_budget: self.bounds.byte_budget,
+            limits: self.bounds.limits().context("read the limits")?,
+            byte_budget: self.bounds.byte_budget(),
             drain: Drain { delay: self.drain_delay, limit: self.drain_limit },
         })
     }
@@ -164,19 +128,6 @@ impl Run {
 
 fn trust_domain(text: &str) -> Result<TrustDomain, String> {
     TrustDomain::parse(text).map_err(|error| error.to_string())
-}
-
-fn bytes(text: &str) -> Result<usize, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let shift = match unit {
-        "" => 0,
-        "KiB" | "Ki" => 10,
-        "MiB" | "Mi" => 20,
-        "GiB" | "Gi" => 30,
-        _ => return Err(format!("{text:?} is no size such as 67108864 or 64MiB")),
-    };
-    let number: usize = number.parse().map_err(|_| format!("{text:?} begins with no number"))?;
-    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or(format!("{text} is no size to work with"))
 }
 
 fn ratio(text: &str) -> Result<f64, String> {

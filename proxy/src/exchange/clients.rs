@@ -25,8 +25,6 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// Kept connections that rest longer than this are closed; shorter than servers usually permit.
-const REST: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(10);
 const SWEEP_DRAINING: Duration = Duration::from_millis(50);
 // Connections kept for one server.
@@ -35,6 +33,7 @@ const MAX_KEPT: usize = 256;
 /// The connections by key.
 #[derive(Debug)]
 pub struct Clients<K, N> {
+    rest: Duration,
     shutdown: Shutdown,
     kept: RefCell<HashMap<K, Vec<Kept<N>>>>,
     multiplexed: RefCell<HashMap<K, Multiplexed<N>>>,
@@ -92,10 +91,10 @@ struct Multiplexed<N> {
 }
 
 impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
-    /// None yet.
+    /// None yet. Those that rest longer than `rest` are closed.
     #[must_use]
-    pub fn new(shutdown: Shutdown) -> Self {
-        Self { shutdown, kept: RefCell::default(), multiplexed: RefCell::default() }
+    pub fn new(rest: Duration, shutdown: Shutdown) -> Self {
+        Self { rest, shutdown, kept: RefCell::default(), multiplexed: RefCell::default() }
     }
 
     /// A connection that is open already. It may have been closed by the server just now.
@@ -203,7 +202,7 @@ impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
         let draining = &self.shutdown.draining;
         while !draining.is_cancelled() {
             tokio::select! {
-                () = tokio::time::sleep(SWEEP) => self.sweep(REST),
+                () = tokio::time::sleep(SWEEP) => self.sweep(self.rest),
                 () = draining.cancelled() => {}
             }
         }

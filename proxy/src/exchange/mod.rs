@@ -4,6 +4,7 @@
 //! - [`body`]: every body is one type, which counts, cuts and ends the record
 //! - [`headers`]: how the application spoke, who the peer is, what of an answer goes on
 //! - [`limits`]: the bounds of all of it
+//! - [`place`]: a request's place among those in progress
 //! - [`ledger`]: begins records; [`answer`]: a refusal as an answer
 //! - [`serve`]: HTTP from an application or inside a stream; [`origins`]: HTTP to a plaintext server;
 //!   [`clients`]: connections to servers that are used again
@@ -19,6 +20,7 @@ pub mod headwatch;
 pub mod ledger;
 pub mod limits;
 pub mod origins;
+pub mod place;
 pub mod pump;
 pub mod request;
 pub mod serve;

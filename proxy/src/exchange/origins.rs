@@ -18,11 +18,20 @@ use crate::{
     shutdown::Shutdown,
 };
 
+/// How long they are waited for, and kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Connecting.
+    pub connect: Duration,
+    /// A connection between two requests.
+    pub rest: Duration,
+}
+
 /// The plaintext servers we talk to.
 #[derive(Debug)]
 pub struct Origins {
     sockets: Sockets,
-    connect_limit: Duration,
+    times: Times,
     clients: Clients<SocketAddr, ()>,
 }
 
@@ -36,10 +45,10 @@ pub struct Unanswered {
 }
 
 impl Origins {
-    /// Connects by `sockets`, each within `connect_limit`.
+    /// Connects by `sockets`.
     #[must_use]
-    pub fn new(sockets: Sockets, connect_limit: Duration, shutdown: Shutdown) -> Self {
-        Self { sockets, connect_limit, clients: Clients::new(shutdown) }
+    pub fn new(sockets: Sockets, times: Times, shutdown: Shutdown) -> Self {
+        Self { sockets, times, clients: Clients::new(times.rest, shutdown) }
     }
 
     /// Opens a connection for opaque bytes.
@@ -48,7 +57,7 @@ impl Origins {
     /// [`Refusal::ConnectFailed`].
     pub async fn connect(&self, to: SocketAddr) -> Result<TcpStream, Refusal> {
         self.sockets
-            .connect(to, self.connect_limit)
+            .connect(to, self.times.connect)
             .await
             .map_err(|error| Refusal::ConnectFailed { address: to, reason: error.to_string() })
     }

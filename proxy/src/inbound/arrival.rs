@@ -1,6 +1,6 @@
 //! How a connection arrived: what all its streams share.
 
-use std::{cell::OnceCell, net::SocketAddr, sync::Arc};
+use std::{cell::OnceCell, net::SocketAddr, rc::Rc, sync::Arc};
 
 use douane_proto::{
     facts::{Facts, RequestFacts},
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     exchange::headers,
+    limits::{places::Tenant, share::Holder},
     telemetry::access::{Protection, Record},
 };
 
@@ -35,9 +36,19 @@ pub(super) struct Arrival {
     pub(super) protection: Protection,
     /// What the application is told of the peer, made with the first request.
     pub(super) told: OnceCell<Option<HeaderValue>>,
+    /// Its peer's places for requests.
+    pub(super) tenant: Rc<Tenant>,
 }
 
 impl Arrival {
+    /// Who holds what its streams hold.
+    pub(super) fn holder(&self) -> Holder {
+        match &self.peer {
+            Some(peer) => Holder::Peer(peer.clone()),
+            None => Holder::Address(self.source.ip()),
+        }
+    }
+
     /// What a decision on one of its streams is made on.
     pub(super) fn facts(&self, request: Option<RequestFacts>) -> Facts {
         Facts {

@@ -25,6 +25,7 @@ use crate::{
         headers::{Speech, clean_answer, grpc_status_of, is_grpc},
         headwatch::Verdict,
         ledger::{SharedAccess, note_permit, note_remarks},
+        place,
         request::{assemble, with_body},
     },
     inbound::{
@@ -111,6 +112,7 @@ impl Receiver {
         note_remarks(&mut access.borrow_mut().record, remarks);
         let Allowed { permit, answer: changes, .. } = decided?;
         note_permit(&mut access.borrow_mut().record, &permit);
+        place::take(&arrival.tenant, access).await?;
         let request = rebuild(arrival, speech, &exchange, body.take())?;
         let mut forwarding = pin!(self.forward(permit, arrival.destination, speech, request));
         // A request that the law cut fails at the application, too; why is what counts.

@@ -28,9 +28,15 @@ use crate::{
     config::Limits,
     exchange::{
         ledger::{Ledger, note},
-        origins::Origins,
+        origins::{Origins, Times},
     },
     inbound::{arrival::Arrival, beginning::Beginning, plaintext::Then, receiver::Receiver},
+    limits::{
+        crowd::{Crowd, Crowded},
+        places::{Bounds, Places},
+        share::{Holder, Sharing},
+        turns::Turns,
+    },
     net::{
         hairpin::Hairpin,
         listener,
@@ -48,8 +54,8 @@ use crate::{
     tls::{Alpn, Mtls, TlsError, TlsStream},
 };
 
-/// The application is on this machine.
-const CONNECT: Duration = Duration::from_millis(300);
+/// Handshakes in progress; one holds some 40 KiB. Peers are told apart by their addresses, as they have proved nothing yet.
+const MAX_HANDSHAKES: usize = 1024;
 /// The sidecar's ports, which nobody may ask it for.
 const OWN_PORTS: [u16; 3] = [OUTBOUND_PORT, INBOUND_PORT, HEALTH_PORT];
 
@@ -69,6 +75,9 @@ pub struct Inbound {
     ledger: Ledger,
     shutdown: Shutdown,
     receiver: Rc<Receiver>,
+    handshakes: Rc<Crowd>,
+    turns: Turns,
+    peers: Rc<Crowd>,
 }
 
 impl Inbound {
@@ -82,17 +91,42 @@ impl Inbound {
         shutdown: Shutdown,
         limits: Limits,
     ) -> Self {
-        let origins = Origins::new(sockets, CONNECT, shutdown.clone());
+        let origins = Origins::new(
+            sockets,
+            Times { connect: limits.connect_local, rest: limits.pool_idle },
+            shutdown.clone(),
+        );
         let receiver = Rc::new(Receiver {
             judge: Rc::new(Judge::new(mesh.policies(), road, mtls.clone())),
             mesh,
             ledger: ledger.clone(),
             origins,
+            requests: Places::new(Bounds {
+                most: limits.in_flight,
+                queue: limits.queue,
+                wait: limits.queue_wait,
+                sharing: Sharing::Fair,
+            }),
+            // What keeps a connection of the application to itself for as long as it likes is not waited for.
+            opaque: Places::new(Bounds {
+                most: limits.connections,
+                queue: 0,
+                wait: Duration::ZERO,
+                sharing: Sharing::AtMost(limits.connections_of_one),
+            }),
             warned: Once::default(),
             shutdown: shutdown.clone(),
             limits,
         });
-        Self { mtls, ledger, shutdown, receiver }
+        Self {
+            mtls,
+            ledger,
+            shutdown,
+            receiver,
+            handshakes: Crowd::new(MAX_HANDSHAKES, Sharing::Fair),
+            turns: Turns::default(),
+            peers: Crowd::new(limits.connections, Sharing::AtMost(limits.connections_of_one)),
+        }
     }
 
     /// Serves redirected connections and the pod's connections to itself until drained.
@@ -101,12 +135,13 @@ impl Inbound {
             let inbound = Rc::clone(&self);
             async move { inbound.redirected(stream, source).await }
         };
-        let refuse = |stream: TcpStream, source| {
-            self.refuse(None, source, &stream, &Refusal::TooManyConnections);
+        let refuse = |stream: TcpStream, source, crowded| {
+            self.refuse(None, source, &stream, &crowd(crowded));
         };
-        let most = self.receiver.limits.connections;
+        let Limits { connections, connections_of_one, .. } = self.receiver.limits;
+        let open = Crowd::new(connections, Sharing::AtMost(connections_of_one));
         tokio::join!(
-            listener::run(listener, most, self.shutdown.clone(), serve, refuse),
+            listener::run(listener, open, self.shutdown.clone(), serve, refuse),
             self.take_hairpins(hairpins),
             self.receiver.origins.run(),
             self.watch_law(),
@@ -156,14 +191,22 @@ impl Inbound {
         source: SocketAddr,
         destination: SocketAddr,
     ) -> Result<(), Refusal> {
-        let handshake =
-            tokio::time::timeout(self.receiver.limits.handshake, self.mtls.accept_after(&first, stream));
+        let Ok(begun) = self.handshakes.enter(Holder::Address(source.ip())) else {
+            self.refuse(Some(destination), source, &stream, &Refusal::TooManyHandshakes);
+            return Ok(());
+        };
+        let handshake = self.turns.take(self.mtls.accept_after(&first, stream));
+        let handshake = tokio::time::timeout(self.receiver.limits.handshake, handshake);
         let (io, session) =
             handshake.await.map_err(|_| Refusal::HandshakeTimeout)?.map_err(|error| match error {
                 TlsError::Plaintext => Refusal::Plaintext,
                 error => Refusal::Handshake(error.to_string()),
             })?;
+        drop(begun);
+        let holder = Holder::Peer(session.peer.clone());
+        let _member = self.peers.enter(holder.clone()).map_err(crowd)?;
         let arrival = Arrival {
+            tenant: self.receiver.requests.tenant(destination, holder),
             destination,
             source,
             peer: Some(session.peer.clone()),
@@ -211,6 +254,7 @@ impl Inbound {
         };
         self.receiver.admit_plaintext(source, destination);
         let arrival = Arrival {
+            tenant: self.receiver.requests.tenant(destination, Holder::Address(source.ip())),
             destination,
             source,
             peer: None,
@@ -245,6 +289,7 @@ impl Inbound {
             let Some(Hairpin { io, destination }) = hairpin else { return };
             let local = self.mtls.identity().svid.leaf.id.clone();
             let arrival = Arrival {
+                tenant: self.receiver.requests.tenant(destination, Holder::Peer(local.clone())),
                 destination,
                 // A pod that talks to itself comes from its own address.
                 source: SocketAddr::new(destination.ip(), 0),
@@ -289,5 +334,12 @@ impl Inbound {
         access.record.peer_address = Some(source);
         access.record.local = Some(self.mtls.identity().svid.leaf.id.clone());
         note(&mut access.record, refusal);
+    }
+}
+
+fn crowd(crowded: Crowded) -> Refusal {
+    match crowded {
+        Crowded::Full => Refusal::TooManyConnections,
+        Crowded::OfOne => Refusal::TooManyOfPeer,
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     config::Limits,
     discovery::Mesh,
     exchange::{ledger::Ledger, origins::Origins},
+    limits::places::Places,
     refusal::Refusal,
     shutdown::Shutdown,
     telemetry::once::Once,
@@ -25,6 +26,10 @@ pub(super) struct Receiver {
     pub(super) ledger: Ledger,
     /// The application.
     pub(super) origins: Origins,
+    /// Requests in progress to each port.
+    pub(super) requests: Places,
+    /// The same of opaque streams.
+    pub(super) opaque: Places,
     /// Peers without a sidecar, warned of.
     pub(super) warned: Once,
     /// Are we draining?

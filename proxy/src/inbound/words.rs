@@ -13,6 +13,7 @@ use crate::{
     authz::{Allowed, Judged, Remarks, Running, Waits},
     exchange::{
         ledger::{SharedAccess, note_permit, note_remarks},
+        place,
         serve::Framing,
     },
     inbound::{
@@ -126,6 +127,7 @@ impl Receiver {
         note_remarks(&mut access.borrow_mut().record, remarks);
         let Allowed { permit, .. } = decided?;
         note_permit(&mut access.borrow_mut().record, &permit);
+        place::take_now(&self.opaque.tenant(arrival.destination, arrival.holder()), access)?;
         let server = self.forward_opaque(permit, arrival).await?;
         Ok((server, async move { stream.ended(Waits::Exchange).await }))
     }

@@ -2,30 +2,35 @@
 //!
 //! Knows not what a connection is for, nor how one too many is told so: the caller's closures do.
 
-use std::{cell::Cell, future::Future, io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
-use crate::shutdown::Shutdown;
+use crate::{
+    limits::{
+        crowd::{Crowd, Crowded},
+        share::Holder,
+    },
+    shutdown::Shutdown,
+};
 
 // Out of descriptors or memory: give those that run time to end (reliability: 10 to 100 ms, no spin, no exit).
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts until draining begins. Each connection becomes a task of its own, which ends at `forced` at the latest. While
-/// `most` are open, a further one is not kept waiting but refused: that is cheaper than its handshake, and its client
-/// can try another endpoint.
+/// Accepts until draining begins. Each connection becomes a task of its own, which ends at `forced` at the latest. One
+/// that `open` has no room for is not kept waiting but refused: that is cheaper than its handshake, and its client can
+/// try another endpoint.
 pub async fn run<F, Task>(
     listener: TcpListener,
-    most: usize,
+    open: Rc<Crowd>,
     shutdown: Shutdown,
     serve: F,
-    refuse: impl Fn(TcpStream, SocketAddr),
+    refuse: impl Fn(TcpStream, SocketAddr, Crowded),
 ) where
     F: Fn(TcpStream, SocketAddr) -> Task,
     Task: Future<Output = ()> + 'static,
 {
-    let open = Rc::new(Cell::new(0_usize));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -35,14 +40,16 @@ pub async fn run<F, Task>(
             Ok((stream, source)) => {
                 // A dual-stack socket tells IPv4 peers as ::ffff:a.b.c.d.
                 let source = SocketAddr::new(source.ip().to_canonical(), source.port());
-                if open.get() >= most {
-                    refuse(stream, source);
-                    continue;
-                }
-                let (guard, task, forced) =
-                    (Open::count(&open), serve(stream, source), shutdown.forced.clone());
+                let member = match open.enter(Holder::Address(source.ip())) {
+                    Ok(member) => member,
+                    Err(crowded) => {
+                        refuse(stream, source, crowded);
+                        continue;
+                    }
+                };
+                let (task, forced) = (serve(stream, source), shutdown.forced.clone());
                 shutdown.tasks.spawn_local(async move {
-                    let _guard = guard;
+                    let _member = member;
                     tokio::select! {
                         () = task => {}
                         () = forced.cancelled() => {}
@@ -58,21 +65,6 @@ pub async fn run<F, Task>(
     }
 }
 
-struct Open(Rc<Cell<usize>>);
-
-impl Open {
-    fn count(open: &Rc<Cell<usize>>) -> Self {
-        open.set(open.get() + 1);
-        Self(Rc::clone(open))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
-    }
-}
-
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -82,9 +74,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use tokio::{io::AsyncReadExt as _, sync::oneshot};
 
     use super::*;
+    use crate::limits::share::Sharing;
 
     #[test]
     fn one_connection_too_many_is_refused_at_once_and_the_next_finds_the_freed_place() {
@@ -108,11 +103,12 @@ mod tests {
                 }
             };
             let counted = Rc::clone(&refused);
-            let refuse = move |stream: TcpStream, _| {
+            let refuse = move |stream: TcpStream, _, _| {
                 let _ = stream.set_zero_linger();
                 counted.set(counted.get() + 1);
             };
-            tokio::task::spawn_local(run(listener, 1, Shutdown::default(), serve, refuse));
+            let open = Crowd::new(1, Sharing::Whole);
+            tokio::task::spawn_local(run(listener, open, Shutdown::default(), serve, refuse));
 
             let mut held = TcpStream::connect(address).await.unwrap();
             let shed = async { TcpStream::connect(address).await?.read_u8().await };

@@ -18,9 +18,10 @@ use crate::{
         headwatch::Verdict,
         ledger::SharedAccess,
         origins::Unanswered,
-        pump,
+        place, pump,
         request::{assemble, with_body},
     },
+    limits::places::Tenant,
     outbound::{
         resolve::{Candidate, Reach},
         sender::{MAX_TRIES, Sender, Way},
@@ -33,23 +34,23 @@ use crate::{
 const MAX_LINES: usize = 4;
 
 impl Sender {
-    /// Answers a request of the application to `destination`.
+    /// Answers a request of the application to the destination that `tenant` has places of.
     ///
     /// What needs no waiting is done before the future is made, so that it stays small.
     pub(super) fn answer(
         self: Rc<Self>,
-        destination: SocketAddr,
+        tenant: Rc<Tenant>,
         request: Request<Body>,
         verdict: Verdict,
     ) -> impl Future<Output = Response<Body>> {
         let (parts, body) = request.into_parts();
         let version = parts.version;
-        let access = self.ledger.begin_traced(Direction::Outbound, destination, &parts.headers);
+        let access = self.ledger.begin_traced(Direction::Outbound, tenant.destination(), &parts.headers);
         let mut body = Some(body.counting(&access));
-        let cleaned = Cleaned::of(destination, parts, verdict, &access);
+        let cleaned = Cleaned::of(tenant.destination(), parts, verdict, &access);
         async move {
             let answered = match cleaned {
-                Ok(request) => self.pass(destination, request, &mut body, &access).await,
+                Ok(request) => self.pass(&tenant, request, &mut body, &access).await,
                 Err(refusal) => Err(refusal),
             };
             let mut answer = match answered {
@@ -70,13 +71,14 @@ impl Sender {
 
     async fn pass(
         &self,
-        destination: SocketAddr,
+        tenant: &Rc<Tenant>,
         request: Box<Cleaned>,
         body: &mut Option<Body>,
         access: &SharedAccess,
     ) -> Result<Response<Body>, Refusal> {
+        place::take(tenant, access).await?;
         // Where it leads now: a connection of the application may outlive many changes.
-        let route = self.route(destination, request.named()).await?;
+        let route = self.route(tenant.destination(), request.named()).await?;
         access.borrow_mut().record.service = route.service;
         let speech = request.speech;
         let way = match route.reach {

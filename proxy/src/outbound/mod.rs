@@ -29,8 +29,13 @@ use crate::{
     exchange::{
         clients::Clients,
         ledger::{Ledger, note},
-        origins::Origins,
+        origins::{Origins, Times},
         serve::{self, Ended, Framing},
+    },
+    limits::{
+        crowd::Crowd,
+        places::{Bounds, Places},
+        share::{Holder, Sharing},
     },
     net::{
         detect::{Heard, Opening, Prefixed, SILENCE},
@@ -47,9 +52,6 @@ use crate::{
     telemetry::{access::Direction, once::Once},
     tls::Mtls,
 };
-
-/// To a server without a sidecar, which may be far.
-const CONNECT: Duration = Duration::from_secs(1);
 
 /// How destinations are reached.
 #[derive(Debug)]
@@ -82,11 +84,21 @@ impl Outbound {
             mesh,
             ledger,
             routes: Routes::default(),
-            pool: Pool::new(mtls, sockets, hairpins, shutdown.clone(), limits.handshake),
+            pool: Pool::new(mtls, sockets, hairpins, shutdown.clone(), limits),
             balancer: Balancer::default(),
-            origins: Origins::new(sockets, CONNECT, shutdown.clone()),
             http_only: HttpOnly::default(),
-            foreign: Clients::new(shutdown.clone()),
+            foreign: Clients::new(limits.pool_idle, shutdown.clone()),
+            places: Places::new(Bounds {
+                most: limits.in_flight,
+                queue: limits.queue,
+                wait: limits.queue_wait,
+                sharing: Sharing::Whole,
+            }),
+            origins: Origins::new(
+                sockets,
+                Times { connect: limits.connect, rest: limits.pool_idle },
+                shutdown.clone(),
+            ),
             warned: Once::default(),
             shutdown: shutdown.clone(),
             limits,
@@ -96,16 +108,18 @@ impl Outbound {
 
     /// Serves the application's redirected connections until drained. One listener for each address family.
     pub async fn run(self: Rc<Self>, listeners: Vec<TcpListener>) {
+        // All of them are the application's.
+        let open = Crowd::new(self.sender.limits.connections, Sharing::Whole);
         let accepting = futures_util::future::join_all(listeners.into_iter().map(|listener| {
             let (serving, full) = (Rc::clone(&self), Rc::clone(&self));
             let serve = move |stream, source| {
                 let outbound = Rc::clone(&serving);
                 async move { outbound.redirected(stream, source).await }
             };
-            let refuse = move |stream: TcpStream, source| {
+            let refuse = move |stream: TcpStream, source, _| {
                 full.refuse(&stream, source, &Refusal::TooManyConnections);
             };
-            listener::run(listener, self.sender.limits.connections, self.shutdown.clone(), serve, refuse)
+            listener::run(listener, Rc::clone(&open), self.shutdown.clone(), serve, refuse)
         }));
         tokio::join!(accepting, self.sender.pool.run(), self.sender.origins.run(), self.sender.foreign.run(),);
     }
@@ -182,11 +196,12 @@ impl Outbound {
 
     async fn serve(&self, mut stream: TcpStream, first: Bytes, framing: Framing, destination: SocketAddr) {
         let sender = Rc::clone(&self.sender);
+        let tenant = sender.places.tenant(destination, Holder::Application);
         // HTTP/1.0 ends an answer by closing: only a reset tells that half of it is not the whole.
         relay::resets_unless_whole(&stream);
         let (io, limits) = (Prefixed::new(first, &mut stream), self.sender.limits);
         let served = serve::serve(io, framing, limits, &self.shutdown, move |request, verdict| {
-            Rc::clone(&sender).answer(destination, request, verdict)
+            Rc::clone(&sender).answer(Rc::clone(&tenant), request, verdict)
         });
         match served.await {
             Ended::InOrder => relay::is_whole(&stream),

@@ -26,6 +26,7 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
+    config::Limits,
     exchange::{
         limits::{
             CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, MAX_LOCAL_RESETS, MAX_PENDING_RESETS, MAX_STREAMS,
@@ -41,10 +42,6 @@ use crate::{
     tls::{Greeting, Mtls, Offer, Session, TlsError, TlsStream},
 };
 
-/// TCP to a peer, on the same network.
-const CONNECT: Duration = Duration::from_secs(1);
-/// A connection without streams is kept this long.
-const REST: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(10);
 const SWEEP_DRAINING: Duration = Duration::from_millis(50);
 
@@ -110,21 +107,15 @@ struct Inner {
     sockets: Sockets,
     hairpins: Hairpins,
     shutdown: Shutdown,
-    handshake: Duration,
+    limits: Limits,
     lines: RefCell<HashMap<Key, Lines>>,
 }
 
 impl Pool {
-    /// Connects by `sockets`, proves itself by `mtls` within `handshake`; the own pod is reached by `hairpins`.
+    /// Connects by `sockets`, proves itself by `mtls`; the own pod is reached by `hairpins`.
     #[must_use]
-    pub fn new(
-        mtls: Mtls,
-        sockets: Sockets,
-        hairpins: Hairpins,
-        shutdown: Shutdown,
-        handshake: Duration,
-    ) -> Self {
-        Self(Rc::new(Inner { mtls, sockets, hairpins, shutdown, handshake, lines: RefCell::default() }))
+    pub fn new(mtls: Mtls, sockets: Sockets, hairpins: Hairpins, shutdown: Shutdown, limits: Limits) -> Self {
+        Self(Rc::new(Inner { mtls, sockets, hairpins, shutdown, limits, lines: RefCell::default() }))
     }
 
     /// A place for one stream to `peer`, on a connection of the newest generation.
@@ -147,7 +138,7 @@ impl Pool {
         let Shutdown { draining, forced, tasks } = &self.0.shutdown;
         while !draining.is_cancelled() {
             tokio::select! {
-                () = tokio::time::sleep(SWEEP) => self.sweep(REST),
+                () = tokio::time::sleep(SWEEP) => self.sweep(self.0.limits.pool_idle),
                 () = draining.cancelled() => {}
             }
         }
@@ -247,13 +238,15 @@ impl Pool {
         let (inner, address) = (&self.0, key.address);
         let socket = inner
             .sockets
-            .connect(address, CONNECT)
+            .connect(address, inner.limits.connect)
             .await
             .map_err(|error| Refusal::ConnectFailed { address, reason: error.to_string() })?;
         let greeting = Greeting { offer: key.offer, server_name: key.server_name.as_deref() };
         let shaken = inner.mtls.connect_with(socket, &key.expected, greeting);
-        tokio::time::timeout(inner.handshake, shaken).await.map_err(|_| Refusal::HandshakeTimeout)?.map_err(
-            |error| match error {
+        tokio::time::timeout(inner.limits.handshake, shaken)
+            .await
+            .map_err(|_| Refusal::HandshakeTimeout)?
+            .map_err(|error| match error {
                 // The peer's sidecar is gone; another endpoint may be there.
                 TlsError::Handshake(error) => Refusal::ConnectFailed { address, reason: error.to_string() },
                 error => Refusal::PeerHandshake {
@@ -261,8 +254,7 @@ impl Pool {
                     expected: key.expected.clone(),
                     reason: error.to_string(),
                 },
-            },
-        )
+            })
     }
 
     /// Ends when the root that vouches for the session's peer is no longer trusted.

@@ -18,6 +18,7 @@ use crate::{
         ledger::{Ledger, SharedAccess},
         origins::Origins,
     },
+    limits::places::Places,
     outbound::{
         balance::{Balancer, InFlight},
         pool::{Ends, Key, OnLine, Pool},
@@ -50,6 +51,8 @@ pub(super) struct Sender {
     pub(super) pool: Pool,
     /// Who is less busy.
     pub(super) balancer: Balancer,
+    /// Requests in progress to each destination.
+    pub(super) places: Places,
     /// Servers without a sidecar.
     pub(super) origins: Origins,
     /// Where bytes are refused.

@@ -12,16 +12,19 @@ use opentelemetry::InstrumentationScope;
 
 pub(crate) use crate::telemetry::record::policy_and_rule;
 pub use crate::telemetry::record::{Direction, Protection, Record};
-use crate::telemetry::{
-    audit::{audit_line, is_audited},
-    flood::Flood,
-    line::access_line,
-    metrics::Metrics,
-    origin::Origin,
-    queue::SpanQueue,
-    record::Lasted,
-    span::span,
-    writer::{LineWriter, LostLines},
+use crate::{
+    limits::places::Place,
+    telemetry::{
+        audit::{audit_line, is_audited},
+        flood::Flood,
+        line::access_line,
+        metrics::Metrics,
+        origin::Origin,
+        queue::SpanQueue,
+        record::Lasted,
+        span::span,
+        writer::{LineWriter, LostLines},
+    },
 };
 
 /// The guard around a [`Record`].
@@ -29,6 +32,8 @@ use crate::telemetry::{
 pub struct Access {
     /// What is known so far.
     pub record: Record,
+    /// Its place among those in progress: free again with the record's end.
+    pub place: Option<Place>,
     from: SystemTime,
     since: Instant,
     opened: bool,
@@ -92,6 +97,7 @@ impl Telemetry {
         self.metrics.began(direction);
         Access {
             record: Record::new(direction, destination),
+            place: None,
             from: SystemTime::now(),
             since: Instant::now(),
             opened: false,

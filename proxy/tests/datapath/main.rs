@@ -14,6 +14,7 @@ mod envoy;
 mod envoy_sidecar;
 mod http;
 mod law;
+mod limits;
 mod modes;
 mod opaque;
 mod pods;

@@ -33,9 +33,19 @@ pub(crate) async fn stranger(shop: &Shop, life: Duration) -> SendRequest<Bytes> 
     shake_hands(shop, socket, life).await
 }
 
+/// The same under a name of its own.
+pub(crate) async fn stranger_called(shop: &Shop, name: &str) -> SendRequest<Bytes> {
+    let socket = TcpStream::connect(shop.pod()).await.unwrap();
+    shake_hands_as(shop, socket, name, LONG).await
+}
+
 /// The same on a connection that is already there.
 pub(crate) async fn shake_hands(shop: &Shop, socket: TcpStream, life: Duration) -> SendRequest<Bytes> {
-    let (_, identity) = watch::channel(shop.ca.passing_identity("stranger", 1, life));
+    shake_hands_as(shop, socket, "stranger", life).await
+}
+
+async fn shake_hands_as(shop: &Shop, socket: TcpStream, name: &str, life: Duration) -> SendRequest<Bytes> {
+    let (_, identity) = watch::channel(shop.ca.passing_identity(name, 1, life));
     let orders = "spiffe://cluster.local/ns/shop/sa/orders".parse().unwrap();
     let (io, _) = Mtls::new(identity).connect(socket, &orders).await.unwrap();
     let (send, connection) = h2::client::handshake(io).await.unwrap();
@@ -45,7 +55,7 @@ pub(crate) async fn shake_hands(shop: &Shop, socket: TcpStream, life: Duration) 
     send
 }
 
-fn http11(method: Method, path: &str) -> Request<()> {
+pub(crate) fn http11(method: Method, path: &str) -> Request<()> {
     let request = Request::builder().method(method).uri(format!("http://orders{path}"));
     request.header("x-douane-http", "1.1").body(()).unwrap()
 }

@@ -2,10 +2,14 @@
 //!
 //! What changes while it runs (policies, workloads, roots) comes by discovery, not by configuration.
 
+mod limits;
+
 use std::{convert::Infallible, fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use douane_proto::id::{TrustDomain, WorkloadId};
 use serde::{Serialize, Serializer};
+
+pub use self::limits::{Limits, Retries, Senseless};
 
 /// All that a sidecar must be told.
 #[derive(Debug, Clone, Serialize)]
@@ -36,7 +40,7 @@ pub struct Config {
     pub ports: Ports,
     /// What is told of the traffic.
     pub telemetry: Telemetry,
-    /// How much and how long a stranger may keep us busy.
+    /// How much and how long others may keep us busy.
     pub limits: Limits,
     /// Bytes that peers and applications together may make us hold; `None` takes half of the memory that we may have.
     pub byte_budget: Option<usize>,
@@ -88,23 +92,6 @@ pub enum AccessLog {
     File(PathBuf),
 }
 
-/// How much and how long a stranger may keep us busy. What the wire format itself needs bounded (heads, windows, resets)
-/// is no choice of an operator: see `exchange::limits`.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Limits {
-    /// Connections that each listener holds; one more is reset at once, before it costs a handshake.
-    pub connections: usize,
-    /// A TLS handshake must end in this time.
-    pub handshake: Duration,
-    /// A request's head must be whole this long after its first byte; where only HTTP is acceptable, a connection must
-    /// also begin to speak in this time.
-    pub head: Duration,
-    /// An opaque stream, or a connection between two requests, may rest this long.
-    pub idle: Duration,
-    /// A request or stream in flight lives at most this long, also past the certificate's expiry.
-    pub stream_age: Duration,
-}
-
 /// How we end.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Drain {
@@ -127,18 +114,6 @@ pub struct ControlPlaneAddress {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not of the form https://host:port")]
 pub struct NotAnAddress(String);
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 10_000,
-            handshake: Duration::from_secs(5),
-            head: Duration::from_secs(5),
-            idle: Duration::from_secs(3600),
-            stream_age: Duration::from_secs(24 * 3600),
-        }
-    }
-}
 
 impl Default for Drain {
     fn default() -> Self {
