@@ -182,6 +182,7 @@ impl App {
         }));
         let service = DiscoveryService::new(
             self.discovery.index(),
+            self.discovery.learned(),
             self.authority.bundle(),
             Arc::clone(&self.metrics),
             halt.clone(),

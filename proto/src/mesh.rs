@@ -73,6 +73,8 @@ pub struct Workload {
     pub labels: BTreeMap<String, String>,
     /// What its sidecar demands of connections.
     pub mtls: MtlsModes,
+    /// What its sidecar has seen undeclared ports speak: a hint that saves time. No law looks at it.
+    pub learned: BTreeMap<u16, Protocol>,
 }
 
 /// A service: names and virtual addresses in front of endpoints.
@@ -166,6 +168,15 @@ impl Workload {
     pub fn protocol(&self, port: u16) -> Protocol {
         protocol_of(&self.ports, port)
     }
+
+    /// What its port was seen to speak, where nobody declared it.
+    #[must_use]
+    pub fn learned(&self, port: u16) -> Protocol {
+        match self.protocol(port) {
+            Protocol::Undeclared => self.learned.get(&port).copied().unwrap_or_default(),
+            _ => Protocol::Undeclared,
+        }
+    }
 }
 
 impl Service {
@@ -247,20 +258,39 @@ impl TryFrom<wire::Port> for Port {
     type Error = MeshError;
 
     fn try_from(port: wire::Port) -> Result<Self, MeshError> {
-        let protocol = match wire::Protocol::try_from(port.protocol) {
-            Ok(wire::Protocol::Undeclared) => Protocol::Undeclared,
-            Ok(wire::Protocol::Tcp) => Protocol::Tcp,
-            Ok(wire::Protocol::Http1) => Protocol::Http1,
-            Ok(wire::Protocol::Http2) => Protocol::Http2,
-            Ok(wire::Protocol::Grpc) => Protocol::Grpc,
-            Err(_) => return Err(MeshError::Unknown { what: "protocol", value: port.protocol }),
-        };
+        let protocol = protocol_from_wire(port.protocol)?;
         Ok(Self { number: port_number(port.number)?, protocol, name: port.name })
     }
 }
 
 fn ports_from_wire(ports: Vec<wire::Port>) -> Result<Vec<Port>, MeshError> {
     ports.into_iter().map(Port::try_from).collect()
+}
+
+/// What ports were seen to speak, as the wire carries it.
+#[must_use]
+pub fn learned_to_wire(learned: &BTreeMap<u16, Protocol>) -> Vec<wire::LearnedProtocol> {
+    let one = |(port, protocol): (&u16, &Protocol)| wire::LearnedProtocol {
+        port: (*port).into(),
+        protocol: wire::Protocol::from(*protocol).into(),
+    };
+    learned.iter().map(one).collect()
+}
+
+/// What ports were seen to speak. What makes no sense is passed over: it is only a hint.
+pub fn learned_from_wire(learned: &[wire::LearnedProtocol]) -> impl Iterator<Item = (u16, Protocol)> {
+    learned.iter().filter_map(|one| Some((port_number(one.port).ok()?, protocol_from_wire(one.protocol).ok()?)))
+}
+
+fn protocol_from_wire(protocol: i32) -> Result<Protocol, MeshError> {
+    match wire::Protocol::try_from(protocol) {
+        Ok(wire::Protocol::Undeclared) => Ok(Protocol::Undeclared),
+        Ok(wire::Protocol::Tcp) => Ok(Protocol::Tcp),
+        Ok(wire::Protocol::Http1) => Ok(Protocol::Http1),
+        Ok(wire::Protocol::Http2) => Ok(Protocol::Http2),
+        Ok(wire::Protocol::Grpc) => Ok(Protocol::Grpc),
+        Err(_) => Err(MeshError::Unknown { what: "protocol", value: protocol }),
+    }
 }
 
 impl From<&Workload> for wire::Workload {
@@ -282,6 +312,7 @@ impl From<&Workload> for wire::Workload {
             ready: workload.ready,
             labels: workload.labels.clone(),
             mtls: Some((&workload.mtls).into()),
+            learned: learned_to_wire(&workload.learned),
         }
     }
 }
@@ -310,6 +341,7 @@ impl TryFrom<wire::Workload> for Workload {
             ready: workload.ready,
             labels: workload.labels,
             mtls: workload.mtls.map(Into::into).unwrap_or_default(),
+            learned: learned_from_wire(&workload.learned).collect(),
         })
     }
 }

@@ -89,6 +89,7 @@ impl Pod {
             ready: true,
             labels: workload.labels.clone(),
             mtls: governing.mtls.clone(),
+            learned: BTreeMap::new(),
         });
         let trust = Trust { local: &mesh.trust_domain, aliases: &mesh.aliases };
         let mut policies = governing.policies.clone();
@@ -132,6 +133,7 @@ impl Pod {
             addresses: vec![Ipv6Addr::LOCALHOST.into()],
             ports: Vec::new(),
             mtls: MtlsModes::default(),
+            learned: BTreeMap::new(),
             labels: BTreeMap::new(),
             ..(*self.workload).clone()
         });

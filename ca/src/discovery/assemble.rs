@@ -25,6 +25,7 @@ use douane_proto::{
 use crate::discovery::{
     index::{Governed, Index, Law, Resident, qualified},
     laws::{Lawful, Laws},
+    learned::Known,
     protocols,
 };
 
@@ -56,9 +57,14 @@ pub(crate) struct Assembled {
     pub(crate) objects: usize,
 }
 
-/// Makes the mesh of resources (by folder, the last one wins) and of what is in doubt.
-pub(crate) fn assemble(resources: &[Vec<Resource>], doubts: &[Doubt], settings: &Settings) -> Assembled {
-    let mut assembly = Assembly { settings, errors: Vec::new(), places: HashMap::new() };
+/// Makes the mesh of resources (by folder, the last one wins), of what is in doubt, and of what sidecars have learned.
+pub(crate) fn assemble(
+    resources: &[Vec<Resource>],
+    doubts: &[Doubt],
+    learned: &Known,
+    settings: &Settings,
+) -> Assembled {
+    let mut assembly = Assembly { settings, learned, errors: Vec::new(), places: HashMap::new() };
     let mut doubts = doubts.to_vec();
     let objects = assembly.merge(resources, &mut doubts);
     let services: Vec<(&Resource, &resource::Service)> = of_kind(&objects, |kind| match kind {
@@ -110,6 +116,7 @@ pub(crate) fn assemble(resources: &[Vec<Resource>], doubts: &[Doubt], settings: 
 
 struct Assembly<'a> {
     settings: &'a Settings,
+    learned: &'a Known,
     errors: Vec<String>,
     /// Who was here first, to name both places of a contradiction.
     places: HashMap<Place, Location>,
@@ -184,6 +191,7 @@ impl Assembly<'_> {
                 Ok(mut workload) => {
                     let Lawful { policies, mtls } = laws.of(workload.id.namespace(), &workload.labels);
                     workload.mtls = mtls;
+                    workload.learned = self.learned.of(&workload);
                     built.push(Built { resource, pod, workload: Arc::new(workload), policies });
                 }
                 Err(error) => self.errors.push(format!(
@@ -217,6 +225,7 @@ impl Assembly<'_> {
             ready: pod.status.ready() != Some(false),
             labels: metadata.labels.clone(),
             mtls: MtlsModes::default(),
+            learned: BTreeMap::new(),
         })
     }
 

@@ -9,6 +9,7 @@ mod index;
 mod kept;
 mod keys;
 mod laws;
+mod learned;
 mod limits;
 mod protocols;
 mod publish;
@@ -41,8 +42,10 @@ use assemble::{Assembled, Settings, assemble};
 use folder::{Folders, Scan};
 use index::Law;
 use kept::Kept;
+use learned::Known;
 
 pub use index::Index;
+pub use learned::Learned;
 pub use publish::{DiscoveryService, MAX_REQUEST_BYTES};
 
 /// Every file is looked at so often even if the kernel reports nothing (network file systems do not).
@@ -59,6 +62,8 @@ pub struct Discovery {
     folders: Folders,
     settings: Settings,
     keyring: Keyring,
+    learned: Learned,
+    known: watch::Receiver<Known>,
     index: watch::Sender<Arc<Index>>,
     report: watch::Sender<Arc<Report>>,
     metrics: Arc<Metrics>,
@@ -98,17 +103,26 @@ impl Discovery {
         };
         let mut folders = Folders::new(&config.resources, Kept::new(state))?;
         folders.scan(Instant::now());
-        let (assembled, report) = read(&folders, &mut keyring, &settings);
+        let learned = Learned::default();
+        let mut known = learned.known();
+        let (assembled, report) = read(&folders, &mut keyring, &mut known, &settings);
         tell(&Report::default(), &report, &metrics);
         folders.keep();
         let index = watch::Sender::new(Arc::new(assembled.index));
-        Ok(Self { folders, settings, keyring, index, report: watch::Sender::new(Arc::new(report)), metrics })
+        let report = watch::Sender::new(Arc::new(report));
+        Ok(Self { folders, settings, keyring, learned, known, index, report, metrics })
     }
 
     /// The mesh, now and whenever it changes.
     #[must_use]
     pub fn index(&self) -> watch::Receiver<Arc<Index>> {
         self.index.subscribe()
+    }
+
+    /// Where sidecars tell what they have learned.
+    #[must_use]
+    pub fn learned(&self) -> Learned {
+        self.learned.clone()
     }
 
     /// What is wrong with the resources, now and whenever that changes.
@@ -137,6 +151,7 @@ impl Discovery {
     pub async fn run(mut self, stop: CancellationToken) {
         let (heard, mut changes) = mpsc::channel(1);
         let watching = watch_folders(&self.folders, heard);
+        let mut learning = self.learned.known();
         let look_every = if watching.is_some() { LOOK_EVERY } else { LOOK_UNWATCHED };
         loop {
             let next = self.folders.ripe_at().map(|at| at.saturating_duration_since(Instant::now()));
@@ -145,6 +160,8 @@ impl Discovery {
                 () = time::sleep(next.unwrap_or(look_every).min(look_every)) => {}
                 Some(()) = changes.recv() => settle(&mut changes).await,
                 () = self.keyring.changed() => {}
+                // Its writer is ours.
+                Ok(()) = learning.changed() => {}
             }
             // Reading and the disk are slow: off the reactor.
             let refreshed = tokio::task::spawn_blocking(move || {
@@ -163,10 +180,13 @@ impl Discovery {
 
     fn refresh(&mut self, now: Instant) {
         let scan = self.folders.scan(now);
-        if scan == Scan::Same && !self.keyring.has_changed() {
+        let has_learned = self.known.has_changed().unwrap_or_default();
+        if scan == Scan::Same && !self.keyring.has_changed() && !has_learned {
             return self.folders.keep();
         }
-        let (assembled, report) = read(&self.folders, &mut self.keyring, &self.settings);
+        let (assembled, report) =
+            read(&self.folders, &mut self.keyring, &mut self.known, &self.settings);
+        self.learned.keep(|key| assembled.index.workloads.contains_key(key));
         self.index.send_replace(Arc::new(assembled.index));
         let before = self.report.send_replace(Arc::new(report));
         tell(&before, &self.report.borrow(), &self.metrics);
@@ -175,11 +195,17 @@ impl Discovery {
     }
 }
 
-fn read(folders: &Folders, keyring: &mut Keyring, settings: &Settings) -> (Assembled, Report) {
+fn read(
+    folders: &Folders,
+    keyring: &mut Keyring,
+    known: &mut watch::Receiver<Known>,
+    settings: &Settings,
+) -> (Assembled, Report) {
     let mut loaded = folders.loaded();
-    let known = keyring.known();
-    keyring.want(keys::fill(&mut loaded.resources, &known));
-    let assembled = assemble(&loaded.resources, &loaded.doubts, settings);
+    let keys = keyring.known();
+    keyring.want(keys::fill(&mut loaded.resources, &keys));
+    let known = known.borrow_and_update().clone();
+    let assembled = assemble(&loaded.resources, &loaded.doubts, &known, settings);
     let mut errors = loaded.errors;
     errors.extend(assembled.errors.iter().cloned());
     let served = match assembled.index.law {

@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use crate::{
     discovery::{
         index::Index,
+        learned::Learned,
         limits::Limits,
         stream::{Shared, Stream},
     },
@@ -39,16 +40,18 @@ pub struct DiscoveryService {
 }
 
 impl DiscoveryService {
-    /// A service that publishes what `index` and `bundle` hold, until `stop`. Each service is a history (epoch) of its own.
+    /// A service that publishes what `index` and `bundle` hold, until `stop`; what sidecars have learned goes to `learned`. Each service is a history (epoch) of its own.
     #[must_use]
     pub fn new(
         index: watch::Receiver<Arc<Index>>,
+        learned: Learned,
         bundle: watch::Receiver<Arc<TrustBundle>>,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Self {
         let shared = Shared {
             index,
+            learned,
             bundle,
             // Never 0, which a sidecar says when it holds nothing.
             epoch: rand::random::<u64>().max(1),

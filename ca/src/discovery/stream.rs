@@ -27,6 +27,7 @@ use tonic::{Status, Streaming};
 use crate::{
     discovery::{
         index::{Governed, Index, Law},
+        learned::Learned,
         limits::Limits,
     },
     metrics::Metrics,
@@ -52,6 +53,7 @@ const MAX_COMPLAINT: usize = 500;
 /// What all streams share.
 pub(crate) struct Shared {
     pub(crate) index: watch::Receiver<Arc<Index>>,
+    pub(crate) learned: Learned,
     pub(crate) bundle: watch::Receiver<Arc<TrustBundle>>,
     pub(crate) epoch: u64,
     pub(crate) limits: Limits,
@@ -335,6 +337,11 @@ impl Stream {
     }
 
     fn note(&mut self, report: Report, hello: &Hello) {
+        // Of its own ports only.
+        let own = self.shared.index.borrow().workloads.get(&hello.workload).cloned();
+        if let Some(own) = own.filter(|own| own.workload.id == self.id) {
+            self.shared.learned.tell(&own.workload, &report.learned);
+        }
         for complaint in report.complaints {
             if self.complaints.len() >= MAX_COMPLAINTS {
                 return;

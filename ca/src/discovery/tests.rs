@@ -13,6 +13,7 @@ use douane_proto::{
 use super::{
     assemble::{Assembled, Settings, assemble},
     index::Law,
+    learned::Known,
 };
 use crate::config::Config;
 
@@ -24,7 +25,7 @@ fn mesh_with(folders: &[&str], doubts: &[Doubt]) -> Assembled {
     let folders: Vec<_> = folders.iter().map(|text| parse(text)).collect();
     let config = Config::default();
     let settings = Settings { mesh: config.mesh(), law: config.law(), cluster_domain: config.cluster_domain };
-    assemble(&folders, doubts, &settings)
+    assemble(&folders, doubts, &Known::default(), &settings)
 }
 
 fn mesh(text: &str) -> Assembled {

@@ -1,6 +1,7 @@
 //! Discovery: who may watch, what comes first, what is pushed, and what broken files do.
 
 use std::{
+    collections::BTreeMap,
     fs,
     time::{Duration, Instant},
 };
@@ -110,6 +111,37 @@ async fn who_proves_no_identity_or_another_one_watches_nothing() {
     let refused = Watch::open(plane.address, &bundle, Some(&foreign), "shop/orders-1").await;
     assert!(refused.is_err());
     other.stop().await;
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_sidecar_has_learned_of_its_own_ports_is_pushed_to_those_who_watch_it() {
+    let ground = ground();
+    ground.write(
+        "db.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: db-1, namespace: shop, labels: {douane.io/inject: enabled}}\n\
+         spec: {serviceAccountName: db, containers: [{name: db, image: x}]}\nstatus: {podIP: 10.77.0.12}\n",
+    );
+    let plane = ground.start().await;
+    let mut web = watch(&ground, &plane, "web").await;
+    let db = watch(&ground, &plane, "db").await;
+    let orders = Question::Address("10.77.0.11".parse().unwrap());
+    let of_db = Question::Address("10.77.0.12".parse().unwrap());
+    web.ask(orders.clone()).await;
+    web.ask(of_db.clone()).await;
+    let learned = |found: Found| match found {
+        Found::Workload(workload) => workload.learned.clone(),
+        other => panic!("a pod, not {other:?}"),
+    };
+
+    db.tell(&[(3306, Protocol::Tcp)]).await;
+    web.next().await.unwrap();
+    assert_eq!(learned(web.found(&of_db)), BTreeMap::from([(3306, Protocol::Tcp)]));
+    assert!(learned(web.found(&orders)).is_empty(), "its word holds for its own ports only");
+
+    db.tell(&[(3306, Protocol::Http1)]).await;
+    web.next().await.unwrap();
+    assert!(learned(web.found(&of_db)).is_empty(), "of a port that speaks this and that nothing is known");
     plane.stop().await;
 }
 

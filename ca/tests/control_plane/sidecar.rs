@@ -11,10 +11,11 @@ use std::{
 };
 
 use douane_proto::{
+    mesh::{Protocol, learned_to_wire},
     snapshot::{Found, Question, Snapshot},
     svid::{Leaf, Svid},
     wire::{
-        Delta, Hello, IssueRequest, IssueResponse, WatchRequest, discovery_client::DiscoveryClient,
+        Delta, Hello, IssueRequest, IssueResponse, Report, WatchRequest, discovery_client::DiscoveryClient,
         identity_client::IdentityClient, issue_request::Evidence, watch_request::Kind,
     },
 };
@@ -159,6 +160,12 @@ impl Watch {
 
     pub(crate) async fn say(&self, kind: Kind) {
         self.asks.send(WatchRequest { kind: Some(kind) }).await.unwrap();
+    }
+
+    /// Tells what the own ports have been seen to speak.
+    pub(crate) async fn tell(&self, ports: &[(u16, Protocol)]) {
+        let learned = learned_to_wire(&ports.iter().copied().collect());
+        self.say(Kind::Report(Report { learned, ..Report::default() })).await;
     }
 
     pub(crate) async fn ask(&mut self, question: Question) -> Found {

@@ -396,6 +396,7 @@ pub struct Report {
     #[prost(int64, tag = "5")]
     pub certificate_expires: i64,
 }
+/// What an undeclared port has been seen to speak. Of one that speaks this and that, the word is withdrawn: UNDECLARED.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LearnedProtocol {
     #[prost(uint32, tag = "1")]
@@ -505,6 +506,9 @@ pub struct Workload {
     /// What its sidecar demands of connections; absent: STRICT on every port.
     #[prost(message, optional, tag = "11")]
     pub mtls: ::core::option::Option<MtlsModes>,
+    /// What its sidecar has seen undeclared ports speak: a hint that saves time, never a declaration. No law looks at it.
+    #[prost(message, repeated, tag = "12")]
+    pub learned: ::prost::alloc::vec::Vec<LearnedProtocol>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MtlsModes {

@@ -157,6 +157,7 @@ impl Follower {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut outgoing = Waiting::default();
+        questions.learned.borrow_mut().forget_telling();
         outgoing.extend(questions.watched.borrow_mut().all().iter().map(ask));
         loop {
             tokio::select! {
@@ -173,6 +174,7 @@ impl Follower {
                 }
                 () = questions.fresh.notified() => {
                     outgoing.extend(questions.watched.borrow_mut().take_fresh().iter().map(ask));
+                    outgoing.extend(self.lessons());
                 }
                 Ok(()) = self.identity.changed() => outgoing.extend(self.report()),
                 _ = sweep.tick() => outgoing.extend(self.forget()),
@@ -281,6 +283,12 @@ impl Follower {
         }))
     }
 
+    // What the own ports were seen to speak, where that is new.
+    fn lessons(&self) -> Option<wire::WatchRequest> {
+        let is_new = self.questions.learned.borrow().is_untold();
+        is_new.then(|| self.report()).flatten()
+    }
+
     // Acknowledges what is held, and says what could not be applied as written.
     fn report(&self) -> Option<wire::WatchRequest> {
         let snapshot = Arc::clone(&self.held.as_ref()?.snapshot.borrow());
@@ -288,7 +296,7 @@ impl Follower {
             epoch: snapshot.epoch,
             sequence: snapshot.sequence,
             complaints: snapshot.policies.complaints().to_vec(),
-            learned: Vec::new(),
+            learned: self.questions.learned.borrow_mut().take_untold(),
             certificate_expires: self.identity.borrow().svid.leaf.not_after,
         })))
     }

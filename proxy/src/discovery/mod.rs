@@ -1,16 +1,19 @@
 //! The long stream to the control plane becomes the live `Snapshot`, and questions about unknown destinations.
 //!
 //! - [`follow`]: the stream: connects, applies, keeps the last good state, comes back
+//! - `learned`: what the own ports have been seen to speak (pure)
 //! - `watched`: what was asked, what is in use, what may be forgotten (pure)
 //!
 //! Knows not what an answer is good for (`outbound`), nor what the policies mean (`douane-proto`).
 
 pub mod follow;
+mod learned;
 mod watched;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use douane_proto::{
+    mesh::Protocol,
     mtls::MtlsModes,
     policy::PolicySet,
     snapshot::{Found, Question, Snapshot},
@@ -20,7 +23,10 @@ use tokio::{
     time::Instant,
 };
 
-use self::watched::{Asking, Watched};
+use self::{
+    learned::Learned,
+    watched::{Asking, Watched},
+};
 
 /// How long a first use of an unknown destination waits for an answer (design.md rule 7).
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
@@ -38,6 +44,7 @@ pub struct Mesh {
 #[derive(Debug, Default)]
 struct Questions {
     watched: RefCell<Watched>,
+    learned: RefCell<Learned>,
     fresh: Notify,
 }
 
@@ -74,6 +81,13 @@ impl Mesh {
     #[must_use]
     pub fn modes(&self) -> watch::Receiver<MtlsModes> {
         self.modes.clone()
+    }
+
+    /// The own pod's `port`, which nobody declared, was seen to speak `protocol`. The control plane is told what is new.
+    pub fn learn(&self, port: u16, protocol: Protocol) {
+        if self.questions.learned.borrow_mut().see(port, protocol) {
+            self.questions.fresh.notify_one();
+        }
     }
 
     /// Looks a destination up: at once when the answer is held, else asks and waits at most 1 s (design.md rule 7).

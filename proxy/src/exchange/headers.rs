@@ -4,6 +4,7 @@
 
 use douane_proto::{
     id::WorkloadId,
+    mesh::Protocol,
     request::{BadRequest, strip_hop_by_hop, strip_reserved},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
@@ -30,6 +31,15 @@ impl Speech {
             Version::HTTP_09 | Version::HTTP_10 => Self::Http10,
             Version::HTTP_11 => Self::Http11,
             _ => Self::Http2,
+        }
+    }
+
+    /// What a port speaks that is spoken to like this.
+    #[must_use]
+    pub fn protocol(self) -> Protocol {
+        match self {
+            Self::Http10 | Self::Http11 => Protocol::Http1,
+            Self::Http2 => Protocol::Http2,
         }
     }
 

@@ -120,7 +120,9 @@ impl Receiver {
             Poll::Ready(refusal) => Poll::Ready(Err(refusal.clone())),
             Poll::Pending => forwarding.as_mut().poll(cx),
         });
-        let mut answer = finish(answer.await?, &exchange, access);
+        let answer = answer.await?;
+        self.learn(arrival.destination.port(), speech.protocol());
+        let mut answer = finish(answer, &exchange, access);
         apply(answer.headers_mut(), &changes);
         Ok(answer)
     }

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use douane_proto::policy::Permit;
+use douane_proto::{mesh::Protocol, policy::Permit};
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use tokio::net::TcpStream;
 
@@ -20,7 +20,7 @@ use crate::{
         arrival::Arrival,
         receiver::{Receiver, no_body},
     },
-    net::detect::{Heard, Opening, Speaker, Word, first_word, speaks_unasked},
+    net::detect::{Heard, Opening, Speaker, Unasked, Word, first_word, speaks_unasked},
     refusal::Refusal,
 };
 
@@ -68,7 +68,7 @@ impl Receiver {
         };
         let mut admitted = Admitted { server, ends: ends.boxed_local() };
         if is_silent {
-            let opening = self.break_silence(client, heard, &mut admitted).await?;
+            let opening = self.break_silence(client, heard, &mut admitted, arrival).await?;
             if let Some(framing) = opening.and_then(Framing::of) {
                 return Ok(Spoken::Http(framing));
             }
@@ -94,6 +94,7 @@ impl Receiver {
         client: &mut impl Speaker,
         heard: &mut Heard,
         Admitted { server, ends }: &mut Admitted,
+        arrival: &Arrival,
     ) -> Result<Option<Opening>, Refusal> {
         let word = tokio::select! {
             biased;
@@ -104,8 +105,19 @@ impl Receiver {
         match word.map_err(|_| Refusal::ClientGone)? {
             Word::Client(Opening::Silent) => Err(Refusal::HeadTimeout),
             Word::Client(opening) => Ok(Some(opening)),
+            Word::Server(Ok(Unasked::Spoke)) => {
+                self.learn(arrival.destination.port(), Protocol::Tcp);
+                Ok(None)
+            }
             // A broken server shows when bytes are relayed.
-            Word::Server(_) => Ok(None),
+            Word::Server(Ok(Unasked::Ended) | Err(_)) => Ok(None),
+        }
+    }
+
+    /// The application has shown what `port` speaks: worth telling where nobody declared it.
+    pub(super) fn learn(&self, port: u16, protocol: Protocol) {
+        if self.mesh.snapshot().own.protocol(port) == Protocol::Undeclared {
+            self.mesh.learn(port, protocol);
         }
     }
 

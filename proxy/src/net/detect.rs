@@ -282,19 +282,29 @@ pub async fn first_word<S>(
     }
 }
 
+/// What a server did unasked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unasked {
+    /// It spoke first: no HTTP server does.
+    Spoke,
+    /// It closed without a word.
+    Ended,
+}
+
 /// Resolves when a server has said, unasked, what no HTTP server says before it is asked; or has ended. The bytes stay
 /// where they are.
 ///
 /// # Errors
 /// As the socket says.
-pub async fn speaks_unasked(server: &TcpStream) -> io::Result<()> {
+pub async fn speaks_unasked(server: &TcpStream) -> io::Result<Unasked> {
     let mut first = [0; 9];
     loop {
         let read = server.peek(&mut first).await?;
         match first.get(..read).unwrap_or_default() {
             // An HTTP server's first word, which awaits a request all the same: it makes no stream opaque.
             said if begins_http(said) => tokio::time::sleep(LOOK_AGAIN).await,
-            _ => return Ok(()),
+            [] => return Ok(Unasked::Ended),
+            _ => return Ok(Unasked::Spoke),
         }
     }
 }

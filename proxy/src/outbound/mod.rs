@@ -45,7 +45,9 @@ use crate::{
         relay,
         socket::Sockets,
     },
-    outbound::{balance::Balancer, pool::Pool, routes::Routes, sender::Sender, words::HttpOnly},
+    outbound::{
+        balance::Balancer, pool::Pool, resolve::Route, routes::Routes, sender::Sender, words::HttpOnly,
+    },
     redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
     refusal::Refusal,
     shutdown::Shutdown,
@@ -171,6 +173,10 @@ impl Outbound {
             // Of an unknown destination there is nothing to hear. The client may name a host.
             (Protocol::Http1 | Protocol::Http2 | Protocol::Grpc, _)
             | (_, Err(Refusal::UnknownDestination { .. })) => (Heard::default(), limits.head),
+            // What was learned saves the wait and nothing else: a request is a request on any such port.
+            (Protocol::Undeclared, Ok(Route { learned: Protocol::Tcp, .. })) => {
+                (Heard::default(), Duration::ZERO)
+            }
             (Protocol::Undeclared, _) => (Heard::default(), SILENCE),
         };
         let said = heard.listen_for(&mut stream, silence, limits).await?;

@@ -23,6 +23,8 @@ pub struct Route {
     pub service: Option<Arc<str>>,
     /// What its port was declared to speak.
     pub protocol: Protocol,
+    /// What its port was seen to speak, where nobody declared it.
+    pub learned: Protocol,
     /// How it is reached.
     pub reach: Reach,
 }
@@ -83,7 +85,12 @@ pub fn resolve(destination: SocketAddr, found: &Found, view: View<'_>) -> Result
         Found::Service(service) => to_service(destination, service, view),
         Found::External(external) => to_external(destination, external),
         Found::Unknown if view.outbound == OutboundMode::AllowAny => {
-            Ok(Route { service: None, protocol: Protocol::Undeclared, reach: Reach::Outside(destination) })
+            Ok(Route {
+                service: None,
+                protocol: Protocol::Undeclared,
+                learned: Protocol::Undeclared,
+                reach: Reach::Outside(destination),
+            })
         }
         Found::Unknown => Err(unknown(destination, None, view.own)),
     }
@@ -117,7 +124,8 @@ fn to_workload(destination: SocketAddr, workload: &Workload, view: View<'_>) -> 
     } else {
         Reach::Plain(vec![address])
     };
-    Route { service: None, protocol: workload.protocol(destination.port()), reach }
+    let port = destination.port();
+    Route { service: None, protocol: workload.protocol(port), learned: workload.learned(port), reach }
 }
 
 fn to_service(destination: SocketAddr, service: &Service, view: View<'_>) -> Result<Route, Refusal> {
@@ -130,6 +138,7 @@ fn to_service(destination: SocketAddr, service: &Service, view: View<'_>) -> Res
     let ready: Vec<&Endpoint> =
         service.endpoints.iter().filter(|endpoint| endpoint.workload.ready).filter(behind).collect();
     let protocol = declared(port, &ready);
+    let learned = learned(port, protocol, &ready);
     let addressed = ready.iter().filter_map(|endpoint| {
         let target = *endpoint.targets.get(&port.number)?;
         let address = same_family(&endpoint.workload.addresses, destination.ip())?;
@@ -157,7 +166,7 @@ fn to_service(destination: SocketAddr, service: &Service, view: View<'_>) -> Res
         }
         Reach::Plain(addresses)
     };
-    Ok(Route { service: Some(name.into()), protocol, reach })
+    Ok(Route { service: Some(name.into()), protocol, learned, reach })
 }
 
 fn to_external(destination: SocketAddr, external: &External) -> Result<Route, Refusal> {
@@ -165,6 +174,7 @@ fn to_external(destination: SocketAddr, external: &External) -> Result<Route, Re
     Ok(Route {
         service: Some(format!("{}/{}", external.namespace, external.name).into()),
         protocol: port.protocol,
+        learned: Protocol::Undeclared,
         reach: Reach::Outside(destination),
     })
 }
@@ -179,6 +189,19 @@ fn declared(port: &Port, ready: &[&Endpoint]) -> Protocol {
         .filter_map(|endpoint| Some(endpoint.workload.protocol(*endpoint.targets.get(&port.number)?)))
         .find(|protocol| *protocol != Protocol::Undeclared)
         .unwrap_or_default()
+}
+
+// What those speak that have been heard, if it is one thing: replicas are alike, also the one that is new.
+fn learned(port: &Port, declared: Protocol, ready: &[&Endpoint]) -> Protocol {
+    if declared != Protocol::Undeclared {
+        return Protocol::Undeclared;
+    }
+    let mut heard = ready
+        .iter()
+        .filter_map(|endpoint| Some(endpoint.workload.learned(*endpoint.targets.get(&port.number)?)))
+        .filter(|protocol| *protocol != Protocol::Undeclared);
+    let first = heard.next().unwrap_or_default();
+    if heard.all(|other| other == first) { first } else { Protocol::Undeclared }
 }
 
 fn asked(workload: &Workload, destination: SocketAddr) -> SocketAddr {

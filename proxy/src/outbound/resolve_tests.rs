@@ -20,6 +20,7 @@ fn workload(name: &str, address: &str, dialect: Dialect) -> Workload {
         ready: true,
         labels: BTreeMap::new(),
         mtls: douane_proto::mtls::MtlsModes::default(),
+        learned: BTreeMap::new(),
     }
 }
 
@@ -165,4 +166,35 @@ fn unknown_destinations_pass_only_where_the_mesh_allows_any() {
     let destination = "203.0.113.9:443".parse().unwrap();
 
     assert_eq!(resolve(destination, &Found::Unknown, view).unwrap().reach, Reach::Outside(destination));
+}
+
+#[test]
+fn what_the_endpoints_were_heard_to_speak_is_learned_where_it_is_one_thing_and_nothing_is_declared() {
+    use Protocol::{Http1, Tcp, Undeclared};
+    for (declared, heard, expected) in [
+        (Undeclared, vec![Tcp, Undeclared], Tcp),
+        (Undeclared, vec![Tcp, Http1], Undeclared),
+        (Undeclared, vec![Undeclared], Undeclared),
+        (Http1, vec![Tcp], Undeclared),
+    ] {
+        let port = Port { number: 80, protocol: declared, name: String::new() };
+        let endpoint = |(index, heard): (usize, &Protocol)| {
+            let mut one = workload("orders", &format!("10.77.0.{}", 20 + index), Dialect::Douane1);
+            one.ports.clear();
+            one.learned.insert(8080, *heard);
+            Endpoint { workload: Arc::new(one), targets: [(80, 8080)].into() }
+        };
+        let service = Service {
+            namespace: "shop".to_owned(),
+            name: "orders".to_owned(),
+            hosts: Vec::new(),
+            addresses: Vec::new(),
+            ports: vec![port],
+            endpoints: heard.iter().enumerate().map(endpoint).collect(),
+        };
+
+        let route = resolve_as(&web(), VIP, &Found::Service(Arc::new(service))).unwrap();
+
+        assert_eq!((route.protocol, route.learned), (declared, expected), "{heard:?}");
+    }
 }

@@ -53,11 +53,18 @@ impl<Mesh> Routes<Mesh> {
 
 #[cfg(test)]
 mod tests {
+    use douane_proto::mesh::Protocol;
+
     use super::{super::resolve::Reach, *};
 
     fn route() -> Route {
         let reach = Reach::Outside(([203, 0, 113, 9], 80).into());
-        Route { service: None, protocol: douane_proto::mesh::Protocol::Http1, reach }
+        Route {
+            service: None,
+            protocol: Protocol::Http1,
+            learned: Protocol::Undeclared,
+            reach,
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use douane_proto::snapshot::{Found, Question, Snapshot};
+use douane_proto::{
+    mesh::Protocol,
+    snapshot::{Found, Question, Snapshot},
+};
 use tracing::warn;
 
 use crate::{
@@ -205,6 +208,7 @@ impl Sender {
         Ok(Some(Route {
             service: Some(format!("{}/{}", external.namespace, external.name).into()),
             protocol,
+            learned: Protocol::Undeclared,
             reach: Reach::Outside(dialled),
         }))
     }

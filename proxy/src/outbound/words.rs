@@ -122,7 +122,7 @@ impl Far {
             }
             Self::Server { server, address, .. } => {
                 let spoke = speaks_unasked(server).await;
-                spoke.map(|()| None).map_err(|error| broken(*address, &error.into()))
+                spoke.map(|_| None).map_err(|error| broken(*address, &error.into()))
             }
         }
     }

@@ -432,6 +432,7 @@ pub(crate) fn workload(name: &str, address: IpAddr, ports: Vec<Port>) -> Workloa
         ready: true,
         labels: BTreeMap::new(),
         mtls: MtlsModes::default(),
+        learned: BTreeMap::new(),
     }
 }
 

@@ -1,7 +1,10 @@
 //! A port that nobody declared, and a client that says nothing, or little, for a while: whoever speaks first decides, and a
 //! request is treated as one however late it comes.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use douane_proto::{
@@ -10,7 +13,7 @@ use douane_proto::{
     snapshot::{Found, Question},
     wire,
 };
-use douane_proxy::config::Limits;
+use douane_proxy::{config::Limits, net::detect::SILENCE};
 use h2::ext;
 use http::{Method, Request, StatusCode};
 use tokio::{
@@ -256,6 +259,34 @@ fn a_sidecar_that_is_late_to_begin_its_handshake_is_served_with_its_identity() {
         assert!(
             answer.headers()["x-told-x-forwarded-client-cert"].to_str().unwrap().ends_with("/sa/stranger")
         );
+    });
+}
+
+async fn greeted_after(shop: &Shop) -> Duration {
+    let began = Instant::now();
+    shop.web.connect(vip()).await.read_exact(&mut [0; 6]).await.unwrap();
+    began.elapsed()
+}
+
+#[test]
+fn where_it_was_learned_that_a_server_speaks_first_it_is_heard_at_once_and_requests_stay_requests() {
+    run(async {
+        let shop = Shop::open(Protocol::Undeclared, greet_and_echo).await;
+        assert!(greeted_after(&shop).await >= SILENCE);
+
+        shop.web.change_service(|service, orders| {
+            let mut heard = (**orders).clone();
+            heard.learned.insert(shop.port, Protocol::Tcp);
+            service.endpoints[0].workload = heard.into();
+        });
+
+        let mut fastest = Duration::MAX;
+        for _ in 0..10 {
+            fastest = fastest.min(greeted_after(&shop).await);
+        }
+        assert!(fastest < SILENCE, "{fastest:?}");
+        let told = raw(&mut shop.web.connect(vip()).await, SPOOF, "\r\n\r\n").await;
+        assert!(told.starts_with("HTTP/1.1 502"), "this server speaks none: {told}");
     });
 }
 

@@ -115,6 +115,7 @@ fn workload(name: &str, at: SocketAddr, ports: Vec<Port>, mode: MtlsMode) -> Arc
         ready: true,
         labels: BTreeMap::new(),
         mtls: MtlsModes { otherwise: mode, ports: BTreeMap::new() },
+        learned: BTreeMap::new(),
     })
 }
 
