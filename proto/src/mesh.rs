@@ -279,7 +279,9 @@ pub fn learned_to_wire(learned: &BTreeMap<u16, Protocol>) -> Vec<wire::LearnedPr
 
 /// What ports were seen to speak. What makes no sense is passed over: it is only a hint.
 pub fn learned_from_wire(learned: &[wire::LearnedProtocol]) -> impl Iterator<Item = (u16, Protocol)> {
-    learned.iter().filter_map(|one| Some((port_number(one.port).ok()?, protocol_from_wire(one.protocol).ok()?)))
+    learned
+        .iter()
+        .filter_map(|one| Some((port_number(one.port).ok()?, protocol_from_wire(one.protocol).ok()?)))
 }
 
 fn protocol_from_wire(protocol: i32) -> Result<Protocol, MeshError> {

@@ -141,7 +141,9 @@ mod tests {
         let mut known = Known::default();
         let db = workload("10.77.0.5");
 
-        for wrong in [told(80, wire::Protocol::Tcp), told(0, wire::Protocol::Tcp), told(70_000, wire::Protocol::Tcp)] {
+        for wrong in
+            [told(80, wire::Protocol::Tcp), told(0, wire::Protocol::Tcp), told(70_000, wire::Protocol::Tcp)]
+        {
             assert!(!known.take(&db, &wrong));
         }
         for port in 1000..2000 {

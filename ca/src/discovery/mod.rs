@@ -184,8 +184,7 @@ impl Discovery {
         if scan == Scan::Same && !self.keyring.has_changed() && !has_learned {
             return self.folders.keep();
         }
-        let (assembled, report) =
-            read(&self.folders, &mut self.keyring, &mut self.known, &self.settings);
+        let (assembled, report) = read(&self.folders, &mut self.keyring, &mut self.known, &self.settings);
         self.learned.keep(|key| assembled.index.workloads.contains_key(key));
         self.index.send_replace(Arc::new(assembled.index));
         let before = self.report.send_replace(Arc::new(report));

@@ -18,6 +18,7 @@ use tokio::{
 use crate::{
     exchange::{
         body::Body,
+        forgiving::Forgiving,
         headers::Speech,
         limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, SEND_BUFFER, STREAM_WINDOW},
         serve::LocalTasks,
@@ -130,13 +131,12 @@ impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
     where
         I: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let io = TokioIo::new(io);
         if speech != Speech::Http2 {
             let (send, connection) = http1::Builder::new()
                 .title_case_headers(true)
                 .max_headers(MAX_HEADERS)
                 .max_buf_size(MAX_HEAD)
-                .handshake(io)
+                .handshake(TokioIo::new(Forgiving::new(io)))
                 .await
                 .map_err(|error| error_text(&error))?;
             self.spawn(connection, ends);
@@ -151,7 +151,7 @@ impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
             // Until the server has said that it speaks HTTP/2: an HTTP/1 server would read a request in the bytes of a
             // body that a policy never saw.
             .initial_max_send_streams(0)
-            .handshake(io)
+            .handshake(TokioIo::new(io))
             .await
             .map_err(|error| error_text(&error))?;
         self.spawn(connection, ends);

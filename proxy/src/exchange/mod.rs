@@ -15,6 +15,7 @@
 pub mod answer;
 pub mod body;
 pub mod clients;
+pub mod forgiving;
 pub mod headers;
 pub mod headwatch;
 pub mod ledger;

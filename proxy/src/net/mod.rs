@@ -5,6 +5,7 @@ pub mod conduit;
 pub mod detect;
 pub mod hairpin;
 mod line;
+pub mod linger;
 pub mod listener;
 pub mod original_dst;
 pub mod relay;

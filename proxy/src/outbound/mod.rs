@@ -40,6 +40,7 @@ use crate::{
     net::{
         detect::{Heard, Opening, Prefixed, SILENCE},
         hairpin::Hairpins,
+        linger::linger,
         listener,
         original_dst::{NoOriginalDst, original_dst},
         relay,
@@ -210,7 +211,10 @@ impl Outbound {
             Rc::clone(&sender).answer(Rc::clone(&tenant), request, verdict)
         });
         match served.await {
-            Ended::InOrder => relay::is_whole(&stream),
+            Ended::InOrder => {
+                relay::is_whole(&stream);
+                linger(&mut stream).await;
+            }
             Ended::Cut => {}
             Ended::Late => {
                 let mut access = self.sender.ledger.begin(Direction::Outbound, destination);

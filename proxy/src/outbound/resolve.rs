@@ -84,14 +84,12 @@ pub fn resolve(destination: SocketAddr, found: &Found, view: View<'_>) -> Result
         Found::Workload(workload) => Ok(to_workload(destination, workload, view)),
         Found::Service(service) => to_service(destination, service, view),
         Found::External(external) => to_external(destination, external),
-        Found::Unknown if view.outbound == OutboundMode::AllowAny => {
-            Ok(Route {
-                service: None,
-                protocol: Protocol::Undeclared,
-                learned: Protocol::Undeclared,
-                reach: Reach::Outside(destination),
-            })
-        }
+        Found::Unknown if view.outbound == OutboundMode::AllowAny => Ok(Route {
+            service: None,
+            protocol: Protocol::Undeclared,
+            learned: Protocol::Undeclared,
+            reach: Reach::Outside(destination),
+        }),
         Found::Unknown => Err(unknown(destination, None, view.own)),
     }
 }

@@ -59,12 +59,7 @@ mod tests {
 
     fn route() -> Route {
         let reach = Reach::Outside(([203, 0, 113, 9], 80).into());
-        Route {
-            service: None,
-            protocol: Protocol::Http1,
-            learned: Protocol::Undeclared,
-            reach,
-        }
+        Route { service: None, protocol: Protocol::Http1, learned: Protocol::Undeclared, reach }
     }
 
     #[tokio::test(start_paused = true)]

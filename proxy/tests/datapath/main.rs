@@ -10,6 +10,7 @@ mod apps;
 mod audit;
 mod authorizer;
 mod custom;
+mod early;
 mod envoy;
 mod envoy_sidecar;
 mod http;
