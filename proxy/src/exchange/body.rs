@@ -109,6 +109,18 @@ impl Body {
         self
     }
 
+    /// Is its guard one of these?
+    #[must_use]
+    pub fn has_guard<G: Any>(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.is::<G>())
+    }
+
+    /// Gives out its guard, if it is one of these.
+    pub fn take_guard<G: Any>(&mut self) -> Option<Box<G>> {
+        let guard = self.guard.take()?;
+        guard.downcast().map_err(|other| self.guard = Some(other)).ok()
+    }
+
     /// The connection does not rest until the body has ended.
     #[must_use]
     pub fn while_answering(mut self, answering: Answering) -> Self {

@@ -112,6 +112,11 @@ impl Watch {
 }
 
 impl<T> HeadWatch<T> {
+    /// What is no HTTP any more is not watched.
+    pub fn into_inner(self) -> T {
+        self.io
+    }
+
     /// Watches what is read from `io`.
     pub fn new(io: T, limits: Limits) -> (Self, Watch) {
         let watch = Watch {

@@ -11,6 +11,7 @@
 //! - [`headwatch`]: what HTTP/1 framing hides from the server that parses it
 //! - [`request`]: a request put together for its next hop
 //! - [`pump`]: a body onto an HTTP/2 stream; [`stream_io`]: a stream as reader and writer
+//! - [`upgrade`]: a connection that becomes another protocol's
 
 pub mod answer;
 pub mod body;
@@ -26,4 +27,5 @@ pub mod pump;
 pub mod request;
 pub mod serve;
 pub mod stream_io;
+pub mod upgrade;
 pub mod window;

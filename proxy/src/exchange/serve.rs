@@ -2,10 +2,18 @@
 //!
 //! Knows not what a request becomes; the handler does.
 
-use std::{convert::Infallible, future::Future, pin::pin, time::Duration};
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    future::Future,
+    pin::{Pin, pin},
+    rc::Rc,
+    time::Duration,
+};
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::{rt::Executor, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,6 +29,7 @@ use crate::{
             CONNECTION_WINDOW, MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, MAX_LOCAL_RESETS, MAX_PENDING_RESETS,
             MAX_STREAMS, SEND_BUFFER, STREAM_WINDOW,
         },
+        upgrade::Upgrade,
     },
     net::detect::Opening,
     shutdown::Shutdown,
@@ -94,7 +103,12 @@ where
     let (ended, is_late) = match framing {
         Framing::Http1 => {
             let (io, watch) = HeadWatch::new(io, limits);
-            (serve_http1(io, &watch, shutdown, handler).await, watch.is_late())
+            match serve_http1(io, &watch, shutdown, handler).await {
+                Ok(Some(Switched { io, read, upgrade })) => {
+                    return if upgrade.relay(io, read).await.is_ok() { Ended::InOrder } else { Ended::Cut };
+                }
+                ended => (ended.map(drop), watch.is_late()),
+            }
         }
         Framing::Http2 => (serve_http2(io, shutdown, handler).await, false),
     };
@@ -108,41 +122,61 @@ where
     }
 }
 
+// A connection that speaks another protocol from now on.
+struct Switched<I> {
+    io: I,
+    // What was read of the client behind its request.
+    read: Bytes,
+    upgrade: Box<Upgrade>,
+}
+
 async fn serve_http1<I, H, Answer>(
     io: HeadWatch<I>,
     watch: &Watch,
     shutdown: &Shutdown,
     handler: H,
-) -> hyper::Result<()>
+) -> hyper::Result<Option<Switched<I>>>
 where
     I: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Request<Body>, Verdict) -> Answer,
     Answer: Future<Output = Response<Body>> + 'static,
 {
+    let switching: Rc<RefCell<Option<Box<Upgrade>>>> = Rc::default();
     // Combinators, not blocks: a block would hold the handler's future twice.
     let service = service_fn(|request: Request<_>| {
-        let answering = watch.answering();
-        handler(request.map(Body::from), watch.verdict())
-            .map(|answer| Ok::<_, Infallible>(answer.map(|body| body.while_answering(answering))))
+        let (answering, switching) = (watch.answering(), Rc::clone(&switching));
+        handler(request.map(Body::from), watch.verdict()).map(move |mut answer| {
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                *switching.borrow_mut() = answer.body_mut().take_guard();
+            }
+            Ok::<_, Infallible>(answer.map(|body| body.while_answering(answering)))
+        })
     });
-    let mut connection = pin!(
-        conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            // Time limits are the head watch's: hyper's would also close a connection that idles between requests.
-            .header_read_timeout(None)
-            .max_headers(MAX_HEADERS)
-            .max_buf_size(MAX_HEAD)
-            .half_close(true)
-            .title_case_headers(true)
-            // The application's own date stands, or none.
-            .auto_date_header(false)
-            .serve_connection(TokioIo::new(io), service)
-    );
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = shutdown.draining.cancelled() => connection.as_mut().graceful_shutdown(),
+    let mut connection = conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        // Time limits are the head watch's: hyper's would also close a connection that idles between requests.
+        .header_read_timeout(None)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD)
+        .half_close(true)
+        .title_case_headers(true)
+        // The application's own date stands, or none.
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(io), service);
+    let ended = tokio::select! {
+        ended = &mut connection => Some(ended),
+        () = shutdown.draining.cancelled() => None,
+    };
+    match ended {
+        Some(ended) => ended?,
+        None => {
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await?;
+        }
     }
-    connection.await
+    let Some(upgrade) = switching.take() else { return Ok(None) };
+    let parts = connection.into_parts();
+    Ok(Some(Switched { io: parts.io.into_inner().into_inner(), read: parts.read_buf, upgrade }))
 }
 
 async fn serve_http2<I, H, Answer>(io: I, shutdown: &Shutdown, handler: H) -> hyper::Result<()>

@@ -27,6 +27,7 @@ use crate::{
         ledger::{SharedAccess, note_permit, note_remarks},
         place,
         request::{assemble, with_body},
+        upgrade,
     },
     inbound::{
         arrival::Arrival,
@@ -61,11 +62,21 @@ impl Receiver {
         let version = parts.version;
         let access = self.ledger.begin_traced(Direction::Inbound, arrival.destination, &parts.headers);
         arrival.describe(&mut access.borrow_mut().record);
+        let upgrade = match source {
+            Source::Application(_) if http_body::Body::is_end_stream(&body) => {
+                upgrade::wanted(version, &parts.headers)
+            }
+            _ => None,
+        };
         let mut body = Some(body.counting(&access));
         let read = self.read(&arrival, parts, source, &access);
         async move {
-            let answered = match read {
-                Ok((speech, exchange)) => {
+            let answered = match (read, upgrade) {
+                // Boxed, so that other requests carry no room for it.
+                (Ok((_, exchange)), Some(protocol)) => {
+                    Box::pin(self.switch(&arrival, protocol, exchange, &access)).await
+                }
+                (Ok((speech, exchange)), None) => {
                     let passing = pin!(self.pass(&arrival, speech, exchange, &mut body, &access));
                     let gone = pin!(gone);
                     match select(passing, gone).await {
@@ -73,7 +84,7 @@ impl Receiver {
                         Either::Right(_) => Err(Refusal::ClientGone),
                     }
                 }
-                Err(refusal) => Err(refusal),
+                (Err(refusal), _) => Err(refusal),
             };
             match answered {
                 Ok(answer) => answer,
@@ -219,7 +230,7 @@ fn principal(token: &Token) -> Option<String> {
 }
 
 // What is still sent up after an early answer ends with the law as well.
-fn rebuild(
+pub(super) fn rebuild(
     arrival: &Arrival,
     speech: Speech,
     exchange: &Rc<Running>,
@@ -236,7 +247,11 @@ fn rebuild(
     Ok(with_body(head, body.unwrap_or_else(Body::empty).cut_with(exchange, Waits::Request)))
 }
 
-fn finish(answer: Response<Body>, exchange: &Rc<Running>, access: &SharedAccess) -> Response<Body> {
+pub(super) fn finish(
+    answer: Response<Body>,
+    exchange: &Rc<Running>,
+    access: &SharedAccess,
+) -> Response<Body> {
     let (mut head, body) = answer.into_parts();
     clean_answer(&mut head.headers);
     {

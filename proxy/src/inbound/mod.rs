@@ -12,6 +12,7 @@ mod plaintext;
 mod receiver;
 mod streams;
 mod tcp;
+mod upgrade;
 mod words;
 
 use std::{cell::OnceCell, net::SocketAddr, rc::Rc, time::Duration};

@@ -145,7 +145,11 @@ impl Receiver {
     }
 
     // The one way to the application. The permit proves that a decision allowed it.
-    async fn forward_opaque(&self, _permit: Permit, arrival: &Arrival) -> Result<TcpStream, Refusal> {
+    pub(super) async fn forward_opaque(
+        &self,
+        _permit: Permit,
+        arrival: &Arrival,
+    ) -> Result<TcpStream, Refusal> {
         self.origins.connect(arrival.destination).await
     }
 }

@@ -36,10 +36,11 @@ use crate::{
 /// Connections tried for one request whose connection had ended before it was sent.
 const MAX_STALE: usize = 4;
 
-// Who answered.
-enum Met<Theirs> {
-    // One of ours: the candidate as such.
+/// Who answered.
+pub(super) enum Met<Theirs> {
+    /// One of ours: the candidate as such.
     Ours(Candidate),
+    /// Somebody else.
     Theirs(Theirs),
 }
 
@@ -126,8 +127,8 @@ impl Sender {
         ended
     }
 
-    // The less busy of two; if it cannot be reached, another.
-    async fn one_of<Theirs>(
+    /// The less busy of two; if it cannot be reached, another.
+    pub(super) async fn one_of<Theirs>(
         &self,
         candidates: &[Candidate],
         access: &SharedAccess,

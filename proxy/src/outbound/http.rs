@@ -20,11 +20,13 @@ use crate::{
         origins::Unanswered,
         place, pump,
         request::{assemble, with_body},
+        upgrade::{self, Upgrade},
     },
     limits::places::Tenant,
     outbound::{
         resolve::{Candidate, Reach},
         sender::{MAX_TRIES, Sender, Way},
+        upgrade::leads_over_http1,
     },
     refusal::Refusal,
     telemetry::access::Direction,
@@ -47,13 +49,18 @@ impl Sender {
         let version = parts.version;
         let access = self.ledger.begin_traced(Direction::Outbound, tenant.destination(), &parts.headers);
         let mut body = Some(body.counting(&access));
-        let cleaned = Cleaned::of(tenant.destination(), parts, verdict, &access);
+        let has_no_body = body.as_ref().is_none_or(http_body::Body::is_end_stream);
+        let protocol = has_no_body.then(|| upgrade::wanted(version, &parts.headers)).flatten();
+        let cleaned = Cleaned::of(tenant.destination(), parts, verdict, &access)
+            .map(|cleaned| Box::new(Cleaned { protocol, ..cleaned }));
         async move {
             let answered = match cleaned {
                 Ok(request) => self.pass(&tenant, request, &mut body, &access).await,
                 Err(refusal) => Err(refusal),
             };
             let mut answer = match answered {
+                // What it switches to is no answer's body.
+                Ok(answer) if answer.body().has_guard::<Upgrade>() => answer,
                 Ok(answer) => finish(answer, &access),
                 Err(refusal) => {
                     let mut answer = refuse(access, &refusal);
@@ -72,7 +79,7 @@ impl Sender {
     async fn pass(
         &self,
         tenant: &Rc<Tenant>,
-        request: Box<Cleaned>,
+        mut request: Box<Cleaned>,
         body: &mut Option<Body>,
         access: &SharedAccess,
     ) -> Result<Response<Body>, Refusal> {
@@ -86,6 +93,9 @@ impl Sender {
             Reach::Plain(addresses) => Way::Open(addresses),
             Reach::Outside(address) => Way::Open(vec![address]),
         };
+        if let Some(protocol) = request.protocol.take().filter(|_| leads_over_http1(&way)) {
+            return Box::pin(self.switch(way, protocol, request.head(speech)?, access)).await;
+        }
         match way {
             Way::Sealed(candidates) => {
                 let mut head = request.head(Speech::Http2)?;
@@ -186,6 +196,8 @@ struct Cleaned {
     is_named: bool,
     uri: Uri,
     headers: HeaderMap,
+    /// What it wants its connection to switch to.
+    protocol: Option<HeaderValue>,
 }
 
 impl Cleaned {
@@ -194,7 +206,7 @@ impl Cleaned {
         mut parts: Parts,
         verdict: Verdict,
         access: &SharedAccess,
-    ) -> Result<Box<Self>, Refusal> {
+    ) -> Result<Self, Refusal> {
         let speech = Speech::of(parts.version);
         let record = &mut access.borrow_mut().record;
         record.protocol = speech.name();
@@ -218,7 +230,7 @@ impl Cleaned {
         let Parts { method, uri, headers, .. } = parts;
         let is_named = named.is_some();
         let host = named.unwrap_or_else(|| destination.to_string());
-        Ok(Box::new(Self { speech, method, host, is_named, uri, headers }))
+        Ok(Self { speech, method, host, is_named, uri, headers, protocol: None })
     }
 
     fn named(&self) -> Option<&str> {

@@ -13,6 +13,7 @@ pub mod resolve;
 mod routes;
 mod sender;
 mod tcp;
+mod upgrade;
 mod words;
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};

@@ -18,6 +18,7 @@ use crate::{
     apps::{client1, client2, echo_stream, fed, full, greet_and_echo, http1, http2, mirror},
     envoy_sidecar::{Envoy, Sidecar, program},
     pods::{Shop, eventually, run, vip, workload},
+    upgrade::{Heard, exchanges, switches},
 };
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
@@ -214,5 +215,22 @@ fn whoever_is_not_the_expected_one_is_refused_in_both_directions_by_both() {
         let answer = client.send_request(get()).await.unwrap();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(!answer.headers().contains_key("x-request"));
+    });
+}
+
+#[test]
+fn a_websocket_passes_in_both_directions() {
+    run(async {
+        let Some(program) = program() else { return };
+        let shop = Shop::open(Protocol::Http1, |stream| switches(stream, Heard::default())).await;
+        let identity = shop.ca.identity("legacy", 1);
+        let app = app(|stream| switches(stream, Heard::default())).await;
+        let sidecar = Sidecar { identity: &identity, callers: &[WEB], app, peer: (shop.pod(), ORDERS) };
+        let envoy = Envoy::start(&program, &sidecar).await;
+        behind_envoy(&shop, &envoy, Protocol::Http1).await;
+
+        // Without half-close, which Envoy does not keep on such a connection.
+        exchanges(shop.web.connect(vip()).await).await;
+        exchanges(TcpStream::connect(envoy.listener("to-http1").await).await.unwrap()).await;
     });
 }

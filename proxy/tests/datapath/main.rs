@@ -24,3 +24,4 @@ mod silence;
 mod slow;
 mod stranger;
 mod tokens;
+mod upgrade;

@@ -1,0 +1,104 @@
+//! A request that wants another protocol, on an HTTP/1.1 connection of its own: to a peer's sidecar under mutual TLS, whichever
+//! dialect it speaks otherwise, or in the open.
+
+use std::net::SocketAddr;
+
+use futures_util::FutureExt as _;
+use http::{HeaderValue, Request, Response};
+
+use crate::{
+    exchange::{
+        body::Body,
+        ledger::SharedAccess,
+        request::with_body,
+        upgrade::{self, Asked, Far, Upgrade},
+    },
+    outbound::{
+        balance::InFlight,
+        foreign::Met,
+        pool::Ends,
+        resolve::{Candidate, Place},
+        sender::{MAX_TRIES, Sender, Way},
+    },
+    refusal::Refusal,
+    tls::{Offer, Session},
+};
+
+type Reached = (Far, Option<Session>, SocketAddr, InFlight);
+
+/// Can a request to there switch protocols? The own pod is reached by streams alone.
+pub(super) fn leads_over_http1(way: &Way) -> bool {
+    !matches!(way, Way::Sealed(candidates) if candidates.iter().any(|one| one.place == Place::Own))
+}
+
+impl Sender {
+    /// The server's answer; after 101 both relay.
+    pub(super) async fn switch(
+        &self,
+        way: Way,
+        protocol: HeaderValue,
+        mut head: Request<()>,
+        access: &SharedAccess,
+    ) -> Result<Response<Body>, Refusal> {
+        upgrade::say(head.headers_mut(), protocol);
+        let (far, session, address, in_flight) = match way {
+            Way::Sealed(candidates) | Way::Foreign(candidates) => self.sealed(&candidates, access).await?,
+            Way::Open(addresses) => self.open(&addresses, access).await?,
+        };
+        let asked = upgrade::ask(far, with_body(head, Body::empty()), &self.shutdown).await;
+        Ok(match asked.map_err(|reason| Refusal::UpstreamFailed { address, reason })? {
+            Asked::Answered(answer) => answer.map(|body| body.keeping(in_flight)),
+            Asked::Switched(head, far, first) => {
+                let age = self.limits.stream_age;
+                let distrusted = session.map(|session| self.pool.distrusted(session));
+                let ends = async move {
+                    let _in_flight = in_flight;
+                    let distrusted = async {
+                        match distrusted {
+                            Some(distrusted) => distrusted.await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    let reason = "its root of trust has left the bundle".to_owned();
+                    tokio::select! {
+                        () = distrusted => Refusal::UpstreamFailed { address, reason },
+                        () = tokio::time::sleep(age) => Refusal::StreamAge,
+                    }
+                };
+                let (ends, access) = (ends.boxed_local(), SharedAccess::clone(access));
+                Upgrade { far, first, ends, idle: self.limits.idle, access }.answer(head)
+            }
+        })
+    }
+
+    async fn sealed(&self, candidates: &[Candidate], access: &SharedAccess) -> Result<Reached, Refusal> {
+        let dial = async |picked: &Candidate| {
+            let key = self.pool.key(picked, Offer::Http1Alone);
+            self.pool.dial(&key).await.map(|(io, session)| Met::Theirs((io, session, picked.address)))
+        };
+        match self.one_of(candidates, access, dial).await? {
+            (Met::Theirs((io, session, address)), in_flight) => {
+                Ends::of(&session).describe(&mut access.borrow_mut().record);
+                Ok((Far::Sealed(io), Some(session), address, in_flight))
+            }
+            // Our own dialect was not offered.
+            (Met::Ours(_), _) => Err(Refusal::Draining),
+        }
+    }
+
+    async fn open(&self, addresses: &[SocketAddr], access: &SharedAccess) -> Result<Reached, Refusal> {
+        let (mut tried, mut last) = (Vec::new(), Refusal::Draining);
+        while let Some((address, in_flight)) = self.balancer.pick(addresses, &tried) {
+            access.borrow_mut().record.peer_address = Some(address);
+            match self.origins.connect(address).await {
+                Ok(io) => return Ok((Far::Open(io), None, address, in_flight)),
+                Err(refusal) if refusal.another_may_answer() && tried.len() + 1 < MAX_TRIES => {
+                    tried.push(address);
+                    last = refusal;
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Err(last)
+    }
+}
