@@ -14,7 +14,7 @@ use std::{
 use douane_proto::facts::Facts;
 use tokio::time::Instant;
 
-use super::judge::Heard;
+use super::heard::Heard;
 use crate::refusal::Refusal;
 
 /// One request or stream, from the moment its facts are known. It is looked at again once it was [`InFlight::admit`]ted,

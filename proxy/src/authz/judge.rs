@@ -17,6 +17,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     ask::Asker,
     change::apply,
+    heard::Heard,
     in_flight::{InFlight, Running},
     question::{Question, Said, Shown},
     road::Road,
@@ -68,13 +69,6 @@ pub enum Judged {
     Allowed(Allowed),
     /// Authorizers have to be asked.
     Ask(Asked),
-}
-
-/// What authorizers said of one request or stream, and who they were.
-#[derive(Debug, Default)]
-pub struct Heard {
-    answers: Answers,
-    from: Vec<Arc<Provider>>,
 }
 
 /// What the law says for the record only.
@@ -257,25 +251,6 @@ impl Judge {
 pub struct Asked {
     providers: Vec<Arc<Provider>>,
     heard: Heard,
-}
-
-impl Heard {
-    fn hear(&mut self, provider: &Arc<Provider>, answer: Answer) {
-        self.answers = std::mem::take(&mut self.answers).with(&provider.name, answer);
-        self.from.push(Arc::clone(provider));
-    }
-
-    // Of those whom the law still defines as they were when they were asked.
-    fn of_those_in(&self, policies: &PolicySet) -> Self {
-        let mut still = Self::default();
-        for provider in &self.from {
-            let is_same = policies.provider(&provider.name).is_some_and(|now| now == provider);
-            if let Some(answer) = self.answers.of(&provider.name).filter(|_| is_same) {
-                still.hear(provider, answer.clone());
-            }
-        }
-        still
-    }
 }
 
 fn look_for_age(age: Duration) -> Duration {

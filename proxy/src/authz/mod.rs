@@ -13,6 +13,7 @@ mod ask;
 mod change;
 pub mod envoy;
 mod grpc;
+mod heard;
 mod http;
 mod in_flight;
 mod judge;
@@ -21,7 +22,8 @@ mod road;
 
 pub use self::{
     change::apply,
+    heard::Heard,
     in_flight::{Running, Waits},
-    judge::{Allowed, Heard, Judge, Judged, Law, Remarks, SeenBody},
+    judge::{Allowed, Judge, Judged, Law, Remarks, SeenBody},
     road::{Call, MOST_BYTES, Reply, Road},
 };

@@ -232,7 +232,7 @@ impl Follower {
         // A head ends with a line: parsing it again for each byte would cost its square.
         let parsed = if bytes.contains(&b'\n') { parse(head) } else { Ok(None) };
         match parsed {
-            Ok(Some((length, next))) => {
+            Ok(Some((length, next))) if length <= MAX_HEAD => {
                 self.pending.clear();
                 self.state = next;
                 // What of this head had arrived before is no part of `bytes`.
@@ -269,13 +269,17 @@ impl Follower {
 
     // A line without its end, and what follows it; `None` while it is not whole.
     fn line<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Line<'a>>, Doubt> {
+        let limit = if self.state == State::Trailers { MAX_HEAD } else { MAX_CHUNK_LINE };
         let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
             self.pending.extend_from_slice(bytes);
-            let limit = if self.state == State::Trailers { MAX_HEAD } else { MAX_CHUNK_LINE };
             return if self.pending.len() > limit { self.lose(Doubt::Body) } else { Ok(None) };
         };
         let (head, rest) = bytes.split_at(end);
         self.pending.extend_from_slice(head);
+        // The same limit wherever the bytes were cut.
+        if self.pending.len() > limit {
+            return self.lose(Doubt::Body);
+        }
         let line = self.pending.split();
         let Some(line) = line.strip_suffix(b"\r") else { return self.lose(Doubt::Body) };
         Ok(Some(Line { line: line.to_vec(), rest: rest.get(1..).unwrap_or_default() }))
@@ -420,6 +424,7 @@ mod tests {
 
     #[test]
     fn a_chunk_that_could_be_cut_in_two_ways_ends_its_body() {
+        let long = format!("5;{}", "x".repeat(MAX_CHUNK_LINE));
         for chunk in [
             "+5",
             " 5",
@@ -433,6 +438,7 @@ mod tests {
             "10000000000000000",
             "5;x\n5",
             "5\n",
+            &long,
         ] {
             let bytes =
                 format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}\r\nhello\r\n0\r\n\r\n");

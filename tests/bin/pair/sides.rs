@@ -139,7 +139,8 @@ fn snapshot(own: &Arc<Workload>, policies: Vec<wire::Policy>, answers: HashMap<Q
             trust_domain: domain(),
             root_namespace: "istio-system".to_owned(),
             outbound: OutboundMode::RegistryOnly,
-            path_normalization: PathNormalization::Base,
+            // Some servers merge slashes (Waitress): what is decided on must be what they see.
+            path_normalization: PathNormalization::MergeSlashes,
             trust_domain_aliases: Vec::new(),
             trusted_proxies: 0,
         },

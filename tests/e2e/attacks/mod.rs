@@ -3,8 +3,13 @@
 //! `pair` starts the two and the server behind them; each other file is one family of attacks. A counterpart that is
 //! missing makes its tests skip aloud.
 
+mod ambiguity;
 mod downgrades;
 mod floods;
+mod handshakes;
 mod headers;
+mod oracle;
 mod pair;
+mod servers;
+mod slow;
 mod smuggling;

@@ -56,6 +56,13 @@ impl Running {
     }
 }
 
+impl Running {
+    /// A program that was started otherwise.
+    pub(super) fn of(child: Child) -> Self {
+        Self(child)
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -97,16 +104,31 @@ impl Pair {
 
     /// Waits until a sidecar has recorded a refusal with this label.
     pub(super) fn refusal(&self, side: &str, label: &str) -> Value {
-        eventually(&format!("{side} records {label}"), RECORDED, || {
+        self.recorded(side, |record| record["refusal"] == label)
+    }
+
+    /// Waits until a sidecar has such a record.
+    pub(super) fn recorded(&self, side: &str, is_meant: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("{side} records it"), RECORDED, || {
             let records = self.records(side);
-            let found = records.iter().find(|record| record["refusal"] == label).cloned();
-            found.ok_or_else(|| format!("{records:#?}"))
+            let found = records.iter().find(|record| is_meant(record)).cloned();
+            found.ok_or_else(|| format!("{:#?}", records.iter().rev().take(5).collect::<Vec<_>>()))
         })
     }
 
     /// All bytes that the server behind was sent so far.
+    pub(super) fn forwarded_bytes(&self) -> Vec<u8> {
+        fs::read(self.room.join("forwarded")).unwrap_or_default()
+    }
+
+    /// The same as text.
     pub(super) fn forwarded(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.room.join("forwarded")).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&self.forwarded_bytes()).into_owned()
+    }
+
+    /// A folder that ends with the pair.
+    pub(super) fn room(&self) -> &Path {
+        &self.room
     }
 
     /// Resident memory of the pair, in KiB.
@@ -143,7 +165,7 @@ impl Drop for Pair {
 impl Told {
     /// The status codes of all answers in it.
     pub(super) fn statuses(&self) -> Vec<u16> {
-        let codes = self.0.split("HTTP/1.1 ").skip(1).filter_map(|answer| answer.get(..3)?.parse().ok());
+        let codes = self.0.split("HTTP/1.").skip(1).filter_map(|answer| answer.get(2..5)?.parse().ok());
         codes.collect()
     }
 }
