@@ -5,4 +5,5 @@ mod attacks;
 mod every_refusal;
 mod floors;
 mod mesh;
+mod servers;
 mod sidecar;
