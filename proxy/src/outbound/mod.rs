@@ -8,6 +8,7 @@ pub mod balance;
 mod call;
 mod foreign;
 mod http;
+mod http_only;
 pub mod pool;
 pub mod resolve;
 mod routes;
@@ -48,7 +49,7 @@ use crate::{
         socket::Sockets,
     },
     outbound::{
-        balance::Balancer, pool::Pool, resolve::Route, routes::Routes, sender::Sender, words::HttpOnly,
+        balance::Balancer, http_only::HttpOnly, pool::Pool, resolve::Route, routes::Routes, sender::Sender,
     },
     redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
     refusal::Refusal,

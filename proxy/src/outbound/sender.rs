@@ -24,10 +24,10 @@ use crate::{
     limits::places::Places,
     outbound::{
         balance::{Balancer, InFlight},
+        http_only::HttpOnly,
         pool::{Ends, Key, OnLine, Pool},
         resolve::{Candidate, Place, Reach, Route, View, external_port, resolve, unknown},
         routes::Routes,
-        words::HttpOnly,
     },
     refusal::Refusal,
     shutdown::Shutdown,

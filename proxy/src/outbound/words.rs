@@ -3,12 +3,7 @@
 //!
 //! Knows not how it was opened, nor how it is relayed (`tcp`).
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
@@ -21,15 +16,10 @@ use crate::{
         detect::{Heard, Opening, Speaker as _, Word, first_word, speaks_unasked},
         relay::{Counts, RelayError},
     },
-    outbound::{balance::InFlight, pool::OnLine, resolve::Candidate, sender::Sender},
+    outbound::{balance::InFlight, pool::OnLine, sender::Sender},
     refusal::Refusal,
     tls::{Session, TlsStream},
 };
-
-/// So long no stream is opened to hear who speaks first where the receiver wants HTTP; then its law may have changed.
-const REMEMBERED: Duration = Duration::from_secs(10);
-/// Ports that want HTTP, remembered at once.
-const MAX_REMEMBERED: usize = 1024;
 
 /// The other end.
 pub(super) enum Far {
@@ -52,10 +42,6 @@ pub(super) enum Ended {
     Refused(Refusal),
     Relay(RelayError),
 }
-
-/// Where receivers have refused bytes because their law needs HTTP.
-#[derive(Debug, Default)]
-pub(super) struct HttpOnly(RefCell<HashMap<SocketAddr, Instant>>);
 
 impl Sender {
     /// Waits for whoever speaks first: HTTP of the client is told; of anything else the server's part has been passed on.
@@ -165,29 +151,6 @@ impl Answer {
 
 fn gone() -> Ended {
     RelayError::Stream(Reason::CANCEL.into()).into()
-}
-
-impl HttpOnly {
-    /// Does one of them want HTTP?
-    pub(super) fn is_known_of(&self, candidates: &[Candidate]) -> bool {
-        let known = self.0.borrow();
-        candidates
-            .iter()
-            .any(|candidate| known.get(&candidate.address).is_some_and(|since| since.elapsed() < REMEMBERED))
-    }
-
-    /// Learns it from the receiver's refusal; was it one of these?
-    pub(super) fn learn(&self, refusal: &Refusal) -> bool {
-        let Refusal::PeerRefused { address, status: StatusCode::UPGRADE_REQUIRED } = refusal else {
-            return false;
-        };
-        let mut known = self.0.borrow_mut();
-        known.retain(|_, since| since.elapsed() < REMEMBERED);
-        if known.len() < MAX_REMEMBERED {
-            known.insert(*address, Instant::now());
-        }
-        true
-    }
 }
 
 impl Ended {
