@@ -216,7 +216,9 @@ impl Body {
     }
 }
 
-fn error_text(error: &dyn std::error::Error) -> String {
+/// What an error says, with its cause.
+#[must_use]
+pub fn error_text(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),

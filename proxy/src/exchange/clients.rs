@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     exchange::{
-        body::Body,
+        body::{Body, error_text},
         forgiving::Forgiving,
         headers::Speech,
         limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, SEND_BUFFER, STREAM_WINDOW},
@@ -267,14 +267,5 @@ fn chunk(request: &mut Request<Body>) {
     let knows_length = request.headers().contains_key(header::CONTENT_LENGTH);
     if request.version() == Version::HTTP_11 && !knows_length && !request.body().is_end_stream() {
         request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-}
-
-/// What hyper says, with its cause.
-#[must_use]
-pub fn error_text(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }

@@ -19,8 +19,7 @@ use tokio::{
 
 use crate::{
     exchange::{
-        body::Body,
-        clients::error_text,
+        body::{Body, error_text},
         headers::clean_answer,
         ledger::{SharedAccess, note},
         limits::{MAX_HEAD, MAX_HEADERS},
