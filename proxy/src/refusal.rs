@@ -182,6 +182,15 @@ pub enum Refusal {
     /// Places are left, for other callers.
     #[error("the caller has its share of the requests or streams that may be in progress to {0}")]
     ShareExceeded(SocketAddr),
+    /// Too little memory is left to begin anything.
+    #[error("the sidecar has used up the memory that it may have")]
+    MemoryPressure,
+    /// A request that was not answered to its end in the time that the operator gave it.
+    #[error("the request took longer than it may in total")]
+    RequestTimeout,
+    /// A peer that takes its requests back as fast as it makes them.
+    #[error("the peer resets its streams too often")]
+    ResetFlood,
     /// The one who asked went away.
     #[error("the client went away")]
     ClientGone,
@@ -232,7 +241,9 @@ impl Refusal {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::ConnectNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Idle | Self::StreamAge | Self::HandshakeTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Idle | Self::StreamAge | Self::HandshakeTimeout | Self::RequestTimeout => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Self::ControlPlaneSilent(_)
             | Self::NoReadyEndpoint(_)
             | Self::UnmeshedFallback(_)
@@ -241,7 +252,9 @@ impl Refusal {
             | Self::TooManyOfPeer
             | Self::TooManyHandshakes
             | Self::TooManyInFlight(_)
-            | Self::ShareExceeded(_) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::ShareExceeded(_)
+            | Self::MemoryPressure => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ResetFlood => StatusCode::TOO_MANY_REQUESTS,
             Self::NotRedirected
             | Self::OwnPort(_)
             | Self::NotOurAddress(_)
@@ -297,6 +310,9 @@ impl Refusal {
             Self::TooManyHandshakes => "too_many_handshakes",
             Self::TooManyInFlight(_) => "too_many_in_flight",
             Self::ShareExceeded(_) => "share_exceeded",
+            Self::MemoryPressure => "memory_pressure",
+            Self::RequestTimeout => "request_timeout",
+            Self::ResetFlood => "reset_flood",
             Self::ClientGone => "client_gone",
         }
     }
@@ -323,13 +339,15 @@ impl Refusal {
             | Self::Idle
             | Self::TooManyOfPeer
             | Self::ShareExceeded(_)
+            | Self::ResetFlood
             | Self::ClientGone => Fault::Client,
             Self::PeerHandshake { .. }
             | Self::NoReadyEndpoint(_)
             | Self::UnmeshedFallback(_)
             | Self::ConnectFailed { .. }
             | Self::UpstreamFailed { .. }
-            | Self::PeerRefused { .. } => Fault::Upstream,
+            | Self::PeerRefused { .. }
+            | Self::RequestTimeout => Fault::Upstream,
             Self::UnknownDestination { .. }
             | Self::UnknownPort { .. }
             | Self::Unresolvable { .. }
@@ -340,7 +358,8 @@ impl Refusal {
             | Self::Draining
             | Self::TooManyConnections
             | Self::TooManyHandshakes
-            | Self::TooManyInFlight(_) => Fault::Mesh,
+            | Self::TooManyInFlight(_)
+            | Self::MemoryPressure => Fault::Mesh,
         }
     }
 

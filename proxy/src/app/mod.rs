@@ -13,12 +13,13 @@ use std::{
     cell::RefCell,
     future::Future,
     io,
+    path::Path,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::{Builder, LocalOptions, LocalRuntime},
@@ -41,6 +42,7 @@ use crate::{
         issuer::Issuer,
         renew::{self, Outcome},
     },
+    limits::memory::{self, Memory},
     net::socket::{BACKLOG, Sockets},
     shutdown::{Drained, Stop},
     telemetry::metrics::Renewal,
@@ -128,7 +130,10 @@ impl App {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), control_plane = %self.config.control_plane, "starting");
         let ended = tokio::select! {
             ended = self.serve(&voice, &stop) => ended,
-            () = stop.now.cancelled() => Ok(()),
+            () = stop.now.cancelled() => match voice.telemetry.metrics.in_progress() {
+                0 => Ok(()),
+                dropped => Err(anyhow!("asked twice to end: {dropped} requests and streams in progress were dropped")),
+            },
         };
         if let Err(error) = &ended {
             tracing::error!(error = format!("{error:#}"), "ending");
@@ -153,6 +158,14 @@ impl App {
         critical.spawn_local(named(
             "telling of the live values",
             voice::tell(namer, readiness.clone(), mtls.clone(), mesh.clone()),
+        ));
+        let telemetry = Rc::clone(&voice.telemetry);
+        critical.spawn_local(named(
+            "the watch over memory",
+            memory::watch(own_memory(), move |pressure| {
+                tracing::warn!(?pressure, "memory");
+                telemetry.metrics.pressure(pressure as i64);
+            }),
         ));
         let ledger = voice.ledger(config.telemetry.trace_ratio);
         let sides = traffic::Sides::new(&mtls, &mesh, ledger, sockets, config.limits);
@@ -238,6 +251,11 @@ impl Starting {
             dialer: Dialer::new(move |address| sockets.connect(address, DIAL_LIMIT)),
         }
     }
+}
+
+fn own_memory() -> Option<Memory> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    Memory::find(Path::new("/sys/fs/cgroup"), &own)
 }
 
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {

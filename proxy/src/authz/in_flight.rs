@@ -9,6 +9,7 @@ use std::{
     future::poll_fn,
     rc::{Rc, Weak},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use douane_proto::facts::Facts;
@@ -25,6 +26,11 @@ pub struct Running {
     pub facts: Facts,
     said: RefCell<Rc<Heard>>,
     since: Cell<Instant>,
+    // Since it was last looked at; a clock would cost more than a byte does.
+    moved: Cell<bool>,
+    rests_since: Cell<Instant>,
+    // Another protocol's, whose bytes are counted where they are relayed.
+    switched: Cell<bool>,
     ended: OnceCell<Refusal>,
     wakers: [RefCell<Option<Waker>>; 3],
 }
@@ -40,6 +46,17 @@ pub enum Waits {
     Answer,
 }
 
+/// How long each may last.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// Anything.
+    pub(super) age: Duration,
+    /// A request, to the end of its answer.
+    pub(super) total: Option<Duration>,
+    /// A request without a byte in either direction.
+    pub(super) rest: Duration,
+}
+
 /// All that runs.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
@@ -51,7 +68,9 @@ impl InFlight {
     /// From now on it is looked at.
     pub(super) fn admit(&self, one: &Rc<Running>, said: Rc<Heard>) {
         *one.said.borrow_mut() = said;
-        one.since.set(Instant::now());
+        let now = Instant::now();
+        one.since.set(now);
+        one.rests_since.set(now);
         let mut all = self.admitted.borrow_mut();
         if all.len() == all.capacity() {
             all.retain(|one| one.strong_count() > 0);
@@ -64,11 +83,11 @@ impl InFlight {
         self.admitted.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Ends what was admitted before `then`.
-    pub(super) fn end_older_than(&self, then: Instant) {
+    /// Ends what has had its time at `now`.
+    pub(super) fn end_overdue(&self, times: Times, now: Instant) {
         for one in self.all() {
-            if one.since.get() <= then {
-                one.end(Refusal::StreamAge);
+            if let Some(why) = one.overdue(times, now) {
+                one.end(why);
             }
         }
     }
@@ -78,13 +97,44 @@ impl Running {
     /// Facts that are still to be decided on.
     #[must_use]
     pub fn new(facts: Facts) -> Self {
+        let now = Instant::now();
         Self {
             facts,
             said: RefCell::default(),
-            since: Cell::new(Instant::now()),
+            since: Cell::new(now),
+            moved: Cell::new(false),
+            rests_since: Cell::new(now),
+            switched: Cell::new(false),
             ended: OnceCell::new(),
             wakers: Default::default(),
         }
+    }
+
+    /// It is no request any more but another protocol's bytes: only its age is limited here.
+    pub fn switches(&self) {
+        self.switched.set(true);
+    }
+
+    /// A byte of it has passed.
+    pub fn moves(&self) {
+        self.moved.set(true);
+    }
+
+    // Bytes have time limits of their own, where they are relayed.
+    fn overdue(&self, times: Times, now: Instant) -> Option<Refusal> {
+        let (age, is_request) =
+            (now.duration_since(self.since.get()), self.facts.request.is_some() && !self.switched.get());
+        if self.moved.take() {
+            self.rests_since.set(now);
+        }
+        if age >= times.age {
+            return Some(Refusal::StreamAge);
+        }
+        if is_request && times.total.is_some_and(|total| age >= total) {
+            return Some(Refusal::RequestTimeout);
+        }
+        let rests = now.duration_since(self.rests_since.get());
+        (is_request && rests >= times.rest).then_some(Refusal::Idle)
     }
 
     pub(super) fn said(&self) -> Rc<Heard> {
@@ -129,7 +179,8 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use douane_proto::{facts::RequestFacts, snapshot::PathNormalization, target::Target};
+    use http::{HeaderMap, Method};
 
     use super::*;
 
@@ -142,6 +193,10 @@ mod tests {
             sni: None,
             request: None,
         }
+    }
+
+    fn times(age: u64) -> Times {
+        Times { age: Duration::from_secs(age), total: None, rest: Duration::from_secs(300) }
     }
 
     #[test]
@@ -159,17 +214,46 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_request_ends_when_it_rests_and_what_it_switched_to_does_not() {
+        let target = Target::parse("orders", "/", PathNormalization::Base).unwrap();
+        let (method, headers) = (Method::GET, HeaderMap::new());
+        let asked = || Facts {
+            request: Some(RequestFacts {
+                method: method.clone(),
+                target: target.clone(),
+                headers: headers.clone(),
+                token: None,
+            }),
+            ..facts()
+        };
+        let (rests, moves, switched, bytes) =
+            (Running::new(asked()), Running::new(asked()), Running::new(asked()), Running::new(facts()));
+        switched.switches();
+        tokio::time::advance(Duration::from_secs(400)).await;
+        moves.moves();
+
+        let why = |one: &Running| one.overdue(times(1000), Instant::now()).map(|refusal| refusal.label());
+
+        assert_eq!([why(&rests), why(&moves), why(&switched), why(&bytes)], [Some("idle"), None, None, None]);
+        let total = Times { total: Some(Duration::from_secs(300)), ..times(1000) };
+        assert_eq!(
+            moves.overdue(total, Instant::now()).map(|refusal| refusal.label()),
+            Some("request_timeout")
+        );
+        assert!(switched.overdue(total, Instant::now()).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn only_what_is_too_old_ends_and_each_who_waits_is_told() {
         let running = InFlight::default();
         let (old, young) = (Rc::new(Running::new(facts())), Rc::new(Running::new(facts())));
         running.admit(&old, Rc::default());
-        let began = Instant::now();
         tokio::time::advance(Duration::from_secs(1)).await;
         running.admit(&young, Rc::default());
 
         let (exchange, answer, ()) =
             tokio::join!(old.ended(Waits::Exchange), old.ended(Waits::Answer), async {
-                running.end_older_than(began);
+                running.end_overdue(times(1), Instant::now());
             });
 
         assert_eq!((exchange.label(), answer.label()), ("stream_age", "stream_age"));

@@ -18,11 +18,12 @@ use super::{
     ask::Asker,
     change::apply,
     heard::Heard,
-    in_flight::{InFlight, Running},
+    in_flight::{InFlight, Running, Times},
     question::{Question, Said, Shown},
     road::Road,
 };
 use crate::{
+    config::Limits,
     refusal::{Refusal, Spoken},
     tls::Mtls,
 };
@@ -139,10 +140,12 @@ impl Judge {
         Ok(allowed)
     }
 
-    /// Looks at everything in flight again whenever the law changes, and ends what is older than `age`; for ever. What
+    /// Looks at everything in flight again whenever the law changes, and ends what has had its time; for ever. What
     /// authorizers said is a fact: only who is new, or defined anew, is asked, without the body, which has gone. So that
     /// no change of the law brings as many questions at once as there are streams.
-    pub async fn watch(self: Rc<Self>, age: Duration) {
+    pub async fn watch(self: Rc<Self>, limits: Limits) {
+        let times = Times { age: limits.stream_age, total: limits.request, rest: limits.stream_idle };
+        let shortest = times.age.min(times.rest).min(times.total.unwrap_or(Duration::MAX));
         let mut law = self.law.clone();
         law.mark_unchanged();
         // Once its writer is gone, the last law stays.
@@ -153,11 +156,9 @@ impl Judge {
                     Ok(()) => self.look_again().await,
                     Err(_) => may_change = false,
                 },
-                () = tokio::time::sleep(look_for_age(age)) => {}
+                () = tokio::time::sleep(look_for_age(shortest)) => {}
             }
-            if let Some(then) = Instant::now().checked_sub(age) {
-                self.in_flight.end_older_than(then);
-            }
+            self.in_flight.end_overdue(times, Instant::now());
         }
     }
 

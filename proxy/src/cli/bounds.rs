@@ -7,9 +7,7 @@ use crate::config::{Limits, Retries, Senseless};
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Limits (what others may make the sidecar hold, and for how long)")]
 pub(super) struct Bounds {
-    /// Connections that each side holds; one more is reset at once, before its handshake. Descriptors bound them as well:
-    /// all sockets together take at most 80 % of what the process may open, less 64 that health, operators and the
-    /// control plane keep. [default: 10000]
+    /// Connections that each side holds; one more is reset at once, before its handshake. [default: 10000]
     #[arg(long, env = "DOUANE_MAX_CONNECTIONS")]
     max_connections: Option<usize>,
     /// Connections of one peer: of its address before the handshake, of its identity after it. [default: 1024]
@@ -25,9 +23,6 @@ pub(super) struct Bounds {
     /// How long a request waits for a place at most; a tenth of it while the queue does not get empty. [default: 1s]
     #[arg(long, env = "DOUANE_QUEUE_TIMEOUT", value_parser = humantime::parse_duration)]
     queue_timeout: Option<Duration>,
-    /// Bytes of request bodies held for external authorizers, of all requests together. [default: 33554432]
-    #[arg(long, env = "DOUANE_MAX_AUTHORIZER_BODIES")]
-    max_authorizer_bodies: Option<usize>,
     /// Bytes that peers and applications together may make the sidecar hold, such as 64MiB. [default: half of the memory
     /// limit of its control group, or 256MiB without one]
     #[arg(long, env = "DOUANE_BYTE_BUDGET", value_parser = bytes)]
@@ -94,7 +89,6 @@ impl Bounds {
             in_flight: self.max_in_flight.unwrap_or(usual.in_flight),
             queue: self.max_queue.unwrap_or(usual.queue),
             queue_wait: self.queue_timeout.unwrap_or(usual.queue_wait),
-            seen_bodies: self.max_authorizer_bodies.unwrap_or(usual.seen_bodies),
             connect_local: self.local_connect_timeout.unwrap_or(usual.connect_local),
             connect: self.connect_timeout.unwrap_or(usual.connect),
             handshake: self.handshake_timeout.unwrap_or(usual.handshake),

@@ -18,8 +18,6 @@ pub struct Limits {
     pub queue: usize,
     /// How long each waits at most; then it is refused.
     pub queue_wait: Duration,
-    /// Bytes of request bodies that are held for external authorizers, of all requests together.
-    pub seen_bodies: usize,
     /// Connecting to the own application.
     pub connect_local: Duration,
     /// Connecting to anybody else.
@@ -82,7 +80,6 @@ impl Default for Limits {
             in_flight: 1024,
             queue: 256,
             queue_wait: Duration::from_secs(1),
-            seen_bodies: 32 * 1024 * 1024,
             // The application is on this machine.
             connect_local: Duration::from_millis(300),
             connect: Duration::from_secs(1),
@@ -108,7 +105,6 @@ impl Limits {
             ("--max-connections", self.connections),
             ("--max-connections-per-peer", self.connections_of_one),
             ("--max-in-flight", self.in_flight),
-            ("--max-authorizer-bodies", self.seen_bodies),
         ];
         let times = [
             ("--local-connect-timeout", self.connect_local),

@@ -189,6 +189,9 @@ impl Body {
     }
 
     fn saw(&self, frame: &Frame<Bytes>) {
+        if let Some((exchange, _)) = &self.cut {
+            exchange.moves();
+        }
         let Some(tap) = &self.tap else { return };
         match (tap, frame.data_ref(), frame.trailers_ref()) {
             (Tap::Request(access), Some(bytes), _) => {

@@ -23,6 +23,7 @@ use crate::{
         limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, SEND_BUFFER, STREAM_WINDOW},
         serve::LocalTasks,
     },
+    limits::pressure::when_tight,
     shutdown::Shutdown,
 };
 
@@ -202,7 +203,7 @@ impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
         let draining = &self.shutdown.draining;
         while !draining.is_cancelled() {
             tokio::select! {
-                () = tokio::time::sleep(SWEEP) => self.sweep(self.rest),
+                () = tokio::time::sleep(SWEEP) => self.sweep(when_tight(self.rest)),
                 () = draining.cancelled() => {}
             }
         }

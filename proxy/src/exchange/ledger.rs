@@ -37,6 +37,16 @@ impl Ledger {
         self.telemetry.begin(direction, destination)
     }
 
+    /// Counts a request that is sent again, and why that is safe.
+    pub fn retried(&self, reason: &'static str) {
+        self.telemetry.metrics.retried(reason);
+    }
+
+    /// Counts an endpoint that is left out for a while.
+    pub fn ejected(&self) {
+        self.telemetry.metrics.ejected();
+    }
+
     /// Counts what travels without mutual TLS because the mesh permits it.
     pub fn in_plaintext(&self, direction: Direction) {
         self.telemetry.metrics.in_plaintext(direction);

@@ -16,7 +16,11 @@ pub async fn take(tenant: &Rc<Tenant>, access: &SharedAccess) -> Result<(), Refu
     let taken = match tenant.try_take() {
         Ok(place) => Ok(place),
         // Boxed, so that requests that find a place carry no room for waiting.
-        Err(_) => Box::pin(tenant.take()).await,
+        Err(NoPlace::Pressure) => Err(NoPlace::Pressure),
+        Err(_) => {
+            access.borrow().queued();
+            Box::pin(tenant.take()).await
+        }
     };
     hold(tenant, taken, access)
 }
@@ -33,6 +37,7 @@ fn hold(tenant: &Rc<Tenant>, taken: Result<Place, NoPlace>, access: &SharedAcces
     let place = taken.map_err(|none| match none {
         NoPlace::Full => Refusal::TooManyInFlight(tenant.destination()),
         NoPlace::Share => Refusal::ShareExceeded(tenant.destination()),
+        NoPlace::Pressure => Refusal::MemoryPressure,
     })?;
     access.borrow_mut().place = Some(place);
     Ok(())

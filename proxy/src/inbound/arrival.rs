@@ -1,6 +1,11 @@
 //! How a connection arrived: what all its streams share.
 
-use std::{cell::OnceCell, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+};
 
 use douane_proto::{
     facts::{Facts, RequestFacts},
@@ -13,9 +18,12 @@ use tokio::time::Instant;
 
 use crate::{
     exchange::headers,
-    limits::{places::Tenant, share::Holder},
+    limits::{places::Tenant, rate::Rate, share::Holder},
     telemetry::access::{Protection, Record},
 };
+
+/// A second, of one connection: a client that gives up now and then stays far below.
+const MAX_RESETS: u32 = 100;
 
 /// A connection that may carry streams.
 #[derive(Debug)]
@@ -36,8 +44,37 @@ pub(super) struct Arrival {
     pub(super) protection: Protection,
     /// What the application is told of the peer, made with the first request.
     pub(super) told: OnceCell<Option<HeaderValue>>,
+    /// How often its peer takes a request back.
+    pub(super) resets: Resets,
     /// Its peer's places for requests.
     pub(super) tenant: Rc<Tenant>,
+}
+
+/// Streams that a peer resets on one connection, h2's own bounds on those that it has not yet handed out aside.
+#[derive(Debug)]
+pub(super) struct Resets {
+    rate: RefCell<Rate>,
+    flood: Cell<bool>,
+}
+
+impl Default for Resets {
+    fn default() -> Self {
+        Self { rate: RefCell::new(Rate::new(MAX_RESETS)), flood: Cell::new(false) }
+    }
+}
+
+impl Resets {
+    /// One more.
+    pub(super) fn count(&self) {
+        if !self.rate.borrow_mut().admits(std::time::Instant::now()) {
+            self.flood.set(true);
+        }
+    }
+
+    /// Are they too many?
+    pub(super) fn are_a_flood(&self) -> bool {
+        self.flood.get()
+    }
 }
 
 impl Arrival {

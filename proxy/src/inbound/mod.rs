@@ -31,7 +31,12 @@ use crate::{
         ledger::{Ledger, note},
         origins::{Origins, Times},
     },
-    inbound::{arrival::Arrival, beginning::Beginning, plaintext::Then, receiver::Receiver},
+    inbound::{
+        arrival::{Arrival, Resets},
+        beginning::Beginning,
+        plaintext::Then,
+        receiver::Receiver,
+    },
     limits::{
         crowd::{Crowd, Crowded},
         places::{Bounds, Places},
@@ -152,7 +157,7 @@ impl Inbound {
     async fn watch_law(&self) {
         let Shutdown { forced, tasks, draining } = &self.shutdown;
         tokio::select! {
-            () = Rc::clone(&self.receiver.judge).watch(self.receiver.limits.stream_age) => {}
+            () = Rc::clone(&self.receiver.judge).watch(self.receiver.limits) => {}
             () = async { draining.cancelled().await; tasks.wait().await } => {}
             () = forced.cancelled() => {}
         }
@@ -207,6 +212,7 @@ impl Inbound {
         let holder = Holder::Peer(session.peer.clone());
         let _member = self.peers.enter(holder.clone()).map_err(crowd)?;
         let arrival = Arrival {
+            resets: Resets::default(),
             tenant: self.receiver.requests.tenant(destination, holder),
             destination,
             source,
@@ -255,6 +261,7 @@ impl Inbound {
         };
         self.receiver.admit_plaintext(source, destination);
         let arrival = Arrival {
+            resets: Resets::default(),
             tenant: self.receiver.requests.tenant(destination, Holder::Address(source.ip())),
             destination,
             source,
@@ -290,6 +297,7 @@ impl Inbound {
             let Some(Hairpin { io, destination }) = hairpin else { return };
             let local = self.mtls.identity().svid.leaf.id.clone();
             let arrival = Arrival {
+                resets: Resets::default(),
                 tenant: self.receiver.requests.tenant(destination, Holder::Peer(local.clone())),
                 destination,
                 // A pod that talks to itself comes from its own address.
@@ -342,5 +350,6 @@ fn crowd(crowded: Crowded) -> Refusal {
     match crowded {
         Crowded::Full => Refusal::TooManyConnections,
         Crowded::OfOne => Refusal::TooManyOfPeer,
+        Crowded::Pressure => Refusal::MemoryPressure,
     }
 }

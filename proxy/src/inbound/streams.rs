@@ -22,6 +22,7 @@ use tracing::debug;
 use crate::{
     exchange::{
         body::Body,
+        ledger::note,
         limits::{
             CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, MAX_LOCAL_RESETS, MAX_PENDING_RESETS, MAX_STREAMS,
             PREFACE, SEND_BUFFER, STREAM_WINDOW,
@@ -30,7 +31,9 @@ use crate::{
         window::{Metered, Windows},
     },
     inbound::{arrival::Arrival, http::Source, receiver::Receiver},
+    refusal::Refusal,
     shutdown::Shutdown,
+    telemetry::access::Direction,
 };
 
 /// The protocol of opaque streams (extended CONNECT, RFC 8441).
@@ -123,9 +126,20 @@ impl Receiver {
                 respond.send_reset(h2::Reason::REFUSED_STREAM);
                 continue;
             }
+            if arrival.resets.are_a_flood() {
+                self.tell_of(arrival, &Refusal::ResetFlood);
+                connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                continue;
+            }
             last_began = Instant::now();
             streams.begin(Rc::clone(self).stream(Rc::clone(arrival), request, respond));
         }
+    }
+
+    fn tell_of(&self, arrival: &Arrival, refusal: &Refusal) {
+        let mut access = self.ledger.begin(Direction::Inbound, arrival.destination);
+        arrival.describe(&mut access.record);
+        note(&mut access.record, refusal);
     }
 
     async fn stream(
@@ -138,7 +152,8 @@ impl Receiver {
         if request.method() == Method::CONNECT && opaque {
             return Box::pin(self.opaque(arrival, request, respond)).await;
         }
-        let gone = poll_fn(|cx| respond.poll_reset(cx).map(drop));
+        let whose = Rc::clone(&arrival);
+        let gone = poll_fn(|cx| respond.poll_reset(cx).map(|_| whose.resets.count()));
         let answer = self.answer(arrival, request.map(Body::from), Source::Sidecar, gone).await;
         send_answer(respond, answer).await;
     }

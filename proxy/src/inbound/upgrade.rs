@@ -61,6 +61,9 @@ impl Receiver {
                 answer
             }
             Asked::Switched(head, far, first) => {
+                // It may last for days, as bytes do: it takes no request's place.
+                place::take_now(&self.opaque.tenant(address, arrival.holder()), access)?;
+                exchange.switches();
                 let ends = async move { exchange.ended(Waits::Exchange).await }.boxed_local();
                 let access = SharedAccess::clone(access);
                 Upgrade { far, first, ends, idle: self.limits.idle, access }.answer(head)

@@ -6,7 +6,10 @@ use std::{
     rc::Rc,
 };
 
-use crate::limits::share::{Holder, Sharing, may_have};
+use crate::limits::{
+    pressure::Pressure,
+    share::{Holder, Sharing, may_have},
+};
 
 /// Those who are in.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub enum Crowded {
     Full,
     /// This one has as many as one may have.
     OfOne,
+    /// There is too little memory for any.
+    Pressure,
 }
 
 impl Crowd {
@@ -45,6 +50,9 @@ impl Crowd {
     /// # Errors
     /// Why not.
     pub fn enter(self: &Rc<Self>, holder: Holder) -> Result<Member, Crowded> {
+        if Pressure::now() == Pressure::Full {
+            return Err(Crowded::Pressure);
+        }
         let mut of_each = self.of_each.borrow_mut();
         let held = of_each.get(&holder).copied().unwrap_or(0);
         let count = self.count.get();

@@ -15,6 +15,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::limits::{
+    pressure::Pressure,
     queue::Standing,
     share::{Holder, Sharing, may_have},
 };
@@ -39,6 +40,8 @@ pub enum NoPlace {
     Full,
     /// There are free ones, for others: this holder has its share.
     Share,
+    /// There is too little memory for any.
+    Pressure,
 }
 
 /// The places of all destinations.
@@ -118,6 +121,9 @@ impl Tenant {
     /// # Errors
     /// Why there is none.
     pub fn try_take(self: &Rc<Self>) -> Result<Place, NoPlace> {
+        if Pressure::now() >= Pressure::High {
+            return Err(NoPlace::Pressure);
+        }
         let Bounds { most, sharing, .. } = self.destination.bounds;
         let taken = self.destination.taken.get();
         if may_have(self.held.get(), taken, most, sharing) {
@@ -132,8 +138,8 @@ impl Tenant {
     /// Why there was none in time.
     pub async fn take(self: &Rc<Self>) -> Result<Place, NoPlace> {
         match self.try_take() {
-            Ok(place) => Ok(place),
-            Err(none) => self.wait(none).await,
+            Err(none @ (NoPlace::Full | NoPlace::Share)) => self.wait(none).await,
+            taken => taken,
         }
     }
 

@@ -1,12 +1,15 @@
 //! Which endpoint: of two at random, the one with fewer requests in flight. One that could not be reached is not
-//! picked again for the same request.
+//! picked again for the same request, and one that fails again and again not for a while.
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc};
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Instant};
+
+use crate::outbound::ejection::{Outliers, Verdict};
 
 /// Requests in flight by endpoint, as this sidecar sees them.
 #[derive(Debug, Clone, Default)]
 pub struct Balancer {
     in_flight: Rc<RefCell<HashMap<SocketAddr, usize>>>,
+    outliers: Rc<RefCell<Outliers>>,
 }
 
 /// An endpoint counts one more in flight until this is dropped.
@@ -20,14 +23,50 @@ impl Balancer {
     /// Picks from `addresses` all but those `tried`; `None` when none is left.
     #[must_use]
     pub fn pick(&self, addresses: &[SocketAddr], tried: &[SocketAddr]) -> Option<(SocketAddr, InFlight)> {
-        let left: Vec<SocketAddr> =
+        let mut left: Vec<SocketAddr> =
             addresses.iter().copied().filter(|address| !tried.contains(address)).collect();
+        self.leave_out(addresses, &mut left);
         let loads = self.in_flight.borrow();
         let load = |address: &SocketAddr| loads.get(address).copied().unwrap_or(0);
         let address = least_of_two(&left, load, |below| rand::random_range(0..below))?;
         drop(loads);
         *self.in_flight.borrow_mut().entry(address).or_default() += 1;
         Some((address, InFlight { balancer: self.clone(), address }))
+    }
+
+    // Those who fail again and again, unless nobody else is left to try.
+    fn leave_out(&self, all: &[SocketAddr], left: &mut Vec<SocketAddr>) {
+        let outliers = self.outliers.borrow();
+        if outliers.is_empty() {
+            return;
+        }
+        let out = outliers.out_of(all, Instant::now());
+        if left.iter().any(|address| !out.contains(address)) {
+            left.retain(|address| !out.contains(address));
+        }
+    }
+}
+
+impl InFlight {
+    /// Its endpoint answered.
+    pub fn answered(&self) {
+        let outliers = &self.balancer.outliers;
+        if !outliers.borrow().is_empty() {
+            outliers.borrow_mut().answered(self.address);
+        }
+    }
+
+    /// Its endpoint failed.
+    #[must_use]
+    pub fn failed(&self) -> Verdict {
+        let mut outliers = self.balancer.outliers.borrow_mut();
+        outliers.failed(self.address, Instant::now(), rand::random())
+    }
+
+    /// Which endpoint it is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
@@ -108,6 +147,24 @@ mod tests {
 
         drop(guard);
         assert!(balancer.in_flight.borrow().is_empty());
+    }
+
+    #[test]
+    fn who_fails_again_and_again_is_left_out_unless_nobody_else_is_left() {
+        let balancer = Balancer::default();
+        let all = [address(1), address(2)];
+        let (_, bad) = balancer.pick(&all, &[address(2)]).unwrap();
+        let verdicts: Vec<_> = (0..5).map(|_| bad.failed()).collect();
+        assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::Ejected).count(), 1);
+
+        for _ in 0..20 {
+            assert_eq!(balancer.pick(&all, &[]).unwrap().0, address(2));
+        }
+        assert_eq!(balancer.pick(&all, &[address(2)]).unwrap().0, address(1));
+
+        bad.answered();
+        let held: Vec<_> = (0..10).map(|_| balancer.pick(&all, &[]).unwrap()).collect();
+        assert!(held.iter().any(|(picked, _)| *picked == address(1)));
     }
 
     #[test]

@@ -144,6 +144,7 @@ impl Sender {
             match meet(picked).await {
                 Ok(met) => return Ok((met, in_flight)),
                 Err(refusal) if refusal.another_may_answer() && tried.len() + 1 < MAX_TRIES => {
+                    self.failed_at(&in_flight, &refusal);
                     tried.push(address);
                     last = refusal;
                 }

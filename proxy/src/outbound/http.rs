@@ -2,15 +2,19 @@
 //!
 //! Knows not who may be asked (the receiver decides), only who must answer.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{net::SocketAddr, rc::Rc, time::Instant};
 
+use bytes::Bytes;
 use douane_proto::request::{
     BadRequest, line_authority, named_host, origin_form, strip_hop_by_hop, strip_reserved,
 };
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request::Parts,
+};
 
 use crate::{
+    config::Retries,
     exchange::{
         answer::{closes_connection, refuse},
         body::Body,
@@ -25,7 +29,7 @@ use crate::{
     limits::places::Tenant,
     outbound::{
         resolve::{Candidate, Reach},
-        sender::{MAX_TRIES, Sender, Way},
+        sender::{HeadOf, MAX_TRIES, Sender, Way},
         upgrade::leads_over_http1,
     },
     refusal::Refusal,
@@ -34,6 +38,8 @@ use crate::{
 
 /// Lines tried for one request whose line ended before it was sent.
 const MAX_LINES: usize = 4;
+/// Of a body that is kept to be sent again.
+const MAX_COPY: usize = 64 * 1024;
 
 impl Sender {
     /// Answers a request of the application to the destination that `tenant` has places of.
@@ -122,8 +128,13 @@ impl Sender {
         access: &SharedAccess,
     ) -> Result<Response<Body>, Refusal> {
         let ended = body.as_ref().is_none_or(http_body::Body::is_end_stream);
-        let is_safe = head.method().is_safe();
+        let copy = Box::pin(self.copy_of(&head, body.as_mut())).await;
+        let again_is_the_same = match self.limits.retries {
+            Retries::Unsent => head.method().is_safe(),
+            Retries::Idempotent => head.method().is_idempotent(),
+        };
         let mut told_again = false;
+        self.budget.borrow_mut().said(Instant::now());
         for _ in 0..MAX_LINES {
             let (line, in_flight, address) = self.reach(candidates, access).await?;
             // Nothing was sent on a line that had just ended: the next one takes it.
@@ -131,12 +142,15 @@ impl Sender {
             let failed = |error: &h2::Error| Refusal::UpstreamFailed { address, reason: error.to_string() };
             // Without a body it can be told again, should the peer say that it did not process it, or should the peer
             // die of something else before it answered a request that asks for nothing but an answer.
-            let again = ended.then(|| head.clone());
+            let again = (ended || copy.is_some()).then(|| head.clone());
+            let may_repeat =
+                || again_is_the_same && !told_again && self.budget.borrow_mut().may_repeat(Instant::now());
             let died = |error: &h2::Error| {
-                is_safe && !told_again && (error.is_io() || error.is_go_away() && error.is_remote())
+                (error.is_io() || error.is_go_away() && error.is_remote()) && may_repeat()
             };
+            let once_more = copy.clone().filter(|_| body.is_none()).map(Body::whole);
             let (answer, stream) = send.send_request(head, ended).map_err(|error| failed(&error))?;
-            if let (false, Some(body)) = (ended, body.take()) {
+            if let (false, Some(body)) = (ended, body.take().or(once_more)) {
                 let mut sending = Box::pin(pump::send(body, stream).map(drop));
                 // A short body is whole with its head and needs no task. Otherwise the answer may begin, and end, before
                 // the request has. A failed upload shows in the answer.
@@ -146,19 +160,50 @@ impl Sender {
             }
             match answer.await {
                 Ok(answer) => {
-                    return Ok(answer.map(|recv| Body::from(recv).keeping((line, in_flight))));
-                }
-                Err(error) => match again.filter(|_| was_not_processed(&error) || died(&error)) {
-                    Some(unsent) => {
-                        told_again |= !was_not_processed(&error);
-                        line.retire();
-                        head = unsent;
+                    self.answered_by(&in_flight, &HeadOf::new(&answer));
+                    let unserved = self.limits.retries == Retries::Idempotent && is_passing(answer.status());
+                    match again.filter(|_| unserved && may_repeat()) {
+                        Some(unsent) => {
+                            told_again = true;
+                            self.ledger.retried("status");
+                            head = unsent;
+                        }
+                        None => {
+                            return Ok(answer.map(|recv| Body::from(recv).keeping((line, in_flight))));
+                        }
                     }
-                    None => return Err(failed(&error)),
-                },
+                }
+                Err(error) => {
+                    let unprocessed = was_not_processed(&error);
+                    if !unprocessed {
+                        self.failed_at(&in_flight, &failed(&error));
+                    }
+                    match again.filter(|_| unprocessed || died(&error)) {
+                        Some(unsent) => {
+                            told_again |= !unprocessed;
+                            self.ledger.retried(if unprocessed { "unprocessed" } else { "died" });
+                            line.retire();
+                            head = unsent;
+                        }
+                        None => return Err(failed(&error)),
+                    }
+                }
             }
         }
         Err(Refusal::Draining)
+    }
+
+    // What is sent again if need be: of a body that is small, and that no trailers follow.
+    async fn copy_of(&self, head: &Request<()>, body: Option<&mut Body>) -> Option<Bytes> {
+        if self.limits.retries == Retries::Unsent || !head.method().is_idempotent() {
+            return None;
+        }
+        let length = head.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok()?;
+        if length > MAX_COPY {
+            return None;
+        }
+        let seen = body?.see(MAX_COPY).await.ok()?;
+        (seen.is_whole && seen.bytes.len() == length).then_some(seen.bytes)
     }
 
     pub(super) async fn in_the_open(
@@ -173,14 +218,21 @@ impl Sender {
         while let Some((address, in_flight)) = self.balancer.pick(addresses, &tried) {
             access.borrow_mut().record.peer_address = Some(address);
             match self.origins.send(address, speech, request).await {
-                Ok(answer) => return Ok(answer.map(|body| body.keeping(in_flight))),
+                Ok(answer) => {
+                    self.answered_by(&in_flight, &HeadOf::new(&answer));
+                    return Ok(answer.map(|body| body.keeping(in_flight)));
+                }
                 Err(Unanswered { refusal, unsent: Some(unsent) })
                     if refusal.another_may_answer() && tried.len() + 1 < MAX_TRIES =>
                 {
+                    self.failed_at(&in_flight, &refusal);
                     tried.push(address);
                     (request, last) = (*unsent, refusal);
                 }
-                Err(unanswered) => return Err(unanswered.refusal),
+                Err(unanswered) => {
+                    self.failed_at(&in_flight, &unanswered.refusal);
+                    return Err(unanswered.refusal);
+                }
             }
         }
         Err(last)
@@ -241,6 +293,11 @@ impl Cleaned {
         let Self { method, host, uri, headers, .. } = *self;
         assemble(method, &host, origin_form(&uri), headers, speech)
     }
+}
+
+// It says that it, or somebody behind it, cannot answer now.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
 }
 
 // RFC 9113 6.8 and 8.7: streams above GOAWAY's last, and refused ones, were not looked at.

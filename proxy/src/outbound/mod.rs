@@ -2,14 +2,16 @@
 //! resolved on its own.
 //!
 //! Knows not what the law of the destination says. Next: [`resolve`] (where does it lead), [`balance`] (to which of
-//! them), [`pool`] (on which connection), `http` and `tcp` (what travels; `foreign` where the peer speaks Istio's dialect).
+//! them; [`ejection`]: not to who fails again and again; [`repeats`]: how much is said again), [`pool`] (on which connection), `http` and `tcp` (what travels; `foreign` where the peer speaks Istio's dialect).
 
 pub mod balance;
 mod call;
+pub mod ejection;
 mod foreign;
 mod http;
 mod http_only;
 pub mod pool;
+pub mod repeats;
 pub mod resolve;
 mod routes;
 mod sender;
@@ -17,7 +19,12 @@ mod tcp;
 mod upgrade;
 mod words;
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use douane_proto::mesh::Protocol;
@@ -35,7 +42,7 @@ use crate::{
         serve::{self, Ended, Framing},
     },
     limits::{
-        crowd::Crowd,
+        crowd::{Crowd, Crowded},
         places::{Bounds, Places},
         share::{Holder, Sharing},
     },
@@ -49,7 +56,8 @@ use crate::{
         socket::Sockets,
     },
     outbound::{
-        balance::Balancer, http_only::HttpOnly, pool::Pool, resolve::Route, routes::Routes, sender::Sender,
+        balance::Balancer, http_only::HttpOnly, pool::Pool, repeats::Budget, resolve::Route, routes::Routes,
+        sender::Sender,
     },
     redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
     refusal::Refusal,
@@ -91,6 +99,7 @@ impl Outbound {
             routes: Routes::default(),
             pool: Pool::new(mtls, sockets, hairpins, shutdown.clone(), limits),
             balancer: Balancer::default(),
+            budget: RefCell::new(Budget::new(Instant::now())),
             http_only: HttpOnly::default(),
             foreign: Clients::new(limits.pool_idle, shutdown.clone()),
             places: Places::new(Bounds {
@@ -121,8 +130,12 @@ impl Outbound {
                 let outbound = Rc::clone(&serving);
                 async move { outbound.redirected(stream, source).await }
             };
-            let refuse = move |stream: TcpStream, source, _| {
-                full.refuse(&stream, source, &Refusal::TooManyConnections);
+            let refuse = move |stream: TcpStream, source, crowded| {
+                let refusal = match crowded {
+                    Crowded::Pressure => Refusal::MemoryPressure,
+                    Crowded::Full | Crowded::OfOne => Refusal::TooManyConnections,
+                };
+                full.refuse(&stream, source, &refusal);
             };
             listener::run(listener, Rc::clone(&open), self.shutdown.clone(), serve, refuse)
         }));

@@ -34,6 +34,7 @@ use crate::{
         },
         window::{Metered, Windows},
     },
+    limits::pressure::when_tight,
     net::{hairpin::Hairpins, socket::Sockets},
     outbound::resolve::{Candidate, Place},
     refusal::Refusal,
@@ -138,7 +139,7 @@ impl Pool {
         let Shutdown { draining, forced, tasks } = &self.0.shutdown;
         while !draining.is_cancelled() {
             tokio::select! {
-                () = tokio::time::sleep(SWEEP) => self.sweep(self.0.limits.pool_idle),
+                () = tokio::time::sleep(SWEEP) => self.sweep(when_tight(self.0.limits.pool_idle)),
                 () = draining.cancelled() => {}
             }
         }

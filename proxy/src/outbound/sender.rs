@@ -2,6 +2,7 @@
 //! Read by `http` and `tcp`, which add what travels.
 
 use std::{
+    cell::RefCell,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -11,6 +12,7 @@ use douane_proto::{
     mesh::Protocol,
     snapshot::{Found, Question, Snapshot},
 };
+use http::{HeaderMap, StatusCode, header};
 use tracing::warn;
 
 use crate::{
@@ -24,8 +26,10 @@ use crate::{
     limits::places::Places,
     outbound::{
         balance::{Balancer, InFlight},
+        ejection::Verdict,
         http_only::HttpOnly,
         pool::{Ends, Key, OnLine, Pool},
+        repeats::Budget,
         resolve::{Candidate, Place, Reach, Route, View, external_port, resolve, unknown},
         routes::Routes,
     },
@@ -54,6 +58,8 @@ pub(super) struct Sender {
     pub(super) pool: Pool,
     /// Who is less busy.
     pub(super) balancer: Balancer,
+    /// How much may be said again.
+    pub(super) budget: RefCell<Budget>,
     /// Requests in progress to each destination.
     pub(super) places: Places,
     /// Servers without a sidecar.
@@ -79,6 +85,19 @@ pub(super) enum Way {
     Foreign(Vec<Candidate>),
     /// Their ports take plaintext only.
     Open(Vec<SocketAddr>),
+}
+
+/// What an endpoint is judged by.
+#[derive(Debug)]
+pub(super) struct HeadOf<'a> {
+    pub(super) status: StatusCode,
+    pub(super) headers: &'a HeaderMap,
+}
+
+impl<'a> HeadOf<'a> {
+    pub(super) fn new<B>(answer: &'a http::Response<B>) -> Self {
+        Self { status: answer.status(), headers: answer.headers() }
+    }
 }
 
 impl Sender {
@@ -174,14 +193,43 @@ impl Sender {
                     line.ends().describe(&mut access.borrow_mut().record);
                     return Ok((line, in_flight, address));
                 }
-                Err(refusal) if refusal.another_may_answer() && tried.len() + 1 < MAX_TRIES => {
+                Err(refusal) => {
+                    self.failed_at(&in_flight, &refusal);
+                    if !refusal.another_may_answer() || tried.len() + 1 >= MAX_TRIES {
+                        return Err(refusal);
+                    }
                     tried.push(address);
                     last = refusal;
                 }
-                Err(refusal) => return Err(refusal),
             }
         }
         Err(last)
+    }
+
+    /// An endpoint could not be reached, or did not answer.
+    pub(super) fn failed_at(&self, in_flight: &InFlight, why: &Refusal) {
+        // A sidecar that drains fails by its own doing.
+        if !matches!(why, Refusal::Draining) && in_flight.failed() == Verdict::Ejected {
+            self.ledger.ejected();
+            warn!(address = %in_flight.address(), reason = why.label(), "left out for a while: it fails again and again");
+        }
+    }
+
+    /// An endpoint answered; by these statuses it says that it cannot.
+    pub(super) fn answered_by(&self, in_flight: &InFlight, answer: &HeadOf<'_>) {
+        let failed = match answer.status {
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => true,
+            // Who says when to come back sheds what is too much, and serves the rest.
+            StatusCode::SERVICE_UNAVAILABLE => !answer.headers.contains_key(header::RETRY_AFTER),
+            _ => false,
+        };
+        if !failed {
+            in_flight.answered();
+        } else if in_flight.failed() == Verdict::Ejected {
+            self.ledger.ejected();
+            let (address, status) = (in_flight.address(), answer.status);
+            warn!(%address, %status, "left out for a while: it fails again and again");
+        }
     }
 
     pub(super) async fn by_host(&self, name: &str, port: u16) -> Result<Option<Route>, Refusal> {

@@ -176,6 +176,7 @@ impl Sender {
             match self.origins.connect(address).await {
                 Ok(server) => return Ok(Far::Server { server, address, _guard: in_flight }),
                 Err(refusal) => {
+                    self.failed_at(&in_flight, &refusal);
                     tried.push(address);
                     last = refusal;
                 }

@@ -191,6 +191,11 @@ impl Access {
         self.from.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
     }
 
+    /// It has to wait for its place.
+    pub fn queued(&self) {
+        self.telemetry.metrics.queued(self.record.direction);
+    }
+
     /// An opaque stream is open; without this it counts as opened when it ends. Its end is counted by itself.
     pub fn opened(&mut self) {
         if !self.opened {

@@ -40,6 +40,10 @@ pub struct Metrics {
     closed: Series<Way, Counter>,
     bytes: Series<Flow, Counter>,
     plaintext: Series<Way, Counter>,
+    queued: Series<Way, Counter>,
+    retries: Series<Reason, Counter>,
+    ejections: Counter,
+    pressure: Gauge,
     renewals: Series<Outcome, Counter>,
     spans_dropped: Series<Reason, Counter>,
     pub(crate) spans_exported: Counter,
@@ -137,6 +141,22 @@ impl Metrics {
                 Counter::default,
                 Way { direction: OTHER },
             ),
+            queued: Series::register(
+                r,
+                "douane_queued",
+                "Requests that had to wait for a place among those in progress",
+                Counter::default,
+                Way { direction: OTHER },
+            ),
+            retries: Series::register(
+                r,
+                "douane_retries",
+                "Requests that were sent again, and why that was safe",
+                Counter::default,
+                Reason { reason: OTHER },
+            ),
+            ejections: Counter::default(),
+            pressure: Gauge::default(),
             renewals: Series::register(
                 r,
                 "douane_certificate_renewals",
@@ -215,6 +235,30 @@ impl Metrics {
         self.plaintext.of(&way(direction), Counter::inc);
     }
 
+    pub(crate) fn queued(&self, direction: Direction) {
+        self.queued.of(&way(direction), Counter::inc);
+    }
+
+    pub(crate) fn retried(&self, reason: &'static str) {
+        self.retries.of(&Reason { reason }, Counter::inc);
+    }
+
+    pub(crate) fn ejected(&self) {
+        self.ejections.inc();
+    }
+
+    /// How short memory is: 0 calm, 1 tight, 2 high, 3 full.
+    pub fn pressure(&self, level: i64) {
+        self.pressure.set(level);
+    }
+
+    /// Requests and streams in progress.
+    #[must_use]
+    pub fn in_progress(&self) -> i64 {
+        let of = |direction| self.active.of(&way(direction), |active| active.get());
+        of(Direction::Inbound) + of(Direction::Outbound)
+    }
+
     pub(crate) fn opened(&self, direction: Direction) {
         self.opened.of(&way(direction), Counter::inc);
     }
@@ -269,6 +313,16 @@ impl Metrics {
             "douane_certificate_expiry_timestamp_seconds",
             "When the certificate in use ends, seconds since 1970",
             self.certificate_expiry.clone(),
+        );
+        r.register(
+            "douane_ejections",
+            "Endpoints left out for a while because they failed again and again",
+            self.ejections.clone(),
+        );
+        r.register(
+            "douane_memory_pressure",
+            "How short memory is: 0 calm, 1 tight (85 %), 2 no new requests (90 %), 3 no new connections (95 %)",
+            self.pressure.clone(),
         );
         r.register("douane_snapshot_epoch", "Which history the sequence counts in", self.epoch.clone());
         r.register("douane_snapshot_sequence", "The newest delta in use", self.sequence.clone());

@@ -2,12 +2,13 @@
 
 use std::{
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use douane_proto::mesh::Protocol;
-use douane_proxy::config::Limits;
+use douane_proto::mesh::{Endpoint, Protocol};
+use douane_proxy::{config::Limits, limits::pressure::Pressure};
 use h2::{client::SendRequest, ext};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -311,5 +312,122 @@ fn a_client_that_never_reads_its_answers_delays_nobody_else() {
         took.sort();
         eprintln!("median beside {SLOW} that do not read: {:?}, worst {:?}", took[25], took[49]);
         assert!(took[25] < Duration::from_secs(1), "{took:?}");
+    });
+}
+
+#[test]
+fn a_request_that_takes_longer_than_it_may_in_total_or_rests_too_long_is_answered_504() {
+    run(async {
+        let usual = Limits::default();
+        for (limits, label) in [
+            (Limits { request: Some(Duration::from_millis(200)), ..usual }, "request_timeout"),
+            (Limits { stream_idle: Duration::from_millis(200), ..usual }, "idle"),
+        ] {
+            let (shop, _leave) = patient(limits, Protocol::Http1).await;
+            let peer = stranger_called(&shop, "stranger").await;
+
+            assert_eq!(status(&peer, Method::GET).await, 504, "{label}");
+            counted(&shop.orders, label).await;
+        }
+    });
+}
+
+#[test]
+fn a_peer_that_takes_back_what_it_asks_a_hundred_times_a_second_is_hung_up_on() {
+    run(async {
+        let (shop, _leave) = patient(Limits::default(), Protocol::Http1).await;
+        let peer = stranger_called(&shop, "hasty").await;
+        let reaches = async |busy: usize| {
+            let busy = format!("douane_active{{direction=\"inbound\"}} {busy}\n");
+            eventually("so many are in progress", || {
+                let metrics = shop.orders.metrics();
+                metrics.contains(&busy) || metrics.contains("reset_flood")
+            })
+            .await;
+        };
+        'hung_up: for _ in 0..100 {
+            let mut begun = Vec::new();
+            for _ in 0..50 {
+                let Ok(mut peer) = peer.clone().ready().await else { break 'hung_up };
+                let Ok(asked) = peer.send_request(http11(Method::GET, "/"), true) else { break 'hung_up };
+                begun.push(asked);
+            }
+            // The other end has begun with them before they are taken back.
+            reaches(50).await;
+            drop(begun);
+            reaches(0).await;
+        }
+        counted(&shop.orders, "reset_flood").await;
+        let other = stranger_called(&shop, "other").await;
+        assert!(other.ready().await.is_ok(), "nobody else is hung up on");
+    });
+}
+
+#[test]
+fn without_memory_requests_are_answered_503_and_connections_reset_until_there_is_some() {
+    run(async {
+        let shop = Shop::open(Protocol::Http1, |stream| http1(stream, crate::apps::mirror)).await;
+        let peer = stranger_called(&shop, "stranger").await;
+        assert_eq!(status(&peer, Method::GET).await, 200);
+
+        Pressure::High.tell();
+        assert_eq!(status(&peer, Method::GET).await, 503);
+        counted(&shop.orders, "memory_pressure").await;
+        Pressure::Full.tell();
+        let shed = async { TcpStream::connect(shop.orders.port).await?.read_u8().await };
+        assert!(shed.await.is_err());
+
+        Pressure::Calm.tell();
+        assert_eq!(status(&peer, Method::GET).await, 200);
+    });
+}
+
+#[test]
+fn an_endpoint_that_fails_again_and_again_is_left_out_for_a_while() {
+    run(async {
+        let shop = Shop::open(Protocol::Http1, |stream| http1(stream, crate::apps::mirror)).await;
+        // Nobody listens there.
+        let address = std::net::TcpListener::bind("127.0.3.1:0").unwrap().local_addr().unwrap();
+        shop.web.change_service(|service, orders| {
+            let mut workload = (**orders).clone();
+            workload.addresses = vec![address.ip()];
+            let targets = [(80, address.port())].into();
+            service.endpoints.push(Endpoint { workload: Arc::new(workload), targets });
+        });
+        let mut client = client1(shop.web.connect(vip()).await).await;
+        let ejected = || shop.web.metrics().contains("douane_ejections_total 1");
+        for _ in 0..200 {
+            let request = Request::get("/").header("host", "orders").body(full("")).unwrap();
+            let answer = client.send_request(request).await.unwrap();
+            assert_eq!(answer.status(), 200, "another endpoint answers meanwhile");
+            answer.into_body().collect().await.unwrap();
+            client.ready().await.unwrap();
+            if ejected() {
+                break;
+            }
+        }
+        assert!(ejected(), "{}", shop.web.metrics());
+    });
+}
+
+#[test]
+fn an_answer_given_while_draining_says_that_its_connection_ends() {
+    run(async {
+        let (shop, leave) = patient(Limits::default(), Protocol::Http1).await;
+        let mut client = client1(shop.web.connect(vip()).await).await;
+        let request = Request::get("/").header("host", "orders").body(full("")).unwrap();
+        let answer = spawn_local(client.send_request(request));
+        eventually("it is in progress", || {
+            shop.orders.metrics().contains("douane_active{direction=\"inbound\"} 1")
+        })
+        .await;
+
+        shop.orders.shutdown.draining.cancel();
+        shop.web.shutdown.draining.cancel();
+        leave.add_permits(1);
+
+        let answer = answer.await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["connection"], "close");
     });
 }

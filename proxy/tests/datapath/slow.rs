@@ -58,9 +58,10 @@ fn a_client_that_does_not_read_makes_the_sidecars_hold_little_and_harms_no_neigh
 fn twenty_megabytes_arrive_whole_both_ways_where_the_budget_is_tight() {
     run(async {
         budget::fix(1 << 20);
-        let _crowd = budget::hold(1 << 20);
         let shop = Shop::open(Protocol::Tcp, greet_and_echo).await;
         let stream = greeted(&shop).await;
+        // From now on nothing new would begin; what runs goes on.
+        let _crowd = budget::hold(1 << 20);
         let (mut read, mut write) = stream.into_split();
         let sent: Vec<u8> = (0..20_000_000_u32).map(|number| ((number * 7) >> 3) as u8).collect();
 
