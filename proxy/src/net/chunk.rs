@@ -84,3 +84,41 @@ impl Drop for Chunk {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_large_read_is_held_until_its_bytes_have_left_and_a_small_one_holds_no_buffer() {
+        let (mut near, mut far) = tokio::io::duplex(4 * CHUNK);
+        near.write_all(&vec![7; CHUNK]).await.unwrap();
+
+        let large = poll_fn(|cx| poll_read(&mut far, cx)).await.unwrap().unwrap();
+        near.write_all(b"small").await.unwrap();
+        let small = poll_fn(|cx| poll_read(&mut far, cx)).await.unwrap().unwrap();
+
+        assert_eq!((large.len(), &small[..]), (CHUNK, &b"small"[..]));
+        assert_eq!(budget::held(), CHUNK);
+        drop(large);
+        assert_eq!(budget::held(), 0);
+        drop(near);
+        assert!(poll_fn(|cx| poll_read(&mut far, cx)).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn where_there_is_little_room_a_read_is_small() {
+        budget::fix(1 << 20);
+        let _crowd = budget::hold(1 << 20);
+        let (mut near, mut far) = tokio::io::duplex(CHUNK);
+        near.write_all(&vec![7; CHUNK]).await.unwrap();
+
+        let read = poll_fn(|cx| poll_read(&mut far, cx)).await.unwrap().unwrap();
+
+        assert_eq!(read.len(), FRUGAL);
+    }
+}

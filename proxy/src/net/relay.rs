@@ -245,3 +245,54 @@ pub async fn send_all(send: &mut SendStream<Bytes>, mut chunk: Bytes) -> Result<
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use tokio::{io::AsyncReadExt as _, net::TcpListener};
+
+    use super::*;
+
+    /// Long for a relay that spins, and short for a test.
+    const WATCHED: Duration = Duration::from_millis(100);
+
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_half_closed_connection_rests_until_the_other_half_speaks() {
+        let ((mut client, mut from_client), (mut to_server, mut server)) =
+            (connected().await, connected().await);
+        let (counts, polls) = (Counts::default(), Cell::new(0));
+        let idle = Duration::from_secs(60);
+        let mut relay = pin!(sockets(&mut from_client, Bytes::new(), &mut to_server, &counts, idle));
+        let relay = poll_fn(|cx| {
+            polls.set(polls.get() + 1);
+            relay.as_mut().poll(cx)
+        });
+        let both = async {
+            client.write_all(b"all I say").await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut told = Vec::new();
+            server.read_to_end(&mut told).await.unwrap();
+            let before = polls.get();
+            tokio::time::sleep(WATCHED).await;
+            let rested = polls.get() - before;
+            server.write_all(b"answer").await.unwrap();
+            server.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+            (told, answer, rested)
+        };
+
+        let (ended, (told, answer, rested)) = tokio::join!(relay, both);
+
+        ended.unwrap();
+        assert_eq!((&told[..], &answer[..]), (&b"all I say"[..], &b"answer"[..]));
+        assert!(rested < 10, "{rested} polls in {WATCHED:?}");
+    }
+}

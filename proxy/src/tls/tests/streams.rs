@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{corked, pair, uncorked};
+use super::{Ca, ORDERS, WEB, corked, id, mtls, pair, sockets, uncorked};
 
 const MANY: usize = 10 * 1024 * 1024;
 
@@ -126,5 +126,50 @@ fn a_writer_learns_that_the_peer_is_gone() {
             }
         };
         tokio::time::timeout(Duration::from_secs(5), failed).await.unwrap();
+    });
+}
+
+#[test]
+fn what_comes_together_with_the_end_of_the_handshake_is_read() {
+    uncorked(async {
+        let ca = Ca::new("cluster.local");
+        let (server_io, client_io) = sockets().await;
+        let (server, client, expected) = (mtls(ca.identity(ORDERS)), mtls(ca.identity(WEB)), id(ORDERS));
+        // Nothing waits between the client's Finished and its first bytes: the server reads both at once.
+        let hasty = async {
+            let (mut client, _) = client.connect(client_io, &expected).await.unwrap();
+            client.write_all(b"first").await.unwrap();
+            client.flush().await.unwrap();
+            client
+        };
+
+        let (accepted, _client) = tokio::join!(server.accept(server_io), hasty);
+
+        let (mut heard, (mut server, _)) = ([0; 5], accepted.unwrap());
+        server.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"first");
+    });
+}
+
+#[test]
+fn what_was_read_before_the_handshake_is_part_of_it() {
+    corked(async {
+        let ca = Ca::new("cluster.local");
+        let (mut server_io, client_io) = sockets().await;
+        let (server, client, expected) = (mtls(ca.identity(ORDERS)), mtls(ca.identity(WEB)), id(ORDERS));
+        let looks_first = async {
+            let mut first = [0; 100];
+            server_io.read_exact(&mut first).await.unwrap();
+            server.accept_after(&first, server_io).await
+        };
+
+        let (accepted, connected) = tokio::join!(looks_first, client.connect(client_io, &expected));
+
+        let ((mut server, _), (mut client, _)) = (accepted.unwrap(), connected.unwrap());
+        client.write_all(b"ping").await.unwrap();
+        client.flush().await.unwrap();
+        let mut heard = [0; 4];
+        server.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"ping");
     });
 }
