@@ -137,18 +137,17 @@ impl Body {
         for bytes in self.held.iter().filter_map(Frame::data_ref) {
             seen.extend_from_slice(bytes);
         }
-        let mut held = mem::take(&mut self.held);
-        let mut is_whole = self.is_end_stream();
+        let mut is_whole = self.source.has_ended();
         while seen.len() <= most && !is_whole {
-            let Some(frame) = poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await.transpose()? else {
+            let Some(frame) = poll_fn(|cx| self.poll_source(cx)).await.transpose()? else {
                 is_whole = true;
                 break;
             };
             seen.extend_from_slice(frame.data_ref().map_or(&[][..], Bytes::as_ref));
-            is_whole = frame.is_trailers() || self.is_end_stream();
-            held.push_back(frame);
+            is_whole = frame.is_trailers() || self.source.has_ended();
+            // Kept at once: whoever no longer waits loses nothing of it.
+            self.held.push_back(frame);
         }
-        self.held = held;
         Ok(SeenBody { bytes: seen.freeze(), is_whole })
     }
 
@@ -178,6 +177,47 @@ impl Body {
         self.cut = None;
         self.fail(&refusal);
         Poll::Ready(BodyError::Cut(refusal))
+    }
+
+    // What was not read before.
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(cut) = self.poll_cut(cx) {
+            return Poll::Ready(Some(Err(cut)));
+        }
+        let frame = match &mut self.source {
+            Source::Nothing => None,
+            Source::Whole(bytes) => {
+                let bytes = mem::take(bytes);
+                self.source = Source::Nothing;
+                (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
+            }
+            Source::Application(incoming) => {
+                ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(BodyError::from))
+            }
+            Source::Peer(recv) => ready!(poll_peer(recv, cx)).map(|frame| frame.map_err(BodyError::from)),
+        };
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                let frame = match frame.into_trailers() {
+                    Ok(mut trailers) => {
+                        clean_trailers(&mut trailers);
+                        Frame::trailers(trailers)
+                    }
+                    Err(data) => data,
+                };
+                self.saw(&frame);
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                self.broke(&error);
+                self.source = Source::Nothing;
+                Some(Err(error))
+            }
+            None => {
+                (self.guard, self.answering) = (None, None);
+                None
+            }
+        })
     }
 
     fn fail(&mut self, refusal: &Refusal) {
@@ -236,59 +276,18 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.held.is_empty() {
+            return self.poll_source(cx);
+        }
         if let Poll::Ready(cut) = self.poll_cut(cx) {
             return Poll::Ready(Some(Err(cut)));
         }
         // Counted when it was read.
-        if let Some(frame) = self.held.pop_front() {
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        let frame = match &mut self.source {
-            Source::Nothing => None,
-            Source::Whole(bytes) => {
-                let bytes = mem::take(bytes);
-                self.source = Source::Nothing;
-                (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
-            }
-            Source::Application(incoming) => {
-                ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(BodyError::from))
-            }
-            Source::Peer(recv) => ready!(poll_peer(recv, cx)).map(|frame| frame.map_err(BodyError::from)),
-        };
-        Poll::Ready(match frame {
-            Some(Ok(frame)) => {
-                let frame = match frame.into_trailers() {
-                    Ok(mut trailers) => {
-                        clean_trailers(&mut trailers);
-                        Frame::trailers(trailers)
-                    }
-                    Err(data) => data,
-                };
-                self.saw(&frame);
-                Some(Ok(frame))
-            }
-            Some(Err(error)) => {
-                self.broke(&error);
-                self.source = Source::Nothing;
-                Some(Err(error))
-            }
-            None => {
-                (self.guard, self.answering) = (None, None);
-                None
-            }
-        })
+        Poll::Ready(self.held.pop_front().map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        if !self.held.is_empty() {
-            return false;
-        }
-        match &self.source {
-            Source::Nothing => true,
-            Source::Whole(bytes) => bytes.is_empty(),
-            Source::Application(incoming) => incoming.is_end_stream(),
-            Source::Peer(recv) => recv.is_end_stream(),
-        }
+        self.held.is_empty() && self.source.has_ended()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -301,6 +300,17 @@ impl http_body::Body for Body {
             Source::Application(incoming) => incoming.size_hint(),
             Source::Peer(recv) if recv.is_end_stream() => SizeHint::with_exact(0),
             Source::Peer(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Source {
+    fn has_ended(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Application(incoming) => incoming.is_end_stream(),
+            Self::Peer(recv) => recv.is_end_stream(),
         }
     }
 }

@@ -2,7 +2,11 @@
 //!
 //! Knows not who may be asked (the receiver decides), only who must answer.
 
-use std::{net::SocketAddr, rc::Rc, time::Instant};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use douane_proto::request::{
@@ -40,6 +44,10 @@ use crate::{
 const MAX_LINES: usize = 4;
 /// Of a body that is kept to be sent again.
 const MAX_COPY: usize = 64 * 1024;
+/// The same where it is sent again only if it was not processed: what usually comes with its head.
+const MAX_UNPROCESSED: usize = 4 * 1024;
+/// For the rest of such a body, which is then held back.
+const COPY_WAIT: Duration = Duration::from_millis(20);
 
 impl Sender {
     /// Answers a request of the application to the destination that `tenant` has places of.
@@ -128,7 +136,10 @@ impl Sender {
         access: &SharedAccess,
     ) -> Result<Response<Body>, Refusal> {
         let ended = body.as_ref().is_none_or(http_body::Body::is_end_stream);
-        let copy = Box::pin(self.copy_of(&head, body.as_mut())).await;
+        let copy = match ended {
+            true => None,
+            false => Box::pin(self.copy_of(&head, body.as_mut())).await?,
+        };
         let again_is_the_same = match self.limits.retries {
             Retries::Unsent => head.method().is_safe(),
             Retries::Idempotent => head.method().is_idempotent(),
@@ -193,17 +204,20 @@ impl Sender {
         Err(Refusal::Draining)
     }
 
-    // What is sent again if need be: of a body that is small, and that no trailers follow.
-    async fn copy_of(&self, head: &Request<()>, body: Option<&mut Body>) -> Option<Bytes> {
-        if self.limits.retries == Retries::Unsent || !head.method().is_idempotent() {
-            return None;
-        }
-        let length = head.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok()?;
-        if length > MAX_COPY {
-            return None;
-        }
-        let seen = body?.see(MAX_COPY).await.ok()?;
-        (seen.is_whole && seen.bytes.len() == length).then_some(seen.bytes)
+    // What is sent again if need be: of a body that is small, and that no trailers follow. Every request may be told again
+    // that a draining peer says it has not processed.
+    async fn copy_of(&self, head: &Request<()>, body: Option<&mut Body>) -> Result<Option<Bytes>, Refusal> {
+        let most = match self.limits.retries {
+            Retries::Idempotent if head.method().is_idempotent() => MAX_COPY,
+            Retries::Idempotent | Retries::Unsent => MAX_UNPROCESSED,
+        };
+        let length = head.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        let length = length.and_then(|length| length.parse::<usize>().ok()).filter(|length| *length <= most);
+        let (Some(length), Some(body)) = (length, body) else { return Ok(None) };
+        // What does not come soon is sent as it comes: the application may want to answer before it has all.
+        let Ok(seen) = tokio::time::timeout(COPY_WAIT, body.see(most)).await else { return Ok(None) };
+        let seen = seen.map_err(|_| Refusal::ClientGone)?;
+        Ok((seen.is_whole && seen.bytes.len() == length).then_some(seen.bytes))
     }
 
     pub(super) async fn in_the_open(

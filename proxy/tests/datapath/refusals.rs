@@ -305,3 +305,44 @@ fn a_client_that_goes_in_the_middle_of_a_stream_is_told_from_an_upstream_that_fa
         counted(&shop.orders, "client_gone").await;
     });
 }
+
+#[test]
+fn a_short_body_that_comes_in_two_parts_arrives_whole() {
+    run(async {
+        let shop = Shop::open(Protocol::Http1, |stream| http1(stream, mirror)).await;
+        let mut client = shop.web.connect(vip()).await;
+        client
+            .write_all(
+                b"POST / HTTP/1.1\r\nhost: orders\r\ncontent-length: 10\r\nconnection: close\r\n\r\nfirst",
+            )
+            .await
+            .unwrap();
+        // Longer than the sidecar holds the first part back.
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        client.write_all(b"-last").await.unwrap();
+
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.ends_with("first-last"), "{answer}");
+    });
+}
+
+#[test]
+fn a_short_body_that_breaks_off_is_no_request_of_half_of_it() {
+    run(async {
+        let told = Rc::new(Cell::new(0));
+        let counts = Rc::clone(&told);
+        let shop = Shop::open(Protocol::Http1, move |stream| {
+            counts.set(counts.get() + 1);
+            http1(stream, mirror)
+        })
+        .await;
+        let mut client = shop.web.connect(vip()).await;
+        client.write_all(b"POST / HTTP/1.1\r\nhost: orders\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap();
+        client.shutdown().await.unwrap();
+
+        counted(&shop.web, "client_gone").await;
+        assert_eq!(told.get(), 0);
+    });
+}
