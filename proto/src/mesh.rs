@@ -3,7 +3,7 @@
 //! Knows neither YAML (see [`crate::resource`]) nor how a sidecar chooses among them (`proxy/outbound`).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
@@ -75,6 +75,8 @@ pub struct Workload {
     pub mtls: MtlsModes,
     /// What its sidecar has seen undeclared ports speak: a hint that saves time. No law looks at it.
     pub learned: BTreeMap<u16, Protocol>,
+    /// Ports whose HTTP/1 requests and answers keep the names of headers as they were sent.
+    pub preserve_case: BTreeSet<u16>,
 }
 
 /// A service: names and virtual addresses in front of endpoints.
@@ -315,6 +317,7 @@ impl From<&Workload> for wire::Workload {
             labels: workload.labels.clone(),
             mtls: Some((&workload.mtls).into()),
             learned: learned_to_wire(&workload.learned),
+            preserve_case: workload.preserve_case.iter().copied().map(Into::into).collect(),
         }
     }
 }
@@ -344,6 +347,7 @@ impl TryFrom<wire::Workload> for Workload {
             labels: workload.labels,
             mtls: workload.mtls.map(Into::into).unwrap_or_default(),
             learned: learned_from_wire(&workload.learned).collect(),
+            preserve_case: workload.preserve_case.into_iter().map(port_number).collect::<Result<_, _>>()?,
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     cell::Cell,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     convert::Infallible,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     rc::Rc,
@@ -90,6 +90,7 @@ impl Pod {
             labels: workload.labels.clone(),
             mtls: governing.mtls.clone(),
             learned: BTreeMap::new(),
+            preserve_case: BTreeSet::new(),
         });
         let trust = Trust { local: &mesh.trust_domain, aliases: &mesh.aliases };
         let mut policies = governing.policies.clone();
@@ -134,6 +135,7 @@ impl Pod {
             ports: Vec::new(),
             mtls: MtlsModes::default(),
             learned: BTreeMap::new(),
+            preserve_case: BTreeSet::new(),
             labels: BTreeMap::new(),
             ..(*self.workload).clone()
         });

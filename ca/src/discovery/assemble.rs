@@ -226,6 +226,7 @@ impl Assembly<'_> {
             labels: metadata.labels.clone(),
             mtls: MtlsModes::default(),
             learned: BTreeMap::new(),
+            preserve_case: metadata.preserve_case(),
         })
     }
 

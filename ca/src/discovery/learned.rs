@@ -96,6 +96,8 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use douane_proto::{
         mesh::{Dialect, Port},
         mtls::MtlsModes,
@@ -115,6 +117,7 @@ mod tests {
             labels: BTreeMap::new(),
             mtls: MtlsModes::default(),
             learned: BTreeMap::new(),
+            preserve_case: BTreeSet::new(),
         }
     }
 

@@ -123,6 +123,23 @@ fn a_pod_without_label_is_plain_and_one_that_is_over_is_gone() {
 }
 
 #[test]
+fn a_pods_annotation_names_ports_that_keep_the_names_of_headers() {
+    let marked = pod("a", "a", "10.77.0.1")
+        .replace("labels:", "annotations: {douane.io/preserve-case: '8080, 9090'}, labels:");
+    let mesh = mesh(&marked);
+    assert!(mesh.errors.is_empty(), "{:?}", mesh.errors);
+    let Found::Workload(a) = mesh.index.answer(&address("10.77.0.1"), "any") else { panic!("a pod") };
+    assert_eq!(a.preserve_case.iter().copied().collect::<Vec<_>>(), [8080, 9090]);
+
+    for wrong in ["", "8080;9090", "0", "http", "70000", "8080,"] {
+        let text = marked.replace("8080, 9090", wrong);
+        let refused = parse_file(Path::new("mesh.yaml"), &text).unwrap_err();
+        let told = format!("{refused:?}");
+        assert!(told.contains("preserve-case") && told.contains("line: 5"), "{told}");
+    }
+}
+
+#[test]
 fn a_pod_with_istios_sidecar_speaks_istios_dialect_by_its_service_account() {
     let marked = |pod: String, mode: &str| {
         pod.replace(", douane.io/inject: enabled", &format!(", security.istio.io/tlsMode: {mode}"))

@@ -509,6 +509,9 @@ pub struct Workload {
     /// What its sidecar has seen undeclared ports speak: a hint that saves time, never a declaration. No law looks at it.
     #[prost(message, repeated, tag = "12")]
     pub learned: ::prost::alloc::vec::Vec<LearnedProtocol>,
+    /// Ports whose HTTP/1 requests and answers keep the names of headers as they were sent.
+    #[prost(uint32, repeated, tag = "13")]
+    pub preserve_case: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MtlsModes {

@@ -1,6 +1,6 @@
 //! `metadata`: what names and describes an object of any kind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     created::Created,
@@ -10,6 +10,8 @@ use crate::yaml::{Cursor, Fields, Flaw, Manner, Node, Value, bounded};
 
 /// The namespace of an object that names none, as `kubectl` has it.
 const DEFAULT_NAMESPACE: &str = "default";
+/// The annotation that names ports with commas between them.
+const PRESERVE_CASE: &str = "douane.io/preserve-case";
 
 /// What names and describes an object.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -48,6 +50,12 @@ impl Metadata {
     #[must_use]
     pub fn label_or_annotation(&self, key: &str) -> Option<&str> {
         self.labels.get(key).or_else(|| self.annotations.get(key)).map(String::as_str)
+    }
+
+    /// The ports whose HTTP/1 keeps the names of headers as they were sent.
+    #[must_use]
+    pub fn preserve_case(&self) -> BTreeSet<u16> {
+        self.annotations.get(PRESERVE_CASE).and_then(|text| ports(text)).unwrap_or_default()
     }
 
     /// The metadata of a namespaced object.
@@ -102,7 +110,7 @@ impl Metadata {
             namespace,
             name: String::new(),
             labels: fields.read("labels", |at| at.text_map())?,
-            annotations: fields.read("annotations", |at| at.text_map())?,
+            annotations: fields.read("annotations", |at| annotations(&at))?,
             owners: fields.read("ownerReferences", |at| at.list()?.iter().map(Owner::read).collect())?,
             created: fields.nullable("creationTimestamp").map(|at| created(&at)).transpose()?,
         })
@@ -114,6 +122,25 @@ impl Owner {
         let fields = at.clone().manner(Manner::Lenient).fields()?;
         Ok(Self { kind: fields.required("kind")?.text()?, name: fields.required("name")?.text()? })
     }
+}
+
+// Those that mean something must be readable.
+fn annotations(at: &Cursor<'_>) -> Result<BTreeMap<String, String>, Flaw> {
+    let all = at.text_map()?;
+    if let Some(text) = all.get(PRESERVE_CASE).filter(|text| ports(text).is_none()) {
+        let entries = at.entries()?;
+        let own = entries.iter().find(|(key, _)| *key == PRESERVE_CASE).map_or(at, |(_, own)| own);
+        return Err(own.flaw(
+            format!("{PRESERVE_CASE} is {:?}, which is no list of ports", bounded(text)),
+            "write ports with commas between them, such as \"8080,9090\"",
+        ));
+    }
+    Ok(all)
+}
+
+fn ports(text: &str) -> Option<BTreeSet<u16>> {
+    let port = |text: &str| text.trim_ascii().parse().ok().filter(|port| *port != 0);
+    text.split(',').map(port).collect()
 }
 
 // `null` is what `kubectl create --dry-run` writes.

@@ -21,6 +21,7 @@ use crate::{
         forgiving::Forgiving,
         headers::Speech,
         limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, SEND_BUFFER, STREAM_WINDOW},
+        names::Names,
         serve::LocalTasks,
     },
     limits::pressure::when_tight,
@@ -50,6 +51,8 @@ pub struct Opened<I, N> {
     pub expires: Option<Instant>,
     /// What is known of its other end.
     pub known: N,
+    /// How it spells the names of headers.
+    pub names: Names,
 }
 
 /// A connection that takes one request now.
@@ -126,7 +129,7 @@ impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
         &self,
         key: &K,
         speech: Speech,
-        Opened { io, expires, known }: Opened<I, N>,
+        Opened { io, expires, known, names }: Opened<I, N>,
         ends: impl Future<Output = ()> + 'static,
     ) -> Result<Client<N>, String>
     where
@@ -135,6 +138,7 @@ impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
         if speech != Speech::Http2 {
             let (send, connection) = http1::Builder::new()
                 .title_case_headers(true)
+                .preserve_header_case(names == Names::AsSent)
                 .max_headers(MAX_HEADERS)
                 .max_buf_size(MAX_HEAD)
                 .handshake(TokioIo::new(Forgiving::new(io)))

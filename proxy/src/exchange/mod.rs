@@ -21,6 +21,7 @@ pub mod headers;
 pub mod headwatch;
 pub mod ledger;
 pub mod limits;
+pub mod names;
 pub mod origins;
 pub mod place;
 pub mod pump;

@@ -12,6 +12,7 @@ use crate::{
         body::Body,
         clients::{Client, Clients, Failed, Opened},
         headers::Speech,
+        names::Names,
     },
     net::socket::Sockets,
     refusal::Refusal,
@@ -27,12 +28,15 @@ pub struct Times {
     pub rest: Duration,
 }
 
+/// A server, and how it hears names.
+type Server = (SocketAddr, Names);
+
 /// The plaintext servers we talk to.
 #[derive(Debug)]
 pub struct Origins {
     sockets: Sockets,
     times: Times,
-    clients: Clients<SocketAddr, ()>,
+    clients: Clients<Server, ()>,
 }
 
 /// A request without an answer.
@@ -77,18 +81,19 @@ impl Origins {
             Speech::Http11 => Version::HTTP_11,
             Speech::Http2 => Version::HTTP_2,
         };
+        let server = (to, Names::of(&request));
         // A kept connection may have been closed by the server just now. What was not sent is sent anew.
-        while let Some(client) = self.clients.take(&to, speech) {
-            match self.clients.send(&to, client, request).await {
+        while let Some(client) = self.clients.take(&server, speech) {
+            match self.clients.send(&server, client, request).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failed { unsent: Some(unsent), .. }) => request = unsent,
                 Err(Failed { reason, .. }) => return Err(failed(to, reason)),
             }
         }
         // Boxed: what only a new connection needs is no part of each request.
-        match Box::pin(self.open(to, speech)).await {
+        match Box::pin(self.open(server, speech)).await {
             Ok(client) => {
-                let answer = self.clients.send(&to, client, request).await;
+                let answer = self.clients.send(&server, client, request).await;
                 answer.map_err(|unanswered| failed(to, unanswered.reason))
             }
             Err(refusal) => Err(Unanswered { refusal, unsent: Some(Box::new(request)) }),
@@ -100,9 +105,10 @@ impl Origins {
         self.clients.run().await;
     }
 
-    async fn open(&self, to: SocketAddr, speech: Speech) -> Result<Client<()>, Refusal> {
-        let opened = Opened { io: self.connect(to).await?, expires: None, known: () };
-        let begun = self.clients.begin(&to, speech, opened, pending()).await;
+    async fn open(&self, server: Server, speech: Speech) -> Result<Client<()>, Refusal> {
+        let (to, names) = server;
+        let opened = Opened { io: self.connect(to).await?, expires: None, known: (), names };
+        let begun = self.clients.begin(&server, speech, opened, pending()).await;
         begun.map_err(|reason| Refusal::UpstreamFailed { address: to, reason })
     }
 }

@@ -29,6 +29,7 @@ use crate::{
             CONNECTION_WINDOW, MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, MAX_LOCAL_RESETS, MAX_PENDING_RESETS,
             MAX_STREAMS, SEND_BUFFER, STREAM_WINDOW,
         },
+        names::{self, Names},
         upgrade::Upgrade,
     },
     net::detect::Opening,
@@ -44,6 +45,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum Framing {
     /// HTTP/1.0 and 1.1.
     Http1,
+    /// The same, with the names of headers kept as they are sent.
+    Http1AsSent,
     /// HTTP/2 with prior knowledge.
     Http2,
 }
@@ -56,6 +59,15 @@ impl Framing {
             Opening::Http1 => Some(Self::Http1),
             Opening::Http2 => Some(Self::Http2),
             Opening::Tls | Opening::Other | Opening::Silent | Opening::Closed => None,
+        }
+    }
+
+    /// With names spelt so.
+    #[must_use]
+    pub fn spelt(self, names: Names) -> Self {
+        match (self, names) {
+            (Self::Http1, Names::AsSent) => Self::Http1AsSent,
+            (framing, _) => framing,
         }
     }
 }
@@ -101,9 +113,10 @@ where
     Answer: Future<Output = Response<Body>> + 'static,
 {
     let (ended, is_late) = match framing {
-        Framing::Http1 => {
+        Framing::Http1 | Framing::Http1AsSent => {
+            let names = if framing == Framing::Http1AsSent { Names::AsSent } else { Names::Titled };
             let (io, watch) = HeadWatch::new(io, limits);
-            match serve_http1(io, &watch, shutdown, handler).await {
+            match serve_http1(io, &watch, names, shutdown, handler).await {
                 Ok(Some(Switched { io, read, upgrade })) => {
                     return if upgrade.relay(io, read).await.is_ok() { Ended::InOrder } else { Ended::Cut };
                 }
@@ -133,6 +146,7 @@ struct Switched<I> {
 async fn serve_http1<I, H, Answer>(
     io: HeadWatch<I>,
     watch: &Watch,
+    spelling: Names,
     shutdown: &Shutdown,
     handler: H,
 ) -> hyper::Result<Option<Switched<I>>>
@@ -143,7 +157,10 @@ where
 {
     let switching: Rc<RefCell<Option<Box<Upgrade>>>> = Rc::default();
     // Combinators, not blocks: a block would hold the handler's future twice.
-    let service = service_fn(|request: Request<_>| {
+    let service = service_fn(|mut request: Request<_>| {
+        if spelling == Names::AsSent {
+            names::keep(&mut request);
+        }
         let (answering, switching) = (watch.answering(), Rc::clone(&switching));
         handler(request.map(Body::from), watch.verdict()).map(move |mut answer| {
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -160,6 +177,7 @@ where
         .max_buf_size(MAX_HEAD)
         .half_close(true)
         .title_case_headers(true)
+        .preserve_header_case(spelling == Names::AsSent)
         // The application's own date stands, or none.
         .auto_date_header(false)
         .serve_connection(TokioIo::new(io), service);

@@ -118,6 +118,7 @@ async fn ask_on<C: Conduit + 'static>(
     *request.version_mut() = Version::HTTP_11;
     let (mut send, connection) = http1::Builder::new()
         .title_case_headers(true)
+        .preserve_header_case(true)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD)
         .handshake(TokioIo::new(io))

@@ -25,6 +25,7 @@ use crate::{
         headers::{Speech, clean_answer, grpc_status_of, is_grpc},
         headwatch::Verdict,
         ledger::{SharedAccess, note_permit, note_remarks},
+        names::Spelling,
         place,
         request::{assemble, with_body},
         upgrade,
@@ -58,7 +59,7 @@ impl Receiver {
         source: Source,
         gone: impl Future<Output = ()>,
     ) -> impl Future<Output = Response<Body>> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let version = parts.version;
         let access = self.ledger.begin_traced(Direction::Inbound, arrival.destination, &parts.headers);
         arrival.describe(&mut access.borrow_mut().record);
@@ -69,15 +70,16 @@ impl Receiver {
             _ => None,
         };
         let mut body = Some(body.counting(&access));
+        let spelling = Spelling::take(&mut parts.extensions);
         let read = self.read(&arrival, parts, source, &access);
         async move {
             let answered = match (read, upgrade) {
                 // Boxed, so that other requests carry no room for it.
                 (Ok((_, exchange)), Some(protocol)) => {
-                    Box::pin(self.switch(&arrival, protocol, exchange, &access)).await
+                    Box::pin(self.switch(&arrival, (protocol, spelling), exchange, &access)).await
                 }
                 (Ok((speech, exchange)), None) => {
-                    let passing = pin!(self.pass(&arrival, speech, exchange, &mut body, &access));
+                    let passing = pin!(self.pass(&arrival, (speech, spelling), exchange, &mut body, &access));
                     let gone = pin!(gone);
                     match select(passing, gone).await {
                         Either::Left((answered, _)) => answered,
@@ -105,7 +107,7 @@ impl Receiver {
     async fn pass(
         &self,
         arrival: &Arrival,
-        speech: Speech,
+        (speech, spelling): (Speech, Spelling),
         mut exchange: Rc<Running>,
         body: &mut Option<Body>,
         access: &SharedAccess,
@@ -124,7 +126,8 @@ impl Receiver {
         let Allowed { permit, answer: changes, .. } = decided?;
         note_permit(&mut access.borrow_mut().record, &permit);
         place::take(&arrival.tenant, access).await?;
-        let request = rebuild(arrival, speech, &exchange, body.take())?;
+        let mut request = rebuild(arrival, speech, &exchange, body.take())?;
+        spelling.put(&mut request);
         let mut forwarding = pin!(self.forward(permit, arrival.destination, speech, request));
         // A request that the law cut fails at the application, too; why is what counts.
         let answer = poll_fn(|cx| match exchange.poll_ended(cx, Waits::Exchange) {

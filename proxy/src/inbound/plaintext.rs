@@ -19,6 +19,7 @@ use tracing::warn;
 use crate::{
     exchange::{
         ledger::{SharedAccess, note},
+        names::Names,
         serve::{self, Ended, Framing},
     },
     inbound::{
@@ -126,6 +127,8 @@ impl Receiver {
         framing: Framing,
         arrival: Rc<Arrival>,
     ) -> Result<Then, Refusal> {
+        let names = Names::at(&self.mesh.snapshot().own, arrival.destination.port());
+        let framing = framing.spelt(names);
         let ended = {
             let io = Prefixed::new(first, &mut *stream);
             let receiver = Rc::clone(&self);

@@ -12,6 +12,7 @@ use http::{Request, Response, StatusCode, request::Parts};
 use crate::{
     exchange::{
         ledger::{SharedAccess, note},
+        names::Names,
         serve::{self, Ended, Framing},
         stream_io::StreamIo,
     },
@@ -133,6 +134,7 @@ impl Receiver {
     ) {
         let Ok(send) = accept(respond) else { return };
         let io = Prefixed::new(first, StreamIo::new(recv, send));
+        let framing = framing.spelt(Names::at(&self.mesh.snapshot().own, arrival.destination.port()));
         let (receiver, arrival) = (Rc::clone(self), Rc::clone(arrival));
         // Without its end the stream is reset, so that a cut needs no other word.
         let ended = serve::serve(io, framing, self.limits, &self.shutdown, {

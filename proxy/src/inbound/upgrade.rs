@@ -11,6 +11,7 @@ use crate::{
         body::Body,
         headers::Speech,
         ledger::{SharedAccess, note_permit, note_remarks},
+        names::Spelling,
         place,
         upgrade::{self, Asked, Far, Upgrade},
     },
@@ -27,7 +28,7 @@ impl Receiver {
     pub(super) async fn switch(
         &self,
         arrival: &Arrival,
-        protocol: HeaderValue,
+        (protocol, spelling): (HeaderValue, Spelling),
         mut exchange: Rc<Running>,
         access: &SharedAccess,
     ) -> Result<Response<Body>, Refusal> {
@@ -42,6 +43,7 @@ impl Receiver {
         note_permit(&mut access.borrow_mut().record, &permit);
         place::take(&arrival.tenant, access).await?;
         let mut request = rebuild(arrival, Speech::Http11, &exchange, None)?;
+        spelling.put(&mut request);
         upgrade::say(request.headers_mut(), protocol);
         let address = arrival.destination;
         let asked = async {

@@ -17,6 +17,7 @@ use crate::{
         clients::{Client, Failed, Opened},
         headers::Speech,
         ledger::SharedAccess,
+        names::Names,
     },
     net::{
         conduit::{self, Conduit as _},
@@ -64,7 +65,8 @@ impl Sender {
             Speech::Http2 => Version::HTTP_2,
         };
         for _ in 0..MAX_STALE {
-            let meet = async |picked: &Candidate| self.meet(picked, speech).await;
+            let names = Names::of(&request);
+            let meet = async |picked: &Candidate| self.meet(picked, speech, names).await;
             let (met, in_flight) = self.one_of(candidates, access, meet).await?;
             let Talk { key, client } = match met {
                 Met::Theirs(talk) => talk,
@@ -155,8 +157,13 @@ impl Sender {
     }
 
     // A connection that takes one request now.
-    async fn meet(&self, picked: &Candidate, speech: Speech) -> Result<Met<Talk>, Refusal> {
-        let offer = if speech == Speech::Http2 { Offer::Http2 } else { Offer::Http1 };
+    async fn meet(&self, picked: &Candidate, speech: Speech, names: Names) -> Result<Met<Talk>, Refusal> {
+        let offer = match (speech, names) {
+            (Speech::Http2, _) => Offer::Http2,
+            (_, Names::Titled) => Offer::Http1,
+            // Also to one of ours.
+            (_, Names::AsSent) => Offer::Http1Alone,
+        };
         let key = self.pool.key(picked, offer);
         if let Some(client) = self.foreign.take(&key, speech) {
             return Ok(Met::Theirs(Talk { key, client }));
@@ -165,7 +172,7 @@ impl Sender {
             Met::Theirs(shaken) => shaken,
             Met::Ours(peer) => return Ok(Met::Ours(peer)),
         };
-        let opened = Opened { io, expires: Some(session.peer_expires()), known: Ends::of(&session) };
+        let opened = Opened { io, expires: Some(session.peer_expires()), known: Ends::of(&session), names };
         let begun = self.foreign.begin(&key, speech, opened, self.pool.distrusted(session)).await;
         let address = picked.address;
         let client = begun.map_err(|reason| Refusal::UpstreamFailed { address, reason })?;
@@ -175,7 +182,7 @@ impl Sender {
     // A new connection, unless its peer turned out to be one of ours.
     async fn hail(&self, picked: &Candidate, offer: Offer) -> Result<Met<(TlsStream, Session)>, Refusal> {
         let as_ours = Candidate { place: Place::Peer, server_name: None, ..picked.clone() };
-        if self.pool.has_line(&as_ours) {
+        if offer != Offer::Http1Alone && self.pool.has_line(&as_ours) {
             return Ok(Met::Ours(as_ours));
         }
         let (io, session) = self.pool.dial(&self.pool.key(picked, offer)).await?;

@@ -25,6 +25,7 @@ use crate::{
         headers::{Speech, clean_answer, grpc_status_of, is_grpc},
         headwatch::Verdict,
         ledger::SharedAccess,
+        names::{Names, Spelling},
         origins::Unanswered,
         place, pump,
         request::{assemble, with_body},
@@ -102,6 +103,9 @@ impl Sender {
         let route = self.route(tenant.destination(), request.named()).await?;
         access.borrow_mut().record.service = route.service;
         let speech = request.speech;
+        if route.names == Names::Titled {
+            request.spelling = Spelling::default();
+        }
         let way = match route.reach {
             Reach::Mesh(candidates) => self.way(candidates),
             Reach::Plain(addresses) => Way::Open(addresses),
@@ -110,13 +114,15 @@ impl Sender {
         if let Some(protocol) = request.protocol.take().filter(|_| leads_over_http1(&way)) {
             return Box::pin(self.switch(way, protocol, request.head(speech)?, access)).await;
         }
+        let keeps_names = request.spelling.is_kept() && leads_over_http1(&way);
         match way {
-            Way::Sealed(candidates) => {
+            Way::Sealed(candidates) if !keeps_names => {
                 let mut head = request.head(Speech::Http2)?;
                 speech.write_to(head.headers_mut());
                 self.through_mesh(&candidates, head, body, access).await
             }
-            Way::Foreign(candidates) => {
+            // Streams have no spelling.
+            Way::Sealed(candidates) | Way::Foreign(candidates) => {
                 let request = with_body(request.head(speech)?, body.take().unwrap_or_else(Body::empty));
                 // Boxed, here and below, so that requests on our own lines carry no room for the others.
                 Box::pin(self.abroad(&candidates, speech, request, access)).await
@@ -264,6 +270,7 @@ struct Cleaned {
     headers: HeaderMap,
     /// What it wants its connection to switch to.
     protocol: Option<HeaderValue>,
+    spelling: Spelling,
 }
 
 impl Cleaned {
@@ -293,10 +300,11 @@ impl Cleaned {
         if let Some(trace) = &record.trace {
             trace.write_to(&mut parts.headers);
         }
-        let Parts { method, uri, headers, .. } = parts;
+        let Parts { method, uri, headers, mut extensions, .. } = parts;
+        let spelling = Spelling::take(&mut extensions);
         let is_named = named.is_some();
         let host = named.unwrap_or_else(|| destination.to_string());
-        Ok(Self { speech, method, host, is_named, uri, headers, protocol: None })
+        Ok(Self { speech, method, host, is_named, uri, headers, protocol: None, spelling })
     }
 
     fn named(&self) -> Option<&str> {
@@ -304,8 +312,12 @@ impl Cleaned {
     }
 
     fn head(self: Box<Self>, speech: Speech) -> Result<Request<()>, BadRequest> {
-        let Self { method, host, uri, headers, .. } = *self;
-        assemble(method, &host, origin_form(&uri), headers, speech)
+        let Self { method, host, uri, headers, spelling, .. } = *self;
+        let mut request = assemble(method, &host, origin_form(&uri), headers, speech)?;
+        if speech != Speech::Http2 {
+            spelling.put(&mut request);
+        }
+        Ok(request)
     }
 }
 

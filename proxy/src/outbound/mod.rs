@@ -38,6 +38,7 @@ use crate::{
     exchange::{
         clients::Clients,
         ledger::{Ledger, note},
+        names::Names,
         origins::{Origins, Times},
         serve::{self, Ended, Framing},
     },
@@ -182,6 +183,7 @@ impl Outbound {
     async fn by_protocol(&self, mut stream: TcpStream, destination: SocketAddr) -> std::io::Result<()> {
         let route = self.sender.route(destination, None).await;
         let limits = &self.sender.limits;
+        let names = route.as_ref().map_or(Names::Titled, |route| route.names);
         let declared = route.as_ref().map_or(Protocol::Undeclared, |route| route.protocol);
         let (mut heard, silence) = match (declared, &route) {
             // At once: the server may be the one to speak first.
@@ -197,7 +199,7 @@ impl Outbound {
         };
         let said = heard.listen_for(&mut stream, silence, limits).await?;
         if let Some(framing) = Framing::of(said) {
-            self.serve(stream, heard.into_bytes(), framing, destination).await;
+            self.serve(stream, heard.into_bytes(), framing.spelt(names), destination).await;
             return Ok(());
         }
         let route = match said {
@@ -211,7 +213,7 @@ impl Outbound {
             _ => route,
         };
         if let Some(framing) = self.sender.opaque(destination, &mut stream, &mut heard, said, route).await {
-            self.serve(stream, heard.into_bytes(), framing, destination).await;
+            self.serve(stream, heard.into_bytes(), framing.spelt(names), destination).await;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use douane_proto::{
     snapshot::{Found, OutboundMode},
 };
 
-use crate::refusal::Refusal;
+use crate::{exchange::names::Names, refusal::Refusal};
 
 /// Where a destination leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Route {
     pub protocol: Protocol,
     /// What its port was seen to speak, where nobody declared it.
     pub learned: Protocol,
+    /// How one of its endpoints at least wants to hear the names of headers.
+    pub names: Names,
     /// How it is reached.
     pub reach: Reach,
 }
@@ -88,6 +90,7 @@ pub fn resolve(destination: SocketAddr, found: &Found, view: View<'_>) -> Result
             service: None,
             protocol: Protocol::Undeclared,
             learned: Protocol::Undeclared,
+            names: Names::Titled,
             reach: Reach::Outside(destination),
         }),
         Found::Unknown => Err(unknown(destination, None, view.own)),
@@ -123,7 +126,8 @@ fn to_workload(destination: SocketAddr, workload: &Workload, view: View<'_>) -> 
         Reach::Plain(vec![address])
     };
     let port = destination.port();
-    Route { service: None, protocol: workload.protocol(port), learned: workload.learned(port), reach }
+    let (protocol, learned) = (workload.protocol(port), workload.learned(port));
+    Route { service: None, protocol, learned, names: Names::at(workload, port), reach }
 }
 
 fn to_service(destination: SocketAddr, service: &Service, view: View<'_>) -> Result<Route, Refusal> {
@@ -137,6 +141,7 @@ fn to_service(destination: SocketAddr, service: &Service, view: View<'_>) -> Res
         service.endpoints.iter().filter(|endpoint| endpoint.workload.ready).filter(behind).collect();
     let protocol = declared(port, &ready);
     let learned = learned(port, protocol, &ready);
+    let names = names(port, &ready);
     let addressed = ready.iter().filter_map(|endpoint| {
         let target = *endpoint.targets.get(&port.number)?;
         let address = same_family(&endpoint.workload.addresses, destination.ip())?;
@@ -164,7 +169,7 @@ fn to_service(destination: SocketAddr, service: &Service, view: View<'_>) -> Res
         }
         Reach::Plain(addresses)
     };
-    Ok(Route { service: Some(name.into()), protocol, learned, reach })
+    Ok(Route { service: Some(name.into()), protocol, learned, names, reach })
 }
 
 fn to_external(destination: SocketAddr, external: &External) -> Result<Route, Refusal> {
@@ -173,6 +178,7 @@ fn to_external(destination: SocketAddr, external: &External) -> Result<Route, Re
         service: Some(format!("{}/{}", external.namespace, external.name).into()),
         protocol: port.protocol,
         learned: Protocol::Undeclared,
+        names: Names::Titled,
         reach: Reach::Outside(destination),
     })
 }
@@ -200,6 +206,14 @@ fn learned(port: &Port, declared: Protocol, ready: &[&Endpoint]) -> Protocol {
         .filter(|protocol| *protocol != Protocol::Undeclared);
     let first = heard.next().unwrap_or_default();
     if heard.all(|other| other == first) { first } else { Protocol::Undeclared }
+}
+
+fn names(port: &Port, ready: &[&Endpoint]) -> Names {
+    let keeps = |endpoint: &&Endpoint| {
+        let target = endpoint.targets.get(&port.number);
+        target.is_some_and(|target| Names::at(&endpoint.workload, *target) == Names::AsSent)
+    };
+    if ready.iter().any(keeps) { Names::AsSent } else { Names::Titled }
 }
 
 fn asked(workload: &Workload, destination: SocketAddr) -> SocketAddr {

@@ -1,6 +1,6 @@
 //! Where destinations lead, case by case.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use douane_proto::id::TrustDomain;
 
@@ -21,6 +21,7 @@ fn workload(name: &str, address: &str, dialect: Dialect) -> Workload {
         labels: BTreeMap::new(),
         mtls: douane_proto::mtls::MtlsModes::default(),
         learned: BTreeMap::new(),
+        preserve_case: BTreeSet::new(),
     }
 }
 

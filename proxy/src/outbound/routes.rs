@@ -56,10 +56,17 @@ mod tests {
     use douane_proto::mesh::Protocol;
 
     use super::{super::resolve::Reach, *};
+    use crate::exchange::names::Names;
 
     fn route() -> Route {
         let reach = Reach::Outside(([203, 0, 113, 9], 80).into());
-        Route { service: None, protocol: Protocol::Http1, learned: Protocol::Undeclared, reach }
+        Route {
+            service: None,
+            protocol: Protocol::Http1,
+            learned: Protocol::Undeclared,
+            names: Names::Titled,
+            reach,
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,6 +21,7 @@ use crate::{
     exchange::{
         clients::Clients,
         ledger::{Ledger, SharedAccess},
+        names::Names,
         origins::Origins,
     },
     limits::places::Places,
@@ -257,6 +258,7 @@ impl Sender {
             service: Some(format!("{}/{}", external.namespace, external.name).into()),
             protocol,
             learned: Protocol::Undeclared,
+            names: Names::Titled,
             reach: Reach::Outside(dialled),
         }))
     }

@@ -25,23 +25,23 @@ use crate::{
     pods::{Shop, eventually, run, vip, workload},
 };
 
-async fn shop() -> Shop {
+pub(crate) async fn shop() -> Shop {
     Shop::open(Protocol::Http1, |stream| http1(stream, mirror)).await
 }
 
 /// Lets `orders` find an authorizer without a sidecar.
-fn finds(shop: &Shop, at: SocketAddr) {
+pub(crate) fn finds(shop: &Shop, at: SocketAddr) {
     let mut plain = workload("authz", at.ip(), Vec::new());
     plain.dialect = Dialect::Plain;
     shop.orders.learns_service("authz.shop", plain, at);
 }
 
-fn guarded() -> wire::Rule {
+pub(crate) fn guarded() -> wire::Rule {
     let operation = wire::Operation { paths: vec!["/guarded*".to_owned()], ..wire::Operation::default() };
     wire::Rule { to: vec![operation], ..wire::Rule::default() }
 }
 
-async fn post(shop: &Shop, path: &str, body: &str) -> Response<Incoming> {
+pub(crate) async fn post(shop: &Shop, path: &str, body: &str) -> Response<Incoming> {
     let request = Request::post(path)
         .header("host", "orders.shop")
         .header("x-role", "reader")
@@ -56,7 +56,7 @@ fn told<'a>(answer: &'a Response<Incoming>, name: &str) -> Option<&'a str> {
     answer.headers().get(name).map(|value| value.to_str().unwrap())
 }
 
-async fn text(answer: Response<Incoming>) -> String {
+pub(crate) async fn text(answer: Response<Incoming>) -> String {
     String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
@@ -300,37 +300,6 @@ fn an_authorizer_that_nobody_defined_denies_what_it_would_be_asked_for() {
 }
 
 #[test]
-fn an_authorizer_sees_as_much_of_a_body_as_its_settings_permit_and_the_application_all() {
-    run(async {
-        let shop = shop().await;
-        let (heard, serve) = http(|_| Response::new(full("")));
-        finds(&shop, listen(serve).await);
-        let ask = |most, partial| {
-            let mut guard = provider(Speaks::Http);
-            (guard.max_request_bytes, guard.allow_partial_message) = (most, partial);
-            shop.orders.rule_by(asks(guard, guarded()));
-        };
-
-        for (most, partial, expected, seen) in
-            [(9, false, 200, "ten bytes"), (4, true, 200, "ten "), (4, false, 413, "")]
-        {
-            ask(most, partial);
-            heard.borrow_mut().clear();
-            let answer = post(&shop, "/guarded", "ten bytes").await;
-            assert_eq!(answer.status().as_u16(), expected);
-            if expected == 200 {
-                assert_eq!(text(answer).await, "ten bytes");
-                let heard = heard.borrow();
-                assert_eq!(heard[0].body(), seen);
-                let is_partial = &heard[0].headers()["x-envoy-auth-partial-body"];
-                assert_eq!(is_partial, if partial { "true" } else { "false" });
-            }
-        }
-        assert_eq!(shop.orders.refused("body_too_large"), 1);
-    });
-}
-
-#[test]
 fn opaque_streams_are_asked_for_over_grpc() {
     run(async {
         let shop = Shop::open(Protocol::Tcp, greet_and_echo).await;
@@ -432,39 +401,6 @@ fn a_new_law_does_not_ask_again_what_the_same_authorizer_has_answered() {
         more.providers[0].timeout = 200;
         shop.orders.rule_by(more);
         assert!(stream.frame().await.unwrap().is_err(), "an authorizer that is defined anew is another one");
-    });
-}
-
-#[test]
-fn what_follows_a_body_that_an_authorizer_saw_reaches_the_application() {
-    run(async {
-        let shop = Shop::open(Protocol::Http2, |stream| http2(stream, mirror)).await;
-        let (heard, serve) = http(|_| Response::new(full("")));
-        finds(&shop, listen(serve).await);
-        for (most, partial, seen) in [(100, false, "ten bytes"), (4, true, "ten ")] {
-            let mut guard = provider(Speaks::Http);
-            (guard.max_request_bytes, guard.allow_partial_message) = (most, partial);
-            shop.orders.rule_by(asks(guard, guarded()));
-            let mut client = client2(shop.web.connect(vip()).await).await;
-            let (feed, body) = fed();
-            let request = Request::post("http://orders/guarded").body(body).unwrap();
-            for part in ["ten", " bytes"] {
-                feed.send(Frame::data(part.into())).unwrap();
-            }
-            feed.send(Frame::trailers(
-                [("x-sum".parse().unwrap(), "9".parse().unwrap())].into_iter().collect(),
-            ))
-            .unwrap();
-            drop(feed);
-
-            let answer = client.send_request(request).await.unwrap();
-
-            assert_eq!(answer.status().as_u16(), 200);
-            let whole = answer.into_body().collect().await.unwrap();
-            assert_eq!(whole.trailers().unwrap()["x-sum"], "9");
-            assert_eq!(whole.to_bytes(), "ten bytes");
-            assert_eq!(heard.borrow_mut().pop().unwrap().body(), seen);
-        }
     });
 }
 

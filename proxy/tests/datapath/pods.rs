@@ -3,7 +3,7 @@
 //! side and everything else to the application, as a spared socket would reach it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     future::Future,
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -260,6 +260,13 @@ impl Pod {
         self.modes.send_replace(modes);
     }
 
+    /// The port of this pod keeps names of headers as they are sent, as discovery publishes it.
+    pub(crate) fn keeps_names(&self, port: u16) {
+        self.snapshot.send_modify(|snapshot| {
+            Arc::make_mut(&mut Arc::make_mut(snapshot).own).preserve_case.insert(port);
+        });
+    }
+
     /// A connection of somebody without a sidecar to this pod, as redirection hands it over.
     pub(crate) async fn knock(&self, destination: SocketAddr) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -433,6 +440,7 @@ pub(crate) fn workload(name: &str, address: IpAddr, ports: Vec<Port>) -> Workloa
         labels: BTreeMap::new(),
         mtls: MtlsModes::default(),
         learned: BTreeMap::new(),
+        preserve_case: BTreeSet::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The two sidecars: `web` knows the service in front of `orders` as discovery would have told it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::File,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
@@ -116,6 +116,7 @@ fn workload(name: &str, at: SocketAddr, ports: Vec<Port>, mode: MtlsMode) -> Arc
         labels: BTreeMap::new(),
         mtls: MtlsModes { otherwise: mode, ports: BTreeMap::new() },
         learned: BTreeMap::new(),
+        preserve_case: BTreeSet::new(),
     })
 }
 
