@@ -1,10 +1,13 @@
 //! Against a real Envoy that is configured as a sidecar of an Istio mesh, in both directions: HTTP/1.1, HTTP/2 and bytes, who
 //! may call whom, and what each tells the other.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use douane_proto::mesh::{Dialect, Endpoint, Port, Protocol, Workload};
+use douane_proto::{
+    mesh::{Dialect, Endpoint, Port, Protocol, Workload},
+    mtls::MtlsMode,
+};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Frame;
@@ -232,5 +235,41 @@ fn a_websocket_passes_in_both_directions() {
         // Without half-close, which Envoy does not keep on such a connection.
         exchanges(shop.web.connect(vip()).await).await;
         exchanges(TcpStream::connect(envoy.listener("to-http1").await).await.unwrap()).await;
+    });
+}
+
+#[test]
+fn in_plaintext_it_is_heard_where_that_is_taken_and_is_nobody() {
+    run(async {
+        let Some(program) = program() else { return };
+        let shop = Shop::open(Protocol::Http1, |stream| http1(stream, mirror)).await;
+        // What redirection would hand over.
+        let (inbound, pod) = (Rc::clone(&shop.orders.inbound), shop.pod());
+        let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let app = door.local_addr().unwrap();
+        spawn_local(async move {
+            while let Ok((stream, source)) = door.accept().await {
+                let inbound = Rc::clone(&inbound);
+                spawn_local(async move { inbound.connection(stream, source, pod).await });
+            }
+        });
+        let identity = shop.ca.identity("legacy", 1);
+        let sidecar = Sidecar { identity: &identity, callers: &[WEB], app, peer: (pod, ORDERS) };
+        let envoy = Envoy::start(&program, &sidecar).await;
+        let way = envoy.listener("to-app-in-plaintext").await;
+
+        for (mode, expected) in
+            [(MtlsMode::Strict, StatusCode::SERVICE_UNAVAILABLE), (MtlsMode::Permissive, StatusCode::OK)]
+        {
+            shop.orders.takes(mode);
+            let mut client = client1(TcpStream::connect(way).await.unwrap()).await;
+            let request = Request::get("/a")
+                .header("host", "orders")
+                .header("x-forwarded-client-cert", format!("By={ORDERS};URI={WEB}"));
+            let answer = client.send_request(request.body(full("")).unwrap()).await.unwrap();
+
+            assert_eq!(answer.status(), expected);
+            assert!(!answer.headers().contains_key("x-told-x-forwarded-client-cert"), "{answer:?}");
+        }
     });
 }

@@ -125,6 +125,7 @@ impl Sidecar<'_> {
                     listener("to-http1", &http_proxy("peer-http1", json!([]))),
                     listener("to-h2", &http_proxy("peer-h2", json!([]))),
                     listener("to-tcp", &tcp_proxy("peer-tcp", "peer-tcp")),
+                    listener("to-app-in-plaintext", &http_proxy("app", json!([]))),
                 ],
                 "clusters": [
                     self.app(),
