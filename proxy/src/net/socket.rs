@@ -52,7 +52,9 @@ impl Sockets {
     fn open(self, address: SocketAddr) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
+        // Inherited by accepted sockets as well.
         socket.set_tcp_keepalive(&KEEPALIVE)?;
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
         if let Some(mark) = self.mark {
             socket.set_mark(mark)?;
         }
@@ -62,8 +64,33 @@ impl Sockets {
 
 /// Connections that the kernel holds for us until they are accepted.
 pub const BACKLOG: u32 = 1024;
+// While bytes are on their way no keep-alive is sent: a peer that acknowledges none of them for so long is gone. The
+// kernel's own patience is a quarter of an hour.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 // A silent peer is noticed after one minute.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(30))
     .with_interval(Duration::from_secs(10))
     .with_retries(3);
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_is_noticed_on_dialled_and_on_accepted_connections() {
+        let sockets = Sockets::default();
+        let listener = sockets.listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let dialled = sockets.connect(listener.local_addr().unwrap(), Duration::from_secs(5)).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+
+        for stream in [&dialled, &accepted] {
+            let socket = SockRef::from(stream);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+            assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
+        }
+    }
+}

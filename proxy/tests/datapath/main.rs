@@ -14,6 +14,7 @@ mod custom_body;
 mod early;
 mod envoy;
 mod envoy_sidecar;
+mod hops;
 mod http;
 mod istio;
 mod law;
