@@ -54,7 +54,6 @@ impl Sockets {
         socket.set_nonblocking(true)?;
         // Inherited by accepted sockets as well.
         socket.set_tcp_keepalive(&KEEPALIVE)?;
-        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
         if let Some(mark) = self.mark {
             socket.set_mark(mark)?;
         }
@@ -64,10 +63,8 @@ impl Sockets {
 
 /// Connections that the kernel holds for us until they are accepted.
 pub const BACKLOG: u32 = 1024;
-// While bytes are on their way no keep-alive is sent: a peer that acknowledges none of them for so long is gone. The
-// kernel's own patience is a quarter of an hour.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-// A silent peer is noticed after one minute.
+// A silent peer is noticed after one minute. TCP_USER_TIMEOUT would be quicker while bytes are on their way, but it counts
+// a reader that pauses as gone; between sidecars pings tell.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(30))
     .with_interval(Duration::from_secs(10))
@@ -88,7 +85,6 @@ mod tests {
 
         for stream in [&dialled, &accepted] {
             let socket = SockRef::from(stream);
-            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
             assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
             assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
         }
