@@ -6,7 +6,7 @@
 
 use std::{cell::RefCell, collections::HashMap, hash::Hash, time::Duration};
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -196,6 +196,10 @@ impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
                 answered
             }
         };
+        // None of these asks for a switch (`upgrade` does): no peer could be told what this means.
+        if answered.as_ref().is_ok_and(|answer| answer.status() == StatusCode::SWITCHING_PROTOCOLS) {
+            return Err(Failed { reason: "it switched protocols unasked".to_owned(), unsent: None });
+        }
         answered
             .map(|answer| answer.map(Body::from))
             .map_err(|mut error| Failed { unsent: error.take_message(), reason: error_text(error.error()) })

@@ -58,6 +58,7 @@ pub struct HeadWatch<T> {
     deadline: Instant,
     timer: Pin<Box<Sleep>>,
     in_head: bool,
+    heads: u64,
 }
 
 #[derive(Debug)]
@@ -65,6 +66,8 @@ struct Follower {
     state: State,
     // The part of a head or chunk line that has arrived.
     pending: BytesMut,
+    // Those that were whole.
+    heads: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,10 +127,10 @@ impl<T> HeadWatch<T> {
             late: Rc::default(),
             answering: Rc::new(()),
         };
-        let follower = Follower { state: State::Head, pending: BytesMut::new() };
+        let follower = Follower { state: State::Head, pending: BytesMut::new(), heads: 0 };
         let deadline = Instant::now() + limits.head;
         let timer = Box::pin(tokio::time::sleep_until(deadline));
-        (Self { io, follower, watch: watch.clone(), limits, deadline, timer, in_head: true }, watch)
+        (Self { io, follower, watch: watch.clone(), limits, deadline, timer, in_head: true, heads: 0 }, watch)
     }
 }
 
@@ -172,7 +175,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for HeadWatch<T> {
 impl<T> HeadWatch<T> {
     fn set_deadline(&mut self) {
         let in_head = self.follower.state == State::Head && !self.follower.pending.is_empty();
-        if in_head && !self.in_head {
+        // One that begins in the bytes that end another has a time of its own.
+        let begins = !self.in_head || self.follower.heads != self.heads;
+        self.heads = self.follower.heads;
+        if in_head && begins {
             self.wait_until(Instant::now() + self.limits.head);
         } else if !in_head && self.follower.state == State::Head {
             self.wait_until(Instant::now() + self.limits.idle);
@@ -235,6 +241,7 @@ impl Follower {
             Ok(Some((length, next))) if length <= MAX_HEAD => {
                 self.pending.clear();
                 self.state = next;
+                self.heads += 1;
                 // What of this head had arrived before is no part of `bytes`.
                 Ok(bytes.get(length.saturating_sub(had)..).unwrap_or_default())
             }
@@ -389,12 +396,29 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for HeadWatch<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_begins_behind_another_has_its_own_time() {
+        let limits = Limits { head: Duration::from_secs(3), ..Limits::default() };
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut watched = HeadWatch::new(server, limits).0;
+        client.write_all(b"GET").await.unwrap();
+        for _ in 0..3 {
+            client.write_all(b" / HTTP/1.1\r\n\r\nGET").await.unwrap();
+            let _ = watched.read(&mut [0; 64]).await.unwrap();
+            let waits = tokio::time::timeout(Duration::from_secs(2), watched.read(&mut [0; 64])).await;
+            assert!(waits.is_err(), "{waits:?}");
+        }
+    }
+
     fn follow(cuts: &[&[u8]]) -> Result<State, Doubt> {
-        let mut follower = Follower { state: State::Head, pending: BytesMut::new() };
+        let mut follower = Follower { state: State::Head, pending: BytesMut::new(), heads: 0 };
         for bytes in cuts {
             follower.follow(bytes)?;
         }

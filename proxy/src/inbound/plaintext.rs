@@ -101,8 +101,9 @@ impl Receiver {
                 return Ok(Then::Mesh(heard.into_bytes()));
             }
             (_, Ok(Spoken::Http(framing))) => {
-                // Its requests have records of their own.
+                // Its requests have records and places of their own.
                 access.borrow_mut().discard();
+                drop(access);
                 return self.http_on(stream, heard.into_bytes(), framing, arrival).await;
             }
             (Ok(false), Ok(Spoken::Opaque(admitted))) => Ok(admitted),

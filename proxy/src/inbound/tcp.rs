@@ -44,8 +44,9 @@ impl Receiver {
         let mut heard = Heard::default();
         let served = match self.look_inside(&arrival, &head, &mut recv, &mut heard, &access).await {
             Ok(Spoken::Http(framing)) => {
-                // Its requests have records of their own.
+                // Its requests have records and places of their own.
                 access.borrow_mut().discard();
+                drop(access);
                 return self.http_inside(&arrival, recv, heard.into_bytes(), framing, &mut respond).await;
             }
             Ok(Spoken::Opaque(admitted)) => {
@@ -88,8 +89,13 @@ impl Receiver {
             Protocol::Undeclared => {}
         }
         // What the peer's application has said comes with the stream. The peer has waited where it was silent.
-        let said = heard.listen(recv, &self.limits).now_or_never();
-        let said = said.unwrap_or(Ok(Opening::Silent)).map_err(|_| Refusal::ClientGone)?;
+        let said = match heard.listen(recv, &self.limits).now_or_never() {
+            Some(said) => said,
+            None if heard.is_empty() => Ok(Opening::Silent),
+            // A frame may hold less than was said: what is left of a window that others use as well.
+            None => heard.listen(recv, &self.limits).await,
+        };
+        let said = said.map_err(|_| Refusal::ClientGone)?;
         if self.must_be_http(declared, port) {
             return Framing::of(said).map(Spoken::Http).ok_or(Refusal::HttpNeeded(port));
         }

@@ -131,6 +131,7 @@ impl Sender {
         {
             return Ok(route);
         }
+        let began = snapshot;
         let snapshot = self.mesh.snapshot();
         let view = View { own: &snapshot.own, outbound: snapshot.mesh.outbound };
         let resolved = resolve(destination, &found, view).map_err(|refusal| match refusal {
@@ -138,8 +139,10 @@ impl Sender {
             Refusal::UnknownDestination { .. } => unknown(destination, name.as_deref(), &snapshot.own),
             other => other,
         });
-        // Where no resource has the address, the host may lead elsewhere next time.
-        if let (Ok(route), true) = (&resolved, found != Found::Unknown) {
+        // Where no resource has the address, the host may lead elsewhere next time; and what was found in another state of
+        // the mesh must not be remembered as of this one.
+        let of_now = Arc::ptr_eq(&began, &snapshot);
+        if let (Ok(route), true) = (&resolved, of_now && found != Found::Unknown) {
             self.routes.hold(destination, &snapshot, route);
         }
         resolved

@@ -2,7 +2,9 @@
 //! request is treated as one however late it comes.
 
 use std::{
+    cell::Cell,
     net::SocketAddr,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -345,5 +347,55 @@ fn a_server_name_selects_an_entry_without_addresses_and_no_other() {
             // The name has selected its entry, but leads to this machine; the other has selected nothing.
             eventually(label, || shop.web.refused(label) == 1).await;
         }
+    });
+}
+
+#[test]
+fn who_was_silent_before_his_request_holds_no_place_of_a_stream_besides() {
+    run(async {
+        let limits = Limits { connections_of_one: 2, ..Limits::default() };
+        let applications = Rc::new(Cell::new(0));
+        let count = Rc::clone(&applications);
+        let shop = Shop::open_with(limits, Protocol::Undeclared, move |stream| {
+            count.set(count.get() + 1);
+            http1(stream, mirror)
+        })
+        .await;
+        let peer = stranger(&shop, LONG).await;
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            let before = applications.get();
+            let (answer, mut stream) = open(&peer, opaque_to(shop.pod())).await;
+            eventually("the application is connected", || {
+                applications.get() > before || shop.orders.refused("share_exceeded") > 0
+            })
+            .await;
+            stream.send_data(Bytes::from_static(SPOOF), false).unwrap();
+
+            let mut told = answer.await.unwrap().into_body();
+
+            assert_cleaned(&String::from_utf8_lossy(&told.data().await.unwrap().unwrap()));
+            held.push((told, stream));
+        }
+        // Nothing is in progress any more.
+        eventually("no stream counts", || {
+            shop.orders.metrics().contains("douane_active{direction=\"inbound\"} 0")
+        })
+        .await;
+    });
+}
+
+#[test]
+fn bytes_whose_first_frame_tells_nothing_yet_are_heard_out() {
+    run(async {
+        let shop = Shop::open(Protocol::Undeclared, greet_and_echo).await;
+        let peer = stranger(&shop, LONG).await;
+        let (answer, mut stream) = open(&peer, opaque_to(shop.pod())).await;
+        // With the stream itself.
+        stream.send_data(Bytes::from_static(b"P"), false).unwrap();
+        tokio::time::sleep(LATE).await;
+        stream.send_data(Bytes::from_static(b"ING\r\n"), false).unwrap();
+
+        assert_eq!(answer.await.unwrap().status(), 200);
     });
 }

@@ -168,3 +168,18 @@ fn a_websocket_to_a_server_without_a_sidecar_passes_in_the_open() {
         talks(shop.web.connect(at).await).await;
     });
 }
+
+#[test]
+fn a_switch_that_nobody_asked_for_is_no_answer() {
+    run(async {
+        for protocol in [Protocol::Http1, Protocol::Undeclared] {
+            let (shop, _heard) = switching(protocol).await;
+            let mut stream = shop.web.connect(vip()).await;
+            let asking = raw(&mut stream, b"GET /chat HTTP/1.1\r\nHost: orders\r\n\r\n", "\r\n\r\n");
+
+            let told = tokio::time::timeout(Duration::from_secs(5), asking).await;
+
+            assert!(told.as_ref().is_ok_and(|told| told.starts_with("HTTP/1.1 502")), "{told:?}");
+        }
+    });
+}
