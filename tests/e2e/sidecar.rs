@@ -125,6 +125,10 @@ fn with_token(namespace: &str) -> Folder {
 }
 
 fn sidecar(folder: &Folder, control_plane: SocketAddr, bundle: &Path) -> App {
+    drained_so(folder, control_plane, bundle, Drain::default())
+}
+
+fn drained_so(folder: &Folder, control_plane: SocketAddr, bundle: &Path, drain: Drain) -> App {
     let domain = TrustDomain::parse("cluster.local").unwrap();
     App::bind(Config {
         namespace: "shop".to_owned(),
@@ -141,7 +145,7 @@ fn sidecar(folder: &Folder, control_plane: SocketAddr, bundle: &Path) -> App {
         telemetry: Telemetry { log: "off".to_owned(), ..Telemetry::default() },
         limits: Limits::default(),
         byte_budget: None,
-        drain: Drain::default(),
+        drain,
     })
     .unwrap()
 }
@@ -204,6 +208,32 @@ fn a_sidecar_gains_its_footing_renews_outlives_its_control_plane_and_drains() {
 
         stop.ask();
         running.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_sidecar_that_is_to_end_says_so_and_serves_on_for_the_configured_delay() {
+    on_the_sidecars_runtime(async {
+        let folder = with_token("shop");
+        let control_plane = ControlPlane::start(&folder, any_port());
+        let drain = Drain { delay: Duration::from_secs(2), limit: Duration::from_secs(1) };
+        let app = drained_so(&folder, control_plane.address, &folder.path("state/bundle.pem"), drain);
+        let addresses = app.addresses().unwrap();
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, addresses.inbound.port()));
+        let stop = Stop::default();
+        let running = tokio::task::spawn_local(app.run(stop.clone()));
+        eventually("ready", async || get(addresses.health, "/readyz").await.contains("200 OK")).await;
+
+        let began = Instant::now();
+        stop.ask();
+        eventually("not ready", async || get(addresses.health, "/readyz").await.contains("503")).await;
+        let door = TcpStream::connect(peer).await;
+        // On a machine that was busy for as long as that, the delay may be over.
+        assert!(door.is_ok() || began.elapsed() > drain.delay, "peers still find an open door: {door:?}");
+
+        running.await.unwrap().unwrap();
+        assert!(began.elapsed() >= drain.delay, "{:?}", began.elapsed());
+        assert!(TcpStream::connect(peer).await.is_err(), "then it is closed");
     });
 }
 

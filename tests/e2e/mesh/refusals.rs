@@ -73,22 +73,33 @@ fn a_client_without_a_certificate_is_refused_in_the_handshake() {
 #[test]
 fn the_sidecars_own_ports_are_no_way_in() {
     let Some(lab) = mesh() else { return };
-    let address = |pod: &str| lab.pod(pod)["addresses"][0].as_str().unwrap().to_owned();
-    let (own, other) = (address("asker"), address("keeper"));
+    let ([own, own6], [other, other6]) = (addresses(&lab, "asker"), addresses(&lab, "keeper"));
 
-    for (pod, host) in [("asker", "127.0.0.1"), ("asker", &*own), ("asker", &*other), ("tourist", &*other)] {
+    for (pod, host) in [
+        ("asker", "127.0.0.1"),
+        ("asker", "[::1]"),
+        ("asker", &*own),
+        ("asker", &*own6),
+        ("asker", &*other),
+        ("asker", &*other6),
+        ("tourist", &*other),
+        ("tourist", &*other6),
+    ] {
         for port in [15001, 15006] {
-            let ran = lab.exec(pod, &["shop", "get", &format!("http://{host}:{port}/")]);
-            assert!(!ran.out.starts_with("200 "), "{pod} -> {host}:{port}: {ran:?}");
+            let answer = get(&lab, pod, &format!("http://{host}:{port}/"));
+            // Whoever refuses may say so; nobody serves.
+            assert!(!answer.starts_with(['1', '2', '3']), "{pod} -> {host}:{port}: {answer}");
         }
     }
     lab.refusal("keeper", "not_redirected");
     // Health is for everyone, and nothing else is on its port.
-    let ready = lab.exec("tourist", &["shop", "get", &format!("http://{other}:15020/readyz")]);
-    assert!(ready.out.starts_with("200 "), "{ready:?}");
-    for path in ["/config", "/drain", "/snapshot", "/certificates", "/log-level"] {
-        let ran = lab.exec("tourist", &["shop", "get", &format!("http://{other}:15020{path}")]);
-        assert!(ran.out.starts_with("404 "), "{path}: {ran:?}");
+    for host in [&other, &other6] {
+        let ready = get(&lab, "tourist", &format!("http://{host}:15020/readyz"));
+        assert!(ready.starts_with("200 "), "{host}: {ready}");
+        for path in ["/config", "/drain", "/snapshot", "/certificates", "/log-level"] {
+            let answer = get(&lab, "tourist", &format!("http://{host}:15020{path}"));
+            assert!(answer.starts_with("404 "), "{host}{path}: {answer}");
+        }
     }
 }
 

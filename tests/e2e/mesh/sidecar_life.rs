@@ -63,6 +63,31 @@ fn a_sidecar_that_is_asked_to_end_finishes_what_runs() {
 }
 
 #[test]
+fn a_sidecar_that_is_asked_twice_ends_at_once() {
+    let Some(lab) = mesh() else { return };
+    // It would be drained for 30 s.
+    let _stream = Talking::start(&lab, "asker", &["shop", "ledger-hold", "depot:7000", "--seconds", "60"]);
+    let (sidecar, [host, _]) = (lab.sidecar("depot"), addresses(&lab, "depot"));
+
+    processes::signal(sidecar, "TERM");
+    eventually("it drains", BACK, || {
+        let answer = get(&lab, "tourist", &format!("http://{host}:15020/readyz"));
+        if answer.starts_with("503 ") { Ok(()) } else { Err(answer) }
+    });
+    assert!(processes::is_alive(sidecar), "it waits for the stream");
+    let began = Instant::now();
+    processes::signal(sidecar, "TERM");
+    eventually("it has ended", BACK, || {
+        if processes::is_alive(sidecar) { Err("alive".to_owned()) } else { Ok(()) }
+    });
+
+    // Far from 30 s; the logs and spans of what was cut are still written.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    lab.hears("town/depot sidecar: exit status: 0");
+    is_back(&lab, "depot");
+}
+
+#[test]
 fn a_sidecar_that_is_killed_under_load_lets_nothing_past_and_callers_do_not_notice() {
     let Some(lab) = mesh() else { return };
     let rules = without_counters(&lab.rules("answerer-1"));
