@@ -7,6 +7,7 @@ use crate::{
     authz::apply,
     exchange::{
         body::Body,
+        headers::Length,
         ledger::{SharedAccess, note},
     },
     refusal::Refusal,
@@ -59,7 +60,8 @@ pub fn refuse(access: SharedAccess, refusal: &Refusal) -> Response<Body> {
     // Nobody heard the answer to a client that has gone.
     record.status = (!matches!(refusal, Refusal::ClientGone)).then(|| response.status().as_u16());
     drop(borrowed);
-    response.map(|body| body.ending(access))
+    // Ours, and whole as soon as it is begun.
+    response.map(|body| body.ending(access, Length(Some(0))))
 }
 
 /// Must the connection that brought it be closed? What follows a request of doubtful length cannot be told apart.

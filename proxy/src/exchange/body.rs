@@ -23,7 +23,7 @@ use hyper::body::Incoming;
 use crate::{
     authz::{Running, SeenBody, Waits},
     exchange::{
-        headers::grpc_status_of,
+        headers::{Length, grpc_status_of},
         headwatch::Answering,
         ledger::{SharedAccess, note},
     },
@@ -65,7 +65,7 @@ enum Source {
 // Whose bytes the record counts.
 enum Tap {
     Request(SharedAccess),
-    Answer(SharedAccess),
+    Answer(SharedAccess, Length),
 }
 
 impl Body {
@@ -88,10 +88,11 @@ impl Body {
         self
     }
 
-    /// The answer's body: counts what goes to the client. The record ends with it.
+    /// The answer's body, of this length: counts what goes to the client. The record ends with it, and says so if the
+    /// client went before.
     #[must_use]
-    pub fn ending(mut self, access: SharedAccess) -> Self {
-        self.tap = Some(Tap::Answer(access));
+    pub fn ending(mut self, access: SharedAccess, length: Length) -> Self {
+        self.tap = Some(Tap::Answer(access, length));
         self
     }
 
@@ -200,6 +201,8 @@ impl Body {
             Some(Ok(frame)) => {
                 let frame = match frame.into_trailers() {
                     Ok(mut trailers) => {
+                        // Nothing follows them, and not every reader asks.
+                        self.source = Source::Nothing;
                         clean_trailers(&mut trailers);
                         Frame::trailers(trailers)
                     }
@@ -215,6 +218,7 @@ impl Body {
             }
             None => {
                 (self.guard, self.answering) = (None, None);
+                self.source = Source::Nothing;
                 None
             }
         })
@@ -223,7 +227,7 @@ impl Body {
     fn fail(&mut self, refusal: &Refusal) {
         self.source = Source::Nothing;
         self.held.clear();
-        if let Some(Tap::Answer(access) | Tap::Request(access)) = &self.tap {
+        if let Some(Tap::Answer(access, _) | Tap::Request(access)) = &self.tap {
             note(&mut access.borrow_mut().record, refusal);
         }
     }
@@ -237,10 +241,10 @@ impl Body {
             (Tap::Request(access), Some(bytes), _) => {
                 access.borrow_mut().record.bytes_in += bytes.len() as u64;
             }
-            (Tap::Answer(access), Some(bytes), _) => {
+            (Tap::Answer(access, _), Some(bytes), _) => {
                 access.borrow_mut().record.bytes_out += bytes.len() as u64;
             }
-            (Tap::Answer(access), None, Some(trailers)) => {
+            (Tap::Answer(access, _), None, Some(trailers)) => {
                 if let Some(code) = grpc_status_of(trailers) {
                     access.borrow_mut().record.grpc_status = Some(code);
                 }
@@ -250,7 +254,7 @@ impl Body {
     }
 
     fn broke(&self, error: &BodyError) {
-        let Some(Tap::Answer(access)) = &self.tap else { return };
+        let Some(Tap::Answer(access, _)) = &self.tap else { return };
         let record = &mut access.borrow_mut().record;
         if record.refusal.is_none() {
             record.refusal = Some("body_broke");
@@ -345,6 +349,22 @@ impl From<Incoming> for Body {
 impl From<RecvStream> for Body {
     fn from(recv: RecvStream) -> Self {
         Source::Peer(recv).into()
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let Some(Tap::Answer(access, length)) = &self.tap else { return };
+        if self.is_end_stream() {
+            return;
+        }
+        let Ok(mut access) = access.try_borrow_mut() else { return };
+        let record = &mut access.record;
+        // Of an answer that tells its length no reader asks for an end behind it.
+        let is_whole = length.0.is_some_and(|length| record.bytes_out >= length);
+        if !is_whole && record.refusal.is_none() {
+            note(record, &Refusal::ClientGone);
+        }
     }
 }
 

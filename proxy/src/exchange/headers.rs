@@ -7,7 +7,7 @@ use douane_proto::{
     mesh::Protocol,
     request::{BadRequest, strip_hop_by_hop, strip_reserved},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 /// Tells the receiving sidecar which HTTP/1 the application spoke. Absent: HTTP/2.
 pub const DIALECT_HTTP: HeaderName = HeaderName::from_static("x-douane-http");
@@ -100,6 +100,22 @@ pub fn client_cert(local: &WorkloadId, peer: &WorkloadId) -> Option<HeaderValue>
 #[must_use]
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// How many bytes the body of an answer has, where that can be known before they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Length(pub Option<u64>);
+
+impl Length {
+    /// RFC 9110 6.4.1: some answers have no body, whatever length they tell.
+    #[must_use]
+    pub fn of(method: Option<&Method>, status: StatusCode, headers: &HeaderMap) -> Self {
+        if method == Some(&Method::HEAD) || matches!(status.as_u16(), 204 | 304) {
+            return Self(Some(0));
+        }
+        let told = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        Self(told.and_then(|length| length.parse().ok()))
+    }
 }
 
 /// The `grpc-status` among headers or trailers.

@@ -66,6 +66,33 @@ impl Ledger {
     }
 }
 
+/// An answer that somebody waits for. Dropped before it came, it notes that its client has gone.
+#[derive(Debug)]
+pub struct Awaited(Option<SharedAccess>);
+
+impl Awaited {
+    /// Not answered yet.
+    #[must_use]
+    pub fn new(access: &SharedAccess) -> Self {
+        Self(Some(SharedAccess::clone(access)))
+    }
+
+    /// What becomes of the answer is its body's business now.
+    pub fn is_answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        let Some(access) = self.0.take() else { return };
+        let Ok(mut access) = access.try_borrow_mut() else { return };
+        if access.record.refusal.is_none() {
+            note(&mut access.record, &Refusal::ClientGone);
+        }
+    }
+}
+
 /// Writes why it was refused.
 pub fn note(record: &mut Record, refusal: &Refusal) {
     record.refusal = Some(refusal.label());

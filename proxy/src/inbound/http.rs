@@ -22,9 +22,9 @@ use crate::{
     exchange::{
         answer::{closes_connection, refuse},
         body::Body,
-        headers::{Speech, clean_answer, grpc_status_of, is_grpc},
+        headers::{Length, Speech, clean_answer, grpc_status_of, is_grpc},
         headwatch::Verdict,
-        ledger::{SharedAccess, note_permit, note_remarks},
+        ledger::{Awaited, SharedAccess, note_permit, note_remarks},
         names::Spelling,
         place,
         request::{assemble, with_body},
@@ -73,6 +73,7 @@ impl Receiver {
         let spelling = Spelling::take(&mut parts.extensions);
         let read = self.read(&arrival, parts, source, &access);
         async move {
+            let awaited = Awaited::new(&access);
             let answered = match (read, upgrade) {
                 // Boxed, so that other requests carry no room for it.
                 (Ok((_, exchange)), Some(protocol)) => {
@@ -88,6 +89,7 @@ impl Receiver {
                 }
                 (Err(refusal), _) => Err(refusal),
             };
+            awaited.is_answered();
             match answered {
                 Ok(answer) => answer,
                 Err(refusal) => {
@@ -257,11 +259,14 @@ pub(super) fn finish(
 ) -> Response<Body> {
     let (mut head, body) = answer.into_parts();
     clean_answer(&mut head.headers);
-    {
+    // A reason phrase belongs to its hop.
+    head.extensions.remove::<hyper::ext::ReasonPhrase>();
+    let length = {
         let record = &mut access.borrow_mut().record;
         record.status = Some(head.status.as_u16());
         record.grpc_status = grpc_status_of(&head.headers);
-    }
-    let body = body.cut_with(exchange, Waits::Answer).ending(SharedAccess::clone(access));
+        Length::of(record.method.as_ref(), head.status, &head.headers)
+    };
+    let body = body.cut_with(exchange, Waits::Answer).ending(SharedAccess::clone(access), length);
     Response::from_parts(head, body)
 }

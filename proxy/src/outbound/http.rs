@@ -22,9 +22,9 @@ use crate::{
     exchange::{
         answer::{closes_connection, refuse},
         body::Body,
-        headers::{Speech, clean_answer, grpc_status_of, is_grpc},
+        headers::{Length, Speech, clean_answer, grpc_status_of, is_grpc},
         headwatch::Verdict,
-        ledger::SharedAccess,
+        ledger::{Awaited, SharedAccess},
         names::{Names, Spelling},
         origins::Unanswered,
         place, pump,
@@ -69,10 +69,12 @@ impl Sender {
         let cleaned = Cleaned::of(tenant.destination(), parts, verdict, &access)
             .map(|cleaned| Box::new(Cleaned { protocol, ..cleaned }));
         async move {
+            let awaited = Awaited::new(&access);
             let answered = match cleaned {
                 Ok(request) => self.pass(&tenant, request, &mut body, &access).await,
                 Err(refusal) => Err(refusal),
             };
+            awaited.is_answered();
             let mut answer = match answered {
                 // What it switches to is no answer's body.
                 Ok(answer) if answer.body().has_guard::<Upgrade>() => answer,
@@ -337,10 +339,13 @@ fn was_not_processed(error: &h2::Error) -> bool {
 pub(super) fn finish(answer: Response<Body>, access: &SharedAccess) -> Response<Body> {
     let (mut head, body) = answer.into_parts();
     clean_answer(&mut head.headers);
-    {
+    // A reason phrase belongs to its hop.
+    head.extensions.remove::<hyper::ext::ReasonPhrase>();
+    let length = {
         let record = &mut access.borrow_mut().record;
         record.status = Some(head.status.as_u16());
         record.grpc_status = grpc_status_of(&head.headers);
-    }
-    Response::from_parts(head, body.ending(SharedAccess::clone(access)))
+        Length::of(record.method.as_ref(), head.status, &head.headers)
+    };
+    Response::from_parts(head, body.ending(SharedAccess::clone(access), length))
 }

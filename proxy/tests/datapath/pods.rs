@@ -60,13 +60,18 @@ pub(crate) fn vip() -> SocketAddr {
 
 /// Runs a test as a sidecar runs: one thread, corked writes.
 pub(crate) fn run(test: impl Future<Output = ()>) {
+    run_within(Duration::from_secs(30), test);
+}
+
+/// The same, for what takes its time.
+pub(crate) fn run_within(time: Duration, test: impl Future<Output = ()>) {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .on_thread_park(park_flush)
         .build_local(LocalOptions::default())
         .unwrap();
     runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test ends in time");
+        tokio::time::timeout(time, test).await.expect("the test ends in time");
     });
 }
 
