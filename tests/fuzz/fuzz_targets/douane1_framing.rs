@@ -123,6 +123,8 @@ fn snapshot(id: WorkloadId, pod: SocketAddr, domain: &TrustDomain) -> Snapshot {
         ready: true,
         labels: Default::default(),
         mtls: MtlsModes::default(),
+        learned: Default::default(),
+        preserve_case: Default::default(),
     });
     let trust = Trust { local: domain, aliases: &[] };
     Snapshot {
