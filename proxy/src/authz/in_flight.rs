@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::heard::Heard;
 use crate::refusal::Refusal;
 
-/// One request or stream, from the moment its facts are known. It is looked at again once it was [`InFlight::admit`]ted,
+/// One request or stream, from the moment its facts are known. It is looked at again once it was admitted,
 /// for as long as somebody holds it.
 #[derive(Debug)]
 pub struct Running {
