@@ -55,7 +55,9 @@ pub(super) fn all(room: &Path) -> Vec<Server> {
         python("uvicorn-h11", |port| {
             words(&format!("-m uvicorn saw:asgi --http h11 --no-access-log --log-level error --port {port}"))
         }),
-        python("hypercorn", |port| words(&format!("-m hypercorn saw:asgi --workers 0 --bind 127.0.0.1:{port}"))),
+        python("hypercorn", |port| {
+            words(&format!("-m hypercorn saw:asgi --workers 0 --bind 127.0.0.1:{port}"))
+        }),
         python("gunicorn", |port| {
             words(&format!(
                 "-m gunicorn saw:wsgi --threads 4 --keep-alive 5 --log-level error --bind 127.0.0.1:{port}"
