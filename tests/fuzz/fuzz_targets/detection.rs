@@ -17,7 +17,9 @@ fuzz_target!(|bytes: &[u8]| {
         }
         match look(part) {
             Hello::Unfinished => {}
-            early => assert_eq!(hello, early, "cut at {cut}"),
+            // What was foreign early may be told late, when its record has ended; it is never for the mesh.
+            Hello::Foreign => assert_ne!(hello, Hello::Mesh, "cut at {cut}"),
+            Hello::Mesh => assert_eq!(hello, Hello::Mesh, "cut at {cut}"),
         }
     }
 });
