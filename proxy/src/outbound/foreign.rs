@@ -24,10 +24,9 @@ use crate::{
         relay::Counts,
     },
     outbound::{
-        balance::InFlight,
         pool::{Ends, Key},
         resolve::{Candidate, Place},
-        sender::{MAX_TRIES, Sender},
+        sender::Sender,
         words::{Far, broken},
     },
     refusal::Refusal,
@@ -130,32 +129,6 @@ impl Sender {
     }
 
     /// The less busy of two; if it cannot be reached, another.
-    pub(super) async fn one_of<Theirs>(
-        &self,
-        candidates: &[Candidate],
-        access: &SharedAccess,
-        meet: impl AsyncFn(&Candidate) -> Result<Met<Theirs>, Refusal>,
-    ) -> Result<(Met<Theirs>, InFlight), Refusal> {
-        let addresses: Vec<SocketAddr> = candidates.iter().map(|candidate| candidate.address).collect();
-        let (mut tried, mut last) = (Vec::new(), Refusal::Draining);
-        while let Some((address, in_flight)) = self.balancer.pick(&addresses, &tried) {
-            access.borrow_mut().record.peer_address = Some(address);
-            let Some(picked) = candidates.iter().find(|candidate| candidate.address == address) else {
-                break;
-            };
-            match meet(picked).await {
-                Ok(met) => return Ok((met, in_flight)),
-                Err(refusal) if refusal.another_may_answer() && tried.len() + 1 < MAX_TRIES => {
-                    self.failed_at(&in_flight, &refusal);
-                    tried.push(address);
-                    last = refusal;
-                }
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        Err(last)
-    }
-
     // A connection that takes one request now.
     async fn meet(&self, picked: &Candidate, speech: Speech, names: Names) -> Result<Met<Talk>, Refusal> {
         let offer = match (speech, names) {

@@ -184,6 +184,20 @@ impl Sender {
         candidates: &[Candidate],
         access: &SharedAccess,
     ) -> Result<(OnLine, InFlight, SocketAddr), Refusal> {
+        let (line, in_flight) =
+            self.one_of(candidates, access, async |picked| self.pool.line(picked).await).await?;
+        line.ends().describe(&mut access.borrow_mut().record);
+        let address = in_flight.address();
+        Ok((line, in_flight, address))
+    }
+
+    /// Whoever of `candidates` can be met: the less busy of two first; if it cannot be reached, another.
+    pub(super) async fn one_of<Met>(
+        &self,
+        candidates: &[Candidate],
+        access: &SharedAccess,
+        meet: impl AsyncFn(&Candidate) -> Result<Met, Refusal>,
+    ) -> Result<(Met, InFlight), Refusal> {
         let addresses: Vec<SocketAddr> = candidates.iter().map(|candidate| candidate.address).collect();
         let mut tried = Vec::new();
         let mut last = Refusal::Draining;
@@ -192,11 +206,8 @@ impl Sender {
             let Some(picked) = candidates.iter().find(|candidate| candidate.address == address) else {
                 break;
             };
-            match self.pool.line(picked).await {
-                Ok(line) => {
-                    line.ends().describe(&mut access.borrow_mut().record);
-                    return Ok((line, in_flight, address));
-                }
+            match meet(picked).await {
+                Ok(met) => return Ok((met, in_flight)),
                 Err(refusal) => {
                     self.failed_at(&in_flight, &refusal);
                     if !refusal.another_may_answer() || tried.len() + 1 >= MAX_TRIES {
