@@ -1,7 +1,9 @@
 //! A running lab: `lab up` on a folder that the test writes, taken down when the test ends.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -265,17 +267,23 @@ impl Lab {
         let mut first = [0];
         inside.stdout.take().expect("a pipe").read_exact(&mut first).expect("a program runs in the pod");
         let shell = processes::below(inside.id()).pop().expect("it has a process");
-        let mut enter = Command::new("nsenter");
-        enter.arg("--target").arg(shell.to_string()).arg("--net");
-        if !processes::is_root() {
-            enter.args(["--user", "--preserve-credentials"]);
-        }
+        let mut enter = enter_network_of(shell);
         enter.arg(&self.program).args(["role-play", "douane-proxy", "redirect", "show"]);
         let ran = Ran::from(enter.output().expect("nsenter(1)"));
         drop(inside.stdin.take());
         let _ = inside.wait();
         assert_eq!(ran.code, 0, "{ran:?}");
         ran.out
+    }
+
+    /// A program that shall run in the network between the pods, with the right to see each frame.
+    ///
+    /// # Panics
+    /// When the lab has ended.
+    pub fn between_pods(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut enter = enter_network_of(self.process(&["role-daemon"]));
+        enter.arg(program);
+        enter
     }
 
     fn process(&self, words: &[&str]) -> u32 {
@@ -324,6 +332,15 @@ impl From<Output> for Ran {
             err: text(&output.stderr),
         }
     }
+}
+
+fn enter_network_of(pid: u32) -> Command {
+    let mut enter = Command::new("nsenter");
+    enter.arg("--target").arg(pid.to_string()).arg("--net");
+    if !processes::is_root() {
+        enter.args(["--user", "--preserve-credentials"]);
+    }
+    enter
 }
 
 fn listen(pipe: Option<impl Read + Send + 'static>, said: &Arc<Mutex<String>>) -> Option<JoinHandle<()>> {

@@ -140,4 +140,8 @@ const SERVES: Duration = Duration::from_secs(20);
 const KNOWS: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(20);
 const TAIL: usize = 12;
-const BACKOFF: Backoff = Backoff { first: Duration::from_millis(500), most: Duration::from_secs(10) };
+const BACKOFF: Backoff = Backoff {
+    steady: Duration::from_secs(10),
+    first: Duration::from_millis(500),
+    most: Duration::from_secs(10),
+};

@@ -21,9 +21,11 @@ use nix::{
 /// How long to wait before a process that ended is started again.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
-    /// After the first end.
+    /// Who has lived as long as this starts again at once, as under a kubelet.
+    pub steady: Duration,
+    /// Else it waits so long at first.
     pub first: Duration,
-    /// At most; each end within [`STEADY`] doubles it.
+    /// And twice as long after each further end, but no longer than this.
     pub most: Duration,
 }
 
@@ -37,9 +39,6 @@ pub enum Restart {
     /// Never.
     Never,
 }
-
-/// A process that lives longer than this starts again as if for the first time.
-pub const STEADY: Duration = Duration::from_secs(10);
 
 /// A process that is kept running.
 #[derive(Debug)]
@@ -196,14 +195,16 @@ impl Shared {
             if self.life().ending || restart == Restart::Never || (restart == Restart::OnFailure && well) {
                 return;
             }
-            if began.elapsed() > STEADY {
+            if began.elapsed() > backoff.steady {
                 pause = backoff.first;
+                say(&format!("{name}: {ended}; starts again"));
+            } else {
+                say(&format!("{name}: {ended}; starts again in {}", humantime::format_duration(pause)));
+                if !self.rested(pause) {
+                    return;
+                }
+                pause = (pause * 2).min(backoff.most);
             }
-            say(&format!("{name}: {ended}; starts again in {}", humantime::format_duration(pause)));
-            if !self.rested(pause) {
-                return;
-            }
-            pause = (pause * 2).min(backoff.most);
             match start() {
                 Ok(started) => {
                     if self.entered(&started).is_ok() {

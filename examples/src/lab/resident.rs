@@ -280,4 +280,8 @@ const NOBODY: u32 = 65534;
 const LISTENS: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 // As a kubelet's, which begins at 10 s; people wait here.
-const BACKOFF: Backoff = Backoff { first: Duration::from_millis(500), most: Duration::from_secs(30) };
+const BACKOFF: Backoff = Backoff {
+    steady: Duration::from_secs(10),
+    first: Duration::from_millis(500),
+    most: Duration::from_secs(30),
+};

@@ -126,7 +126,7 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// Starts it, and again within half a second whenever it ends. The rules stay meanwhile: nothing gets past.
+    /// Starts it, and again at once whenever it ends (a little later where it cannot live). The rules stay meanwhile: nothing gets past.
     ///
     /// # Errors
     /// It cannot be started.
@@ -205,4 +205,9 @@ pub fn clean_environment(process: &mut Command, env: &[(String, String)]) {
 // A handshake with the control plane and a first full set: tens of milliseconds, on a busy machine seconds.
 const READY: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(25);
-const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_millis(400) };
+// Who was ready for a moment was killed and not broken: its pod has no traffic until it is back.
+const BACKOFF: Backoff = Backoff {
+    steady: Duration::from_secs(1),
+    first: Duration::from_millis(100),
+    most: Duration::from_millis(400),
+};

@@ -1,16 +1,22 @@
 //! A real mesh in real network namespaces: the lab's program is started on a folder of YAML and looked at from outside.
 
 mod audit;
+mod killed;
 mod life;
 mod observed;
 mod odd;
 mod refusals;
 mod sidecar_life;
+mod talking;
 mod yaml;
 
-use douane_tests::{lab::Lab, namespaces};
+use std::time::Duration;
+
+use douane_tests::{lab::Lab, namespaces, wait::eventually};
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab-under-test");
+/// A sidecar starts again, gets a certificate and its law: under a second where the machine is not busy.
+const BACK: Duration = Duration::from_secs(20);
 
 /// A lab that is ready; `None` where this kernel has no namespaces for us (said aloud, forbidden in CI).
 fn lab(files: &[(&str, &str)]) -> Option<Lab> {
@@ -37,4 +43,12 @@ fn addresses(lab: &Lab, pod: &str) -> [String; 2] {
 /// What a GET from a pod prints.
 fn get(lab: &Lab, pod: &str, url: &str) -> String {
     lab.exec(pod, &["shop", "get", url]).out
+}
+
+/// Waits until a pod's sidecar is ready again.
+fn is_back(lab: &Lab, pod: &str) {
+    eventually(&format!("the sidecar of {pod} is back"), BACK, || {
+        let row = lab.pod(pod);
+        if row["ready"] == true { Ok(()) } else { Err(row.to_string()) }
+    });
 }
