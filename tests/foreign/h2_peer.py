@@ -35,6 +35,9 @@ class Peer:
         self.decoder = hpack.Decoder()
         self.buffer = b""
         self.goaway = None
+        # The last stream of each GOAWAY, and pings that are answered later.
+        self.goaways = []
+        self.held_pings = None
         self.closed = False
         self.resets = {}
         self.statuses = {}
@@ -97,9 +100,12 @@ class Peer:
                 self.send(frame(SETTINGS, ACK, 0))
             elif kind == PING and flags & ACK:
                 self.pongs += 1
+            elif kind == PING and self.held_pings is not None:
+                self.held_pings.append(payload)
             elif kind == PING:
                 self.send(frame(PING, ACK, 0, payload))
             elif kind == GOAWAY:
+                self.goaways.append(int.from_bytes(payload[:4], "big") & 0x7FFFFFFF)
                 self.goaway = int.from_bytes(payload[4:8], "big")
             elif kind == RST:
                 self.resets[stream] = int.from_bytes(payload[:4], "big")

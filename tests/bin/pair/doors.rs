@@ -57,21 +57,25 @@ impl Doors {
     pub(crate) fn serve(self, pair: Pair) {
         let (pair, pod, server) = (Rc::new(pair), self.pod(), self.server);
         let calling = Rc::clone(&pair);
+        // Each is a task of its sidecar, which waits for it when it ends.
         accept(self.app, move |stream, source| {
-            let outbound = Rc::clone(&calling.outbound);
-            async move { outbound.connection(stream, source, crate::sides::service()).await }
+            let (outbound, tasks) = (Rc::clone(&calling.outbound), calling.web.tasks.clone());
+            tasks.track_future(async move {
+                outbound.connection(stream, source, crate::sides::service()).await;
+            })
         });
         let called = Rc::clone(&pair);
         accept(self.peer, move |stream, source| {
-            let inbound = Rc::clone(&called.inbound);
-            async move { inbound.connection(stream, source, pod).await }
+            let (inbound, tasks) = (Rc::clone(&called.inbound), called.orders.tasks.clone());
+            tasks.track_future(async move { inbound.connection(stream, source, pod).await })
         });
         let forwarded = Rc::new(self.forwarded);
         accept(self.pod, move |stream, source| {
             let (inbound, forwarded) = (Rc::clone(&pair.inbound), Rc::clone(&forwarded));
+            let tasks = pair.orders.tasks.clone();
             async move {
                 if is_handshake(&stream).await {
-                    inbound.connection(stream, source, pod).await;
+                    tasks.track_future(inbound.connection(stream, source, pod)).await;
                 } else {
                     let _ = hand_over(stream, server, &forwarded).await;
                 }

@@ -2,7 +2,7 @@
 //! `web`, which an application calls through, and `orders`, behind which a foreign server stands.
 //!
 //! One argument, a JSON object: `room` (a folder for certificates and logs), `app` (the server's address), `protocol` of
-//! its port, `mode` of mutual TLS, limits in milliseconds. Prints one line of JSON when it is ready: where its doors are.
+//! its port, `mode` of mutual TLS, limits in milliseconds, which of the two `ends` at a signal. Prints one line of JSON when it is ready: where its doors are.
 //! Next: `doors` (who may knock where), `sides` (the sidecars).
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's program that fails says where")]
 
@@ -17,9 +17,16 @@ use douane_proto::{
     id::{TrustDomain, WorkloadId},
     svid::Identity,
 };
-use douane_proxy::tls::park_flush;
+use douane_proxy::{
+    config::Drain,
+    shutdown::{Drained, Stop},
+    tls::park_flush,
+};
 use serde_json::{Value, json};
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    task::spawn_local,
+};
 
 use crate::{doors::Doors, office::Office, sides::Pair};
 
@@ -39,10 +46,16 @@ fn main() {
         let doors = Doors::open(room, wanted["app"].as_str().unwrap().parse().unwrap()).await;
         let addresses = doors.addresses();
         let pair = Pair::new(&office, &wanted, room, doors.pod());
+        let ending = if wanted["ends"] == "orders" { pair.orders.clone() } else { pair.web.clone() };
+        let stop = Stop::default();
+        let signals = stop.clone();
+        spawn_local(async move { signals.on_signals().await });
         doors.serve(pair);
         println!("{addresses}");
         std::io::stdout().flush().unwrap();
-        std::future::pending::<()>().await;
+        // Until somebody asks for it, as a sidecar ends.
+        stop.asked.cancelled().await;
+        assert_eq!(ending.finish(Drain::default().limit).await, Drained::Whole);
     });
 }
 

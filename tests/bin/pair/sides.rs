@@ -46,6 +46,8 @@ const FORBIDDEN: &str = "/forbidden*";
 pub(crate) struct Pair {
     pub(crate) outbound: Rc<Outbound>,
     pub(crate) inbound: Rc<Inbound>,
+    pub(crate) web: Shutdown,
+    pub(crate) orders: Shutdown,
 }
 
 /// The service in front of `orders`, as its callers address it.
@@ -86,10 +88,11 @@ impl Pair {
         ]);
         let law = if protocol == Protocol::Tcp { Vec::new() } else { vec![forbids()] };
         let limits = limits(wanted);
-        let (_, outbound) = sides(office, &room.join("web.log"), snapshot(&web, Vec::new(), answers), limits);
-        let (inbound, _) =
+        let (_, outbound, web) =
+            sides(office, &room.join("web.log"), snapshot(&web, Vec::new(), answers), limits);
+        let (inbound, _, orders) =
             sides(office, &room.join("orders.log"), snapshot(&orders, law, HashMap::new()), limits);
-        Self { outbound, inbound }
+        Self { outbound, inbound, web, orders }
     }
 }
 
@@ -152,7 +155,12 @@ fn snapshot(own: &Arc<Workload>, policies: Vec<wire::Policy>, answers: HashMap<Q
 }
 
 // A sidecar, whose access log is a file.
-fn sides(office: &Office, log: &Path, snapshot: Snapshot, limits: Limits) -> (Rc<Inbound>, Rc<Outbound>) {
+fn sides(
+    office: &Office,
+    log: &Path,
+    snapshot: Snapshot,
+    limits: Limits,
+) -> (Rc<Inbound>, Rc<Outbound>, Shutdown) {
     let (identity, identity_seen) = watch::channel(office.identity(&snapshot.own.id));
     let (law, law_seen) = watch::channel(Arc::clone(&snapshot.policies));
     let (modes, modes_seen) = watch::channel(snapshot.own.mtls.clone());
@@ -169,7 +177,7 @@ fn sides(office: &Office, log: &Path, snapshot: Snapshot, limits: Limits) -> (Rc
     let ways = outbound::Ways { sockets, hairpins };
     let outbound = Outbound::new(mesh.clone(), mtls.clone(), ledger.clone(), ways, shutdown.clone(), limits);
     let ways = inbound::Ways { sockets, road: outbound.road() };
-    let inbound = Rc::new(Inbound::new(mesh, mtls, ledger, ways, shutdown, limits));
+    let inbound = Rc::new(Inbound::new(mesh, mtls, ledger, ways, shutdown.clone(), limits));
     let outbound = Rc::new(outbound);
     let (running, calling) = (Rc::clone(&inbound), Rc::clone(&outbound));
     spawn_local(async move {
@@ -180,5 +188,5 @@ fn sides(office: &Office, log: &Path, snapshot: Snapshot, limits: Limits) -> (Rc
         // Their writers live as long as the sidecar.
         drop((identity, law, modes, snapshot));
     });
-    (inbound, outbound)
+    (inbound, outbound, shutdown)
 }

@@ -5,6 +5,7 @@
 
 mod ambiguity;
 mod downgrades;
+mod ends;
 mod floods;
 mod handshakes;
 mod headers;

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use douane_tests::{counterparts, wait::eventually};
+use douane_tests::{counterparts, processes, wait::eventually};
 use serde_json::{Value, json};
 
 const PAIR: &str = env!("CARGO_BIN_EXE_pair-under-test");
@@ -73,8 +73,13 @@ impl Drop for Running {
 impl Pair {
     /// With h11's server behind it; `None`, said aloud, where it is missing.
     pub(super) fn before_h11(wanted: Value) -> Option<Self> {
+        Self::before_script(wanted, "server_h11.py")
+    }
+
+    /// With this server of `tests/foreign` behind it.
+    pub(super) fn before_script(wanted: Value, server: &str) -> Option<Self> {
         let (server, port) =
-            Running::start(Command::new(counterparts::python()?).arg(counterparts::script("server_h11.py")));
+            Running::start(Command::new(counterparts::python()?).arg(counterparts::script(server)));
         let port: u16 = port.trim().parse().unwrap();
         Some(Self::before(wanted, ([127, 0, 0, 1], port).into(), Some(server)))
     }
@@ -124,6 +129,19 @@ impl Pair {
     /// The same as text.
     pub(super) fn forwarded(&self) -> String {
         String::from_utf8_lossy(&self.forwarded_bytes()).into_owned()
+    }
+
+    /// Asks the sidecar that was named to end.
+    pub(super) fn ask_to_end(&self) {
+        processes::signal(self.process.0.id(), "TERM");
+    }
+
+    /// It has ended, and in order.
+    pub(super) fn ends_in_order(&mut self) {
+        let ended = eventually("the pair ends", PATIENCE, || {
+            self.process.0.try_wait().unwrap().ok_or_else(|| "it runs".to_owned())
+        });
+        assert!(ended.success(), "{ended}");
     }
 
     /// A folder that ends with the pair.
