@@ -27,6 +27,7 @@ use crate::{
     net::{
         conduit::{self, Conduit},
         detect::Prefixed,
+        pipe::Pipe,
         relay::{Counts, RelayError},
     },
     refusal::Refusal,
@@ -43,6 +44,8 @@ pub enum Far {
     Open(TcpStream),
     /// Under mutual TLS.
     Sealed(TlsStream),
+    /// In the own pod.
+    Own(Pipe),
 }
 
 /// How a server answered.
@@ -105,6 +108,7 @@ pub async fn ask(far: Far, request: Request<Body>, shutdown: &Shutdown) -> Resul
     match far {
         Far::Open(io) => ask_on(io, request, shutdown, Far::Open).await,
         Far::Sealed(io) => ask_on(io, request, shutdown, Far::Sealed).await,
+        Far::Own(io) => ask_on(io, request, shutdown, Far::Own).await,
     }
 }
 
@@ -174,6 +178,9 @@ impl Upgrade {
                 Far::Sealed(io) => {
                     conduit::between(client, early, Prefixed::new(self.first, io), &counts, idle).await
                 }
+                Far::Own(io) => {
+                    conduit::between(client, early, Prefixed::new(self.first, io), &counts, idle).await
+                }
             }
         };
         let ended = tokio::select! {
@@ -189,6 +196,7 @@ impl Upgrade {
             Ok(()) => match &self.far {
                 Far::Open(io) => io.is_whole(),
                 Far::Sealed(io) => io.is_whole(),
+                Far::Own(io) => io.is_whole(),
             },
             Err(refusal) => note(record, refusal),
         }

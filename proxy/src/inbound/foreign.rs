@@ -34,9 +34,18 @@ impl Receiver {
         // Half of an answer must not be taken for the whole.
         io.resets_unless_whole();
         match alpn {
-            Alpn::Http1 => self.http_on(&mut io, Bytes::new(), Framing::Http1, arrival).await.map(drop),
+            // Our own peers open these for what wants to switch protocols.
+            Alpn::Http1 => self.http_on(&mut io, Bytes::new(), Framing::Http1AsSent, arrival).await.map(drop),
             Alpn::Http2 => self.http_on(&mut io, Bytes::new(), Framing::Http2, arrival).await.map(drop),
             Alpn::Douane1 | Alpn::Unsaid => self.unsaid(&mut io, arrival).await,
+        }
+    }
+
+    /// Serves the pod's own connection to itself that wants to switch protocols.
+    pub(super) async fn switching<C: Conduit>(self: Rc<Self>, io: C, arrival: Rc<Arrival>) {
+        let receiver = Rc::clone(&self);
+        if let Err(refusal) = receiver.foreign(io, Alpn::Http1, Rc::clone(&arrival)).await {
+            self.tell_of(&arrival, &refusal);
         }
     }
 

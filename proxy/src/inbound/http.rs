@@ -25,7 +25,7 @@ use crate::{
         headers::{Length, Speech, clean_answer, grpc_status_of, is_grpc},
         headwatch::Verdict,
         ledger::{Awaited, SharedAccess, note_permit, note_remarks},
-        names::Spelling,
+        names::{Names, Spelling},
         place,
         request::{assemble, with_body},
         upgrade,
@@ -70,7 +70,10 @@ impl Receiver {
             _ => None,
         };
         let mut body = Some(body.counting(&access));
-        let spelling = Spelling::take(&mut parts.extensions);
+        let mut spelling = Spelling::take(&mut parts.extensions);
+        if spelling.is_kept() && upgrade.is_none() {
+            spelling = spelling.only(Names::at(&self.mesh.snapshot().own, arrival.destination.port()));
+        }
         let read = self.read(&arrival, parts, source, &access);
         async move {
             let awaited = Awaited::new(&access);

@@ -44,7 +44,7 @@ use crate::{
         turns::Turns,
     },
     net::{
-        hairpin::Hairpin,
+        hairpin::{Hairpin, Load},
         listener,
         original_dst::{NoOriginalDst, original_dst},
         relay,
@@ -294,7 +294,7 @@ impl Inbound {
                 hairpin = hairpins.recv() => hairpin,
                 () = self.shutdown.forced.cancelled() => return,
             };
-            let Some(Hairpin { io, destination }) = hairpin else { return };
+            let Some(Hairpin { io, destination, load }) = hairpin else { return };
             let local = self.mtls.identity().svid.leaf.id.clone();
             let arrival = Arrival {
                 resets: Resets::default(),
@@ -309,8 +309,13 @@ impl Inbound {
                 protection: Protection::None,
                 told: OnceCell::new(),
             };
-            let receiver = Rc::clone(&self.receiver);
-            self.shutdown.tasks.spawn_local(receiver.serve(io, Rc::new(arrival)));
+            let (receiver, arrival) = (Rc::clone(&self.receiver), Rc::new(arrival));
+            self.shutdown.tasks.spawn_local(async move {
+                match load {
+                    Load::Streams => receiver.serve(io, arrival).await,
+                    Load::Http1 => receiver.switching(io, arrival).await,
+                }
+            });
         }
     }
 

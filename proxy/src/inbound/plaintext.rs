@@ -129,7 +129,7 @@ impl Receiver {
         arrival: Rc<Arrival>,
     ) -> Result<Then, Refusal> {
         let names = Names::at(&self.mesh.snapshot().own, arrival.destination.port());
-        let framing = framing.spelt(names);
+        let framing = framing.spelt(names).spelt(Names::asked_by(&first));
         let ended = {
             let io = Prefixed::new(first, &mut *stream);
             let receiver = Rc::clone(&self);

@@ -136,7 +136,8 @@ impl Receiver {
         }
     }
 
-    fn tell_of(&self, arrival: &Arrival, refusal: &Refusal) {
+    /// Records a refusal that belongs to no stream.
+    pub(super) fn tell_of(&self, arrival: &Arrival, refusal: &Refusal) {
         let mut access = self.ledger.begin(Direction::Inbound, arrival.destination);
         arrival.describe(&mut access.record);
         note(&mut access.record, refusal);

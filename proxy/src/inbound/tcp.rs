@@ -139,8 +139,9 @@ impl Receiver {
         respond: &mut SendResponse<Bytes>,
     ) {
         let Ok(send) = accept(respond) else { return };
+        let names = Names::at(&self.mesh.snapshot().own, arrival.destination.port());
+        let framing = framing.spelt(names).spelt(Names::asked_by(&first));
         let io = Prefixed::new(first, StreamIo::new(recv, send));
-        let framing = framing.spelt(Names::at(&self.mesh.snapshot().own, arrival.destination.port()));
         let (receiver, arrival) = (Rc::clone(self), Rc::clone(arrival));
         // Without its end the stream is reset, so that a cut needs no other word.
         let ended = serve::serve(io, framing, self.limits, &self.shutdown, {

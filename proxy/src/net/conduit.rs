@@ -7,7 +7,7 @@ use std::{future::poll_fn, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, DuplexStream},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
 };
 
@@ -15,6 +15,7 @@ use crate::{
     net::{
         chunk,
         detect::Speaker,
+        pipe::Pipe,
         relay::{self, Counts, RelayError},
     },
     tls::TlsStream,
@@ -49,11 +50,14 @@ impl Conduit for TlsStream {
     }
 }
 
-// A pipe within this process has no reset: its other end hears of a cut when it writes.
-impl Conduit for DuplexStream {
-    fn resets_unless_whole(&self) {}
+impl Conduit for Pipe {
+    fn resets_unless_whole(&self) {
+        Self::resets_unless_whole(self);
+    }
 
-    fn is_whole(&self) {}
+    fn is_whole(&self) {
+        Self::is_whole(self);
+    }
 }
 
 /// Relays between the one who asked and the one who was asked; `first` was already read from the client.

@@ -14,14 +14,17 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use h2::RecvStream;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::Instant,
 };
 
 use crate::{
     config::Limits,
-    net::line::{Line, RequestLine},
+    net::{
+        line::{Line, RequestLine},
+        pipe::Pipe,
+    },
     tls::{
         TlsStream,
         sni::{self, Sni},
@@ -132,7 +135,7 @@ impl Speaker for TlsStream {
     }
 }
 
-impl Speaker for DuplexStream {
+impl Speaker for Pipe {
     async fn hear(&mut self, bytes: &mut BytesMut) -> io::Result<usize> {
         read_some(self, bytes).await
     }

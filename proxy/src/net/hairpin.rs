@@ -5,15 +5,28 @@
 
 use std::net::SocketAddr;
 
-use tokio::{io::DuplexStream, sync::mpsc};
+use tokio::sync::mpsc;
+
+use crate::net::pipe::{Pipe, pipe};
 
 /// The inbound end of a hairpin.
 #[derive(Debug)]
 pub struct Hairpin {
     /// The bytes of the dialect.
-    pub io: DuplexStream,
+    pub io: Pipe,
     /// The pod's own address and port that was asked for.
     pub destination: SocketAddr,
+    /// What it carries.
+    pub load: Load,
+}
+
+/// What a hairpin carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// The streams of our dialect.
+    Streams,
+    /// One request in HTTP/1.1 that wants to switch protocols.
+    Http1,
 }
 
 /// Where the outbound side hands hairpins in.
@@ -34,9 +47,9 @@ pub fn channel() -> (Hairpins, mpsc::Receiver<Hairpin>) {
 
 impl Hairpins {
     /// Opens a connection to the own `destination`; `None` when the inbound side has ended.
-    pub async fn open(&self, destination: SocketAddr) -> Option<DuplexStream> {
-        let (ours, io) = tokio::io::duplex(PIPE);
-        self.0.send(Hairpin { io, destination }).await.ok()?;
+    pub async fn open(&self, destination: SocketAddr, load: Load) -> Option<Pipe> {
+        let (ours, io) = pipe(PIPE);
+        self.0.send(Hairpin { io, destination, load }).await.ok()?;
         Some(ours)
     }
 }

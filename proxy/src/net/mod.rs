@@ -8,5 +8,6 @@ mod line;
 pub mod linger;
 pub mod listener;
 pub mod original_dst;
+pub mod pipe;
 pub mod relay;
 pub mod socket;

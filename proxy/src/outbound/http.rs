@@ -25,7 +25,7 @@ use crate::{
         headers::{Length, Speech, clean_answer, grpc_status_of, is_grpc},
         headwatch::Verdict,
         ledger::{Awaited, SharedAccess},
-        names::{Names, Spelling},
+        names::Spelling,
         origins::Unanswered,
         place, pump,
         request::{assemble, with_body},
@@ -105,16 +105,16 @@ impl Sender {
         let route = self.route(tenant.destination(), request.named()).await?;
         access.borrow_mut().record.service = route.service;
         let speech = request.speech;
-        if route.names == Names::Titled {
-            request.spelling = Spelling::default();
-        }
         let way = match route.reach {
             Reach::Mesh(candidates) => self.way(candidates),
             Reach::Plain(addresses) => Way::Open(addresses),
             Reach::Outside(address) => Way::Open(vec![address]),
         };
-        if let Some(protocol) = request.protocol.take().filter(|_| leads_over_http1(&way)) {
+        if let Some(protocol) = request.protocol.take() {
             return Box::pin(self.switch(way, protocol, request.head(speech)?, access)).await;
+        }
+        if request.spelling.is_kept() {
+            request.spelling = request.spelling.only(route.names);
         }
         let keeps_names = request.spelling.is_kept() && leads_over_http1(&way);
         match way {

@@ -223,6 +223,7 @@ impl Outbound {
         let tenant = sender.places.tenant(destination, Holder::Application);
         // HTTP/1.0 ends an answer by closing: only a reset tells that half of it is not the whole.
         relay::resets_unless_whole(&stream);
+        let framing = framing.spelt(Names::asked_by(&first));
         let (io, limits) = (Prefixed::new(first, &mut stream), self.sender.limits);
         let served = serve::serve(io, framing, limits, &self.shutdown, move |request, verdict| {
             Rc::clone(&sender).answer(Rc::clone(&tenant), request, verdict)

@@ -35,7 +35,11 @@ use crate::{
         window::{Metered, Windows},
     },
     limits::pressure::when_tight,
-    net::{hairpin::Hairpins, socket::Sockets},
+    net::{
+        hairpin::{Hairpins, Load},
+        pipe::Pipe,
+        socket::Sockets,
+    },
     outbound::resolve::{Candidate, Place},
     refusal::Refusal,
     shutdown::Shutdown,
@@ -210,15 +214,20 @@ impl Pool {
     }
 
     async fn open(&self, key: &Key) -> Result<Rc<Line>, Refusal> {
-        let (inner, address) = (&self.0, key.address);
+        let address = key.address;
         if key.place == Place::Own {
-            let io = inner.hairpins.open(address).await.ok_or(Refusal::Draining)?;
-            let local = inner.mtls.identity().svid.leaf.id.clone();
-            let ends = Ends { peer: local.clone(), local, protection: Protection::None };
+            let (io, ends) = self.turn_back(address, Load::Streams).await?;
             return self.start(io, address, ends, None).await;
         }
         let (io, session) = self.dial(key).await?;
         self.start(io, address, Ends::of(&session), Some(session)).await
+    }
+
+    /// A new connection to the own pod.
+    pub(super) async fn turn_back(&self, address: SocketAddr, load: Load) -> Result<(Pipe, Ends), Refusal> {
+        let io = self.0.hairpins.open(address, load).await.ok_or(Refusal::Draining)?;
+        let local = self.0.mtls.identity().svid.leaf.id.clone();
+        Ok((io, Ends { peer: local.clone(), local, protection: Protection::None }))
     }
 
     /// Makes a connection of its peer's that answered `douane/1`, whatever else it was offered.

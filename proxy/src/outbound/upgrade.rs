@@ -13,9 +13,9 @@ use crate::{
         request::with_body,
         upgrade::{self, Asked, Far, Upgrade},
     },
+    net::hairpin::Load,
     outbound::{
         balance::InFlight,
-        foreign::Met,
         pool::Ends,
         resolve::{Candidate, Place},
         sender::{MAX_TRIES, Sender, Way},
@@ -24,9 +24,14 @@ use crate::{
     tls::{Offer, Session},
 };
 
-type Reached = (Far, Option<Session>, SocketAddr, InFlight);
+struct Reached {
+    far: Far,
+    session: Option<Session>,
+    address: SocketAddr,
+    in_flight: InFlight,
+}
 
-/// Can a request to there switch protocols? The own pod is reached by streams alone.
+/// Can a request to there that switches nothing travel on HTTP/1.1? The own pod is reached by streams alone.
 pub(super) fn leads_over_http1(way: &Way) -> bool {
     !matches!(way, Way::Sealed(candidates) if candidates.iter().any(|one| one.place == Place::Own))
 }
@@ -41,7 +46,7 @@ impl Sender {
         access: &SharedAccess,
     ) -> Result<Response<Body>, Refusal> {
         upgrade::say(head.headers_mut(), protocol);
-        let (far, session, address, in_flight) = match way {
+        let Reached { far, session, address, in_flight } = match way {
             Way::Sealed(candidates) | Way::Foreign(candidates) => self.sealed(&candidates, access).await?,
             Way::Open(addresses) => self.open(&addresses, access).await?,
         };
@@ -72,18 +77,18 @@ impl Sender {
     }
 
     async fn sealed(&self, candidates: &[Candidate], access: &SharedAccess) -> Result<Reached, Refusal> {
-        let dial = async |picked: &Candidate| {
-            let key = self.pool.key(picked, Offer::Http1Alone);
-            self.pool.dial(&key).await.map(|(io, session)| Met::Theirs((io, session, picked.address)))
-        };
-        match self.one_of(candidates, access, dial).await? {
-            (Met::Theirs((io, session, address)), in_flight) => {
-                Ends::of(&session).describe(&mut access.borrow_mut().record);
-                Ok((Far::Sealed(io), Some(session), address, in_flight))
+        let meet = async |picked: &Candidate| {
+            if picked.place == Place::Own {
+                let (io, ends) = self.pool.turn_back(picked.address, Load::Http1).await?;
+                return Ok((Far::Own(io), ends, None));
             }
-            // Our own dialect was not offered.
-            (Met::Ours(_), _) => Err(Refusal::Draining),
-        }
+            let key = self.pool.key(picked, Offer::Http1Alone);
+            let (io, session) = self.pool.dial(&key).await?;
+            Ok((Far::Sealed(io), Ends::of(&session), Some(session)))
+        };
+        let ((far, ends, session), in_flight) = self.one_of(candidates, access, meet).await?;
+        ends.describe(&mut access.borrow_mut().record);
+        Ok(Reached { far, session, address: in_flight.address(), in_flight })
     }
 
     async fn open(&self, addresses: &[SocketAddr], access: &SharedAccess) -> Result<Reached, Refusal> {
@@ -91,7 +96,7 @@ impl Sender {
         while let Some((address, in_flight)) = self.balancer.pick(addresses, &tried) {
             access.borrow_mut().record.peer_address = Some(address);
             match self.origins.connect(address).await {
-                Ok(io) => return Ok((Far::Open(io), None, address, in_flight)),
+                Ok(io) => return Ok(Reached { far: Far::Open(io), session: None, address, in_flight }),
                 Err(refusal) if refusal.another_may_answer() && tried.len() + 1 < MAX_TRIES => {
                     tried.push(address);
                     last = refusal;

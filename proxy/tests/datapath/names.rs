@@ -81,6 +81,63 @@ fn names_pass_two_sidecars_as_they_were_sent_in_both_directions() {
     });
 }
 
+const SWITCH: &[u8] = b"GET /chat HTTP/1.1\r\nhOsT: orders\r\nconnection: Upgrade\r\nuPgRaDe: websocket\r\n\
+    Sec-WebSocket-Key: k\r\nx-MiXeD-Case: 1\r\nX-DOUANE-http: 1.0\r\n\r\n";
+
+/// Switches, and names a header as no rule would.
+async fn switches(mut stream: TcpStream, heard: Heard) {
+    let mut bytes = [0; 4096];
+    let mut head = String::new();
+    while !head.contains("\r\n\r\n") {
+        let Ok(read @ 1..) = stream.read(&mut bytes).await else { return };
+        head.push_str(&String::from_utf8_lossy(&bytes[..read]));
+    }
+    *heard.borrow_mut() = head;
+    let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Accept: a\r\nx-aNsWeR: 1\r\n\r\nfirst ";
+    stream.write_all(answer).await.unwrap();
+    let _ = stream.read(&mut bytes).await;
+}
+
+#[test]
+fn who_asks_to_switch_protocols_keeps_its_names_on_every_port() {
+    run(async {
+        for protocol in [Protocol::Http1, Protocol::Undeclared] {
+            let heard = Rc::new(RefCell::new(String::new()));
+            let log = Rc::clone(&heard);
+            let shop = Shop::open(protocol, move |stream| switches(stream, Rc::clone(&log))).await;
+
+            // Through two sidecars, and from a pod to itself.
+            for caller in [&shop.web, &shop.orders] {
+                let told = raw(&mut caller.connect(vip()).await, SWITCH, "first ").await;
+
+                let head = heard.borrow_mut().split_off(0);
+                for name in
+                    ["\r\nhOsT: orders\r\n", "\r\nx-MiXeD-Case: 1\r\n", "\r\nSec-WebSocket-Key: k\r\n"]
+                {
+                    assert!(head.contains(name), "{name:?} in {head}");
+                }
+                assert!(!head.to_lowercase().contains("x-douane"), "{head}");
+                assert!(told.starts_with("HTTP/1.1 101") && told.contains("\r\nx-aNsWeR: 1\r\n"), "{told}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_connection_that_asked_to_switch_and_was_not_heard_is_any_other_again() {
+    run(async {
+        let (shop, heard) = shop().await;
+        let mut stream = shop.web.connect(vip()).await;
+        raw(&mut stream, SWITCH, "word").await;
+
+        raw(&mut stream, ASK, "word").await;
+
+        let head = heard.borrow().clone();
+        assert!(head.contains("\r\nX-Mixed-Case: 1\r\n"), "{head}");
+    });
+}
+
 #[test]
 fn any_other_port_hears_title_case() {
     run(async {

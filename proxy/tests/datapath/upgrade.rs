@@ -106,6 +106,23 @@ fn a_websocket_passes_two_sidecars_and_its_request_is_decided_and_cleaned() {
 }
 
 #[test]
+fn a_pod_that_calls_itself_switches_too_and_only_while_the_law_allows_it() {
+    run(async {
+        let (shop, heard) = switching(Protocol::Http1).await;
+
+        talks(shop.orders.connect(vip()).await).await;
+        let head = heard.borrow().to_lowercase();
+        assert!(head.contains("uri=spiffe://cluster.local/ns/shop/sa/orders"), "{head}");
+
+        let mut stream = shop.orders.connect(vip()).await;
+        raw(&mut stream, ASK, SWITCHED).await;
+        shop.orders.rule(vec![deny_everything()]);
+        let end = stream.read(&mut [0; 64]).await.map_err(|error| error.kind());
+        assert_eq!(end, Err(ErrorKind::ConnectionReset));
+    });
+}
+
+#[test]
 fn what_a_client_says_before_the_101_is_not_passed_on_before_it() {
     run(async {
         let (shop, heard) = switching(Protocol::Http1).await;
