@@ -216,10 +216,21 @@ impl Heard {
         silence: Duration,
         limits: &Limits,
     ) -> io::Result<Opening> {
-        match tokio::time::timeout(silence, self.listen(to, limits)).await {
-            Ok(opening) => opening,
-            Err(_) if self.is_empty() => Ok(Opening::Silent),
-            Err(_) => self.listen(to, limits).await,
+        let listening = self.listen(to, limits);
+        let opening = if silence.is_zero() {
+            // Timers are a millisecond coarse. What has come already is seen when the runtime has looked at its sockets.
+            tokio::select! {
+                biased;
+                opening = listening => Some(opening),
+                () = tokio::task::yield_now() => None,
+            }
+        } else {
+            tokio::time::timeout(silence, listening).await.ok()
+        };
+        match opening {
+            Some(opening) => opening,
+            None if self.is_empty() => Ok(Opening::Silent),
+            None => self.listen(to, limits).await,
         }
     }
 

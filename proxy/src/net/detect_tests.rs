@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
 use super::*;
+use crate::net::pipe::pipe;
 
 fn patient() -> Limits {
     Limits::default()
@@ -156,4 +157,29 @@ proptest! {
 
         prop_assert_eq!(early.or_else(|| sniffer.tell(line.as_bytes())), Some(Opening::Http1));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_needs_not_to_be_heard_costs_no_timer_and_what_it_has_said_is_heard_all_the_same() {
+    let (mut near, mut far) = pipe(64);
+    // The runtime's timers are a millisecond coarse: in the middle of one.
+    tokio::time::advance(Duration::from_micros(500)).await;
+    let began = Instant::now();
+
+    let silent = Heard::default().listen_for(&mut near, Duration::ZERO, &patient()).await.unwrap();
+    far.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let said = Heard::default().listen_for(&mut near, Duration::ZERO, &patient()).await.unwrap();
+
+    assert_eq!((silent, said), (Opening::Silent, Opening::Http1));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn what_waits_in_the_kernel_is_heard_without_a_wait() {
+    let (mut client, mut server) = pair().await;
+    client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+
+    let said = Heard::default().listen_for(&mut server, Duration::ZERO, &patient()).await.unwrap();
+
+    assert_eq!(said, Opening::Http1);
 }

@@ -6,6 +6,7 @@ mod life;
 mod observed;
 mod odd;
 mod refusals;
+mod replicas;
 mod sidecar_life;
 mod talking;
 mod yaml;

@@ -27,8 +27,12 @@ const STARTS: Duration = Duration::from_secs(90);
 const SOON: Duration = Duration::from_secs(20);
 /// How long a sidecar waits for a silent client at a port of which it knows nothing.
 const SILENCE: f64 = 100.0;
-/// What two sidecars of a debug build on a busy machine may add to the fastest of some greetings, in milliseconds.
-const ADDED: f64 = 50.0;
+/// What two sidecars may add to a greeting, in milliseconds, at the median of some.
+const ADDED: f64 = 1.0;
+/// Those of a build that is not optimized, which share their cores with other tests.
+const SLOWER: f64 = if cfg!(debug_assertions) { 50.0 } else { 1.0 };
+/// The first ones open a line and wake what sleeps.
+const GREETINGS: u32 = 21;
 /// Where Debian keeps servers.
 const PLACES: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
@@ -140,20 +144,20 @@ impl Served {
 
     /// The server is heard at once where that is declared; else after the silence, and at once when it was learned.
     fn greets_in_time(&self) {
-        let fastest = |times: Vec<f64>| times.into_iter().fold(f64::MAX, f64::min);
-        let direct = fastest(self.greetings("server", "127.0.0.1", self.declared, 5));
-        let first = fastest(self.greetings("caller", "server", self.undeclared, 1));
-        let declared = fastest(self.greetings("caller", "server", self.declared, 5));
+        let direct = median(self.greetings("server", "127.0.0.1", self.declared, GREETINGS));
+        let first = median(self.greetings("caller", "server", self.undeclared, 1));
+        let declared = median(self.greetings("caller", "server", self.declared, GREETINGS));
         println!(
-            "greeting: direct {direct:.1} ms, declared {declared:.1} ms, undeclared first {first:.1} ms"
+            "greeting: direct {direct:.2} ms, declared {declared:.2} ms, undeclared first {first:.1} ms"
         );
         assert!(first >= SILENCE, "{first} ms: nobody could know yet");
-        assert!(declared < direct + ADDED, "{declared} ms, directly {direct} ms");
+        let bound = direct + ADDED * SLOWER;
+        assert!(declared < bound, "{declared} ms, directly {direct} ms");
         let learned = eventually("it is learned", SOON, || {
-            let learned = fastest(self.greetings("caller", "server", self.undeclared, 5));
-            if learned < direct + ADDED { Ok(learned) } else { Err(format!("{learned} ms")) }
+            let learned = median(self.greetings("caller", "server", self.undeclared, GREETINGS));
+            if learned < bound { Ok(learned) } else { Err(format!("{learned} ms")) }
         });
-        println!("greeting: undeclared, learned {learned:.1} ms");
+        println!("greeting: undeclared, learned {learned:.2} ms");
     }
 
     /// What the server has said.
@@ -188,6 +192,11 @@ fn is_opaque(record: &Value) -> bool {
         && record["tls"]["version"] == "TLSv1.3"
         && is("peer_id", peer)
         && is("local_id", local)
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
 }
 
 fn places() -> String {
