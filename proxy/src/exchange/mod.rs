@@ -11,6 +11,7 @@
 //! - [`headwatch`]: what HTTP/1 framing hides from the server that parses it
 //! - [`request`]: a request put together for its next hop
 //! - [`pump`]: a body onto an HTTP/2 stream; [`stream_io`]: a stream as reader and writer
+//! - [`window`]: how much a peer may send before somebody reads; [`meter`]: how much it has sent
 //! - [`upgrade`]: a connection that becomes another protocol's
 
 pub mod answer;
@@ -21,6 +22,7 @@ pub mod headers;
 pub mod headwatch;
 pub mod ledger;
 pub mod limits;
+pub mod meter;
 pub mod names;
 pub mod origins;
 pub mod place;

@@ -2,32 +2,57 @@
 //! bytes back. A ping that is sent while bytes arrive tells how many of them arrive in one round trip; where that is most
 //! of a window, the window is doubled, if the byte budget lends it. When the budget is tight all windows go back.
 //!
+//! **Whoever does not read holds up nobody else.** Bytes that wait for their readers use up the connection's window, which
+//! all its streams share. So it grows by what waits, lent by the byte budget; what one stream can make wait is its own
+//! window, and that gets smaller the more there is that waits: all streams that a connection may have can stand still
+//! without filling it. Where the budget lends no more, the connection takes no new streams: they go on another one.
+//!
 //! Knows not which side of the connection it is; whoever drives it applies what is said here.
 
 use std::{
-    cell::Cell,
-    cmp::Ordering,
     future::poll_fn,
-    io::{self, IoSlice},
+    mem,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use bytes::Bytes;
 use h2::{Ping, PingPong, Reason};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep},
 };
 
 use crate::{
     budget::{self, Loan},
-    exchange::limits::{CONNECTION_WINDOW, MAX_STREAM_WINDOW, STREAM_WINDOW},
+    exchange::{
+        limits::{CONNECTION_WINDOW, MAX_STREAM_WINDOW, STREAM_WINDOW},
+        meter::Meter,
+    },
 };
 
-/// A connection's window is so many of a stream's: one slow stream holds up few others.
+/// A connection's window is so many of a stream's.
 const STREAMS: u32 = CONNECTION_WINDOW / STREAM_WINDOW;
+/// A stream's first window where the budget is smallest.
+const LEAST_STREAM_WINDOW: u32 = 16 * 1024;
+/// The connection's window at most (design.md section 6).
+const MAX_CONNECTION_WINDOW: u32 = STREAMS * MAX_STREAM_WINDOW;
+/// One connection gets no more than this part of the byte budget for what waits.
+const OF_BUDGET: usize = 4;
+/// A stream's first window is no more than this part of it.
+const FIRST_OF_BUDGET: usize = 256;
+/// One stream that does not read takes at most this part of the room that is left.
+const OF_ROOM: u32 = 32;
+/// With less than this part of its window open a connection is about to stand still.
+const OF_WINDOW: u32 = 4;
+/// With less than this open, and nothing to grow into, it is full.
+const FULL: u32 = 64 * 1024;
+/// Eighths of its largest window that a stream keeps. h2 tells of room when bytes are read, once it is half of what the
+/// peer has left: up to a third of the window is room that the peer does not know of. Were the window to shrink by more than
+/// the rest, a stream of which all is read would never be told of any.
+const KEPT: u32 = 3;
 /// A peer that says nothing for so long is asked whether it is there.
 const ASK: Duration = Duration::from_secs(15);
 /// Bytes between two questions that are but answers to the last one.
@@ -47,33 +72,69 @@ pub struct Size {
 /// The windows of one connection.
 pub struct Windows {
     pings: PingPong,
-    arrived: Rc<Cell<u64>>,
-    stream: u32,
+    meter: Rc<Meter>,
+    size: Size,
+    // Each stream's at the beginning, and at most since nothing was in flight.
+    first: u32,
+    highest: u32,
     // What the windows are above their start; after they shrank, what peers may still have sent before.
     loan: Loan,
-    // All of that has come, and gone on, once so many bytes have arrived.
-    owed_until: Option<u64>,
+    // Nothing was in flight when so much was promised: nothing is held of it.
+    rested: Option<u32>,
     asked: Option<Asked>,
-    shrank_at: Option<u64>,
+    // Said once: whoever cannot apply it waits for something to arrive, too.
+    said: Option<(u64, Size)>,
+    // Readers had time to read since the window was first seen so small.
+    looked: bool,
+    is_full: bool,
     // Before it no ping is needed, and after it one without an answer has failed.
     timer: Pin<Box<Sleep>>,
     seen: u64,
+}
+
+/// An HTTP/2 connection of either side.
+pub trait Resizable {
+    /// A new window for each stream; false while the last change is not yet acknowledged.
+    fn resize_streams(&mut self, window: u32) -> bool;
+
+    /// What the connection's own window shall be.
+    fn resize(&mut self, window: u32);
 }
 
 struct Asked {
     at: u64,
 }
 
-/// Counts what arrives.
-#[derive(Debug)]
-pub struct Metered<I> {
-    io: I,
-    arrived: Rc<Cell<u64>>,
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// [`Windows::apply`] this.
+    Resize(Size),
+    /// Nothing more can come before somebody reads: let no new stream begin here.
+    Full,
+}
+
+// Within what windows may move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Room {
+    // The connection's; none where the budget is tight.
+    most: u32,
+    // A stream's.
+    first: u32,
+    least: u32,
+}
+
+/// Each stream's window at the beginning of a connection.
+#[must_use]
+pub fn first_stream_window() -> u32 {
+    let part = u32::try_from(budget::limit() / FIRST_OF_BUDGET).unwrap_or(u32::MAX);
+    whole_power(part).clamp(LEAST_STREAM_WINDOW, STREAM_WINDOW)
 }
 
 impl Size {
-    fn of(stream: u32) -> Self {
-        Self { stream, connection: stream.saturating_mul(STREAMS) }
+    // The connection's window for such streams while all that comes is read.
+    fn usual(stream: u32) -> u32 {
+        stream.saturating_mul(STREAMS).max(CONNECTION_WINDOW)
     }
 
     // Above the start.
@@ -82,80 +143,80 @@ impl Size {
     }
 }
 
-impl<I> Metered<I> {
-    /// Counts what is read of `io`.
-    pub fn new(io: I) -> (Self, Rc<Cell<u64>>) {
-        let arrived = Rc::default();
-        (Self { io, arrived: Rc::clone(&arrived) }, arrived)
-    }
-}
-
 impl Windows {
-    /// The windows of a new connection; `arrived` is its meter.
+    /// The windows of a new connection, which `meter` listens in on; a stream's first one is `first`.
     #[must_use]
-    pub fn new(pings: PingPong, arrived: Rc<Cell<u64>>) -> Self {
+    pub fn new(pings: PingPong, meter: Rc<Meter>, first: u32) -> Self {
         Self {
             pings,
-            arrived,
-            stream: STREAM_WINDOW,
+            meter,
+            size: Size { stream: first, connection: CONNECTION_WINDOW },
+            first,
+            highest: first,
             loan: Loan::default(),
-            owed_until: None,
+            rested: None,
             asked: None,
-            shrank_at: None,
+            said: None,
+            looked: false,
+            is_full: false,
             timer: Box::pin(tokio::time::sleep(ASK)),
             seen: 0,
         }
     }
 
-    /// The next size of the windows; also notices that the peer has gone. Nothing is lost when it is not awaited to its
+    /// What is to be done next with the windows; also notices that the peer has gone. Nothing is lost when it is not awaited to its
     /// end. Must be polled whenever the connection is.
     ///
     /// # Errors
     /// When the peer does not answer, or the connection has ended.
-    pub async fn next(&mut self) -> Result<Size, h2::Error> {
+    pub async fn next(&mut self) -> Result<Step, h2::Error> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// The windows are of this size now.
-    pub fn set(&mut self, size: Size) {
-        match size.stream.cmp(&self.stream) {
-            Ordering::Greater if self.owed_until.is_none() => self.loan.resize(size.lent()),
-            Ordering::Greater => self.loan.resize(size.lent().max(self.loan.bytes())),
-            Ordering::Equal => {}
-            Ordering::Less => {
-                let owed = u64::from(Size::of(self.stream).connection);
-                self.owed_until = Some(self.arrived.get() + owed);
-            }
+    /// Makes the windows of this size. Not while the last change is not yet acknowledged: it is asked for again.
+    pub fn apply(&mut self, size: Size, connection: &mut impl Resizable) {
+        if size.stream == self.size.stream || connection.resize_streams(size.stream) {
+            connection.resize(size.connection);
+            self.meter.aims_at(size.connection);
+            self.size = size;
+            self.highest = self.highest.max(size.stream);
+            self.account();
         }
-        self.stream = size.stream;
     }
 
     /// Nothing is in flight on the connection, so that nothing can be held either.
     pub fn rest(&mut self) {
-        self.owed_until = None;
-        self.loan.resize(Size::of(self.stream).lent());
+        self.meter.is_read();
+        self.rested = Some(self.meter.promised());
+        self.highest = self.size.stream;
+        self.account();
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Size, h2::Error>> {
-        let arrived = self.arrived.get();
-        if self.owed_until.is_some_and(|until| arrived >= until) {
-            self.rest();
+    fn account(&mut self) {
+        let (unread, promised) = (self.meter.unread(), self.meter.promised());
+        let held = if self.rested == Some(promised) { unread } else { promised };
+        let held = Size { connection: held.max(self.size.connection), ..self.size };
+        self.loan.resize(held.lent());
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, h2::Error>> {
+        self.account();
+        if let Some(step) = self.poll_unread(cx) {
+            return Poll::Ready(Ok(step));
         }
-        // Said once for all that arrived: whoever cannot apply it waits for something to arrive, too.
-        if self.stream > STREAM_WINDOW && budget::is_tight() && self.shrank_at != Some(arrived) {
-            self.shrank_at = Some(arrived);
-            return Poll::Ready(Ok(Size::of(STREAM_WINDOW)));
-        }
+        let (arrived, stream) = (self.meter.arrived(), self.size.stream);
         if let Some(Asked { at }) = self.asked {
             if self.pings.poll_pong(cx)?.is_ready() {
                 self.asked = None;
                 self.wait(ASK);
-                if let Some(larger) = grown(self.stream, arrived - at)
+                if let Some(larger) = grown(stream, arrived - at)
+                    && stream >= self.first
+                    && self.meter.unread() < Size::usual(stream) / 2
                     && let Some(more) = budget::lend(larger.lent().saturating_sub(self.loan.bytes()))
                 {
-                    // Counted from now on as part of the loan that `set` makes.
+                    // Counted from now on as part of the loan that `apply` makes.
                     drop(more);
-                    return Poll::Ready(Ok(larger));
+                    return Poll::Ready(Ok(Step::Resize(larger)));
                 }
             } else {
                 ready!(self.timer.as_mut().poll(cx));
@@ -163,7 +224,7 @@ impl Windows {
             }
         }
         // A window's worth is worth a question.
-        let fast = self.stream < MAX_STREAM_WINDOW && arrived - self.seen >= u64::from(self.stream);
+        let fast = stream < MAX_STREAM_WINDOW && arrived - self.seen >= u64::from(stream);
         let silent = !fast && self.timer.as_mut().poll(cx).is_ready();
         if !fast && !silent {
             return Poll::Pending;
@@ -181,7 +242,48 @@ impl Windows {
                 self.wait(ASK);
             }
         }
-        if rested { Poll::Ready(Ok(Size::of(STREAM_WINDOW))) } else { Poll::Pending }
+        let start = self.room().small(self.size, self.meter.unread());
+        if rested && start != self.size { Poll::Ready(Ok(Step::Resize(start))) } else { Poll::Pending }
+    }
+
+    // What follows from what nobody has read yet.
+    fn poll_unread(&mut self, cx: &Context<'_>) -> Option<Step> {
+        let (open, unread) = (self.meter.open(), self.meter.unread());
+        // Its first window has not been told yet.
+        if self.meter.promised() < CONNECTION_WINDOW {
+            return None;
+        }
+        let said = (self.meter.arrived(), self.size);
+        let room = self.room();
+        let mut next = next_size(self.size, open, unread, room);
+        let more = next.connection.saturating_sub(self.size.connection);
+        if more > 0 && budget::lend(more as usize).is_none() {
+            next = next_size(self.size, open, unread, Room { most: 0, ..room });
+        }
+        let is_full = next == self.size && open < FULL && !self.is_full;
+        if next == self.size && !is_full || self.said == Some(said) {
+            self.looked = false;
+            return None;
+        }
+        // What has just come is read as soon as its readers run.
+        if open < FULL.max(self.size.connection / OF_WINDOW) && !mem::replace(&mut self.looked, true) {
+            cx.waker().wake_by_ref();
+            return None;
+        }
+        self.looked = false;
+        if is_full {
+            self.is_full = true;
+            return Some(Step::Full);
+        }
+        self.said = Some(said);
+        Some(Step::Resize(next))
+    }
+
+    fn room(&self) -> Room {
+        let part = u32::try_from(budget::limit() / OF_BUDGET).unwrap_or(u32::MAX);
+        let most = part.clamp(2 * CONNECTION_WINDOW, MAX_CONNECTION_WINDOW);
+        let most = if budget::is_tight() { 0 } else { most };
+        Room { most, first: self.first, least: self.highest / 8 * KEPT }
     }
 
     fn wait(&mut self, time: Duration) {
@@ -189,205 +291,78 @@ impl Windows {
     }
 }
 
+impl Room {
+    // A stream's window that leaves room for others, where so much is unread.
+    fn fits(self, unread: u32) -> u32 {
+        whole_power(self.most.saturating_sub(unread) / OF_ROOM)
+    }
+
+    // The windows at their start, and what is unread above it.
+    fn small(self, now: Size, unread: u32) -> Size {
+        let connection = CONNECTION_WINDOW.saturating_add(unread).min(now.connection);
+        Size { stream: now.stream.min(self.first.max(self.least)), connection }
+    }
+}
+
+fn whole_power(number: u32) -> u32 {
+    number.checked_ilog2().map_or(0, |power| 1 << power)
+}
+
 // What the windows should be, where `arrived` bytes came in one round trip.
 fn grown(stream: u32, arrived: u64) -> Option<Size> {
     let limits = arrived >= u64::from(stream) * 2 / 3;
-    (limits && stream < MAX_STREAM_WINDOW).then(|| Size::of((stream * 2).min(MAX_STREAM_WINDOW)))
+    (limits && stream < MAX_STREAM_WINDOW).then(|| {
+        let stream = (stream * 2).min(MAX_STREAM_WINDOW);
+        Size { stream, connection: Size::usual(stream) }
+    })
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
-        self.arrived.set(self.arrived.get() + (buffer.filled().len() - before) as u64);
-        read
+// What the windows should be, where the peer may send `open` bytes more and `unread` wait for their readers.
+fn next_size(now: Size, open: u32, unread: u32, room: Room) -> Size {
+    if room.most == 0 && now.stream > room.first.max(room.least) {
+        return room.small(now, unread);
+    }
+    let free = Size::usual(now.stream);
+    if open < free / OF_WINDOW {
+        let stream = now.stream.min(room.fits(unread.saturating_add(free)).max(room.least));
+        let free = Size::usual(stream);
+        let needs = free.saturating_add(unread);
+        // Where that is there already, and the peer does not hear of it, more is unread than could be seen.
+        let needs =
+            if needs > now.connection { needs } else { now.connection.saturating_add(free - open.min(free)) };
+        return Size { stream, connection: needs.min(room.most).max(now.connection) };
+    }
+    // It may soon be more again.
+    let fits = room.fits(unread.saturating_add(CONNECTION_WINDOW)).min(room.first);
+    let stream = now.stream.max(fits);
+    let needs = Size::usual(stream).saturating_add(unread);
+    let slack = CONNECTION_WINDOW / 2;
+    Size {
+        stream,
+        connection: if now.connection > needs.saturating_add(slack) { needs } else { now.connection },
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Metered<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+impl<I: AsyncRead + AsyncWrite + Unpin> Resizable for h2::client::Connection<I, Bytes> {
+    fn resize_streams(&mut self, window: u32) -> bool {
+        self.set_initial_window_size(window).is_ok()
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, pieces)
+    fn resize(&mut self, window: u32) {
+        self.set_target_window_size(window);
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Resizable for h2::server::Connection<I, Bytes> {
+    fn resize_streams(&mut self, window: u32) -> bool {
+        self.set_initial_window_size(window).is_ok()
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    fn resize(&mut self, window: u32) {
+        self.set_target_window_size(window);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use bytes::Bytes;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
-
-    use super::*;
-
-    const FAR: Duration = Duration::from_millis(20);
-
-    /// A link on which each byte travels for `FAR`, and as many at once as there are.
-    fn link() -> (DuplexStream, DuplexStream) {
-        let ((near, a), (far, b)) = (duplex(64 << 20), duplex(64 << 20));
-        let ((a_out, a_in), (b_out, b_in)) = (tokio::io::split(a), tokio::io::split(b));
-        tokio::task::spawn_local(carry(a_out, b_in));
-        tokio::task::spawn_local(carry(b_out, a_in));
-        (near, far)
-    }
-
-    async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
-        let (mut travels, mut ends) = (VecDeque::new(), false);
-        while !ends || !travels.is_empty() {
-            let mut read = vec![0; 1 << 20];
-            let due = travels.front().map(|(due, _)| *due);
-            tokio::select! {
-                got = from.read(&mut read), if !ends => match got {
-                    Ok(0) | Err(_) => ends = true,
-                    Ok(count) => {
-                        read.truncate(count);
-                        travels.push_back((Instant::now() + FAR, read));
-                    }
-                },
-                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    let Some((_, bytes)) = travels.pop_front() else { continue };
-                    if to.write_all(&bytes).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Serves a client that sends `megabytes` on one stream; the sizes that the windows took.
-    async fn serve(megabytes: usize, mut told: impl FnMut(Size)) {
-        let (near, far) = link();
-        let client = async {
-            let (mut send, connection) = h2::client::handshake(near).await.unwrap();
-            tokio::task::spawn_local(connection);
-            let (answer, mut stream) = send.send_request(http::Request::new(()), false).unwrap();
-            for _ in 0..megabytes {
-                crate::net::relay::send_all(&mut stream, vec![0; 1 << 20].into()).await.unwrap();
-            }
-            stream.send_data(Bytes::new(), true).unwrap();
-            answer.await.unwrap();
-        };
-        let server = async {
-            let (io, arrived) = Metered::new(far);
-            let mut builder = h2::server::Builder::new();
-            builder.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
-            let mut connection = builder.handshake::<_, Bytes>(io).await.unwrap();
-            let mut windows = Windows::new(connection.ping_pong().unwrap(), arrived);
-            loop {
-                tokio::select! {
-                    size = windows.next() => {
-                        let Ok(size) = size else { return };
-                        if connection.set_initial_window_size(size.stream).is_ok() {
-                            connection.set_target_window_size(size.connection);
-                            windows.set(size);
-                            told(size);
-                        }
-                    }
-                    next = connection.accept() => {
-                        let Some(Ok((request, mut respond))) = next else { return };
-                        tokio::task::spawn_local(async move {
-                            let mut body = request.into_body();
-                            while let Some(Ok(bytes)) = body.data().await {
-                                body.flow_control().release_capacity(bytes.len()).unwrap();
-                            }
-                            respond.send_response(http::Response::new(()), true).unwrap();
-                        });
-                    }
-                }
-            }
-        };
-        tokio::select! {
-            () = server => {}
-            () = client => {}
-        }
-    }
-
-    fn run(test: impl Future<Output = ()>) {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = builder.enable_all().start_paused(true).build_local(Default::default()).unwrap();
-        runtime.block_on(test);
-    }
-
-    #[test]
-    fn windows_grow_to_what_travels_in_a_round_trip_and_give_their_loan_back() {
-        run(async {
-            let mut sizes = Vec::new();
-
-            serve(64, |size| sizes.push(size)).await;
-
-            let streams: Vec<u32> = sizes.iter().map(|size| size.stream >> 10).collect();
-            assert_eq!(streams, [512, 1024, 2048, 4096]);
-            assert_eq!(sizes.last().unwrap().connection, 16 << 20);
-            assert_eq!(budget::held(), 0, "the connection has ended");
-        });
-    }
-
-    #[test]
-    fn windows_grow_no_further_than_the_budget_lends() {
-        run(async {
-            // Of this 85 % are lent: room for a connection's window of 4 MiB above the first.
-            budget::fix(4 << 20);
-            let (mut sizes, mut most) = (Vec::new(), 0);
-
-            serve(32, |size| {
-                sizes.push(size.stream >> 10);
-                most = most.max(budget::held());
-            })
-            .await;
-
-            assert_eq!(sizes, [512, 1024]);
-            assert_eq!(most, 3 << 20);
-        });
-    }
-
-    #[test]
-    fn windows_shrink_to_their_start_when_the_budget_is_tight() {
-        run(async {
-            budget::fix(64 << 20);
-            let (mut sizes, mut crowd) = (Vec::new(), None);
-
-            serve(64, |size| {
-                sizes.push(size.stream >> 10);
-                // Others need it now.
-                if size.stream == 2 << 20 {
-                    crowd = Some(budget::hold(60 << 20));
-                }
-            })
-            .await;
-
-            assert_eq!(sizes.get(..4), Some(&[512, 1024, 2048, 256][..]), "{sizes:?}");
-            assert!(crowd.is_some());
-            assert!(!sizes.contains(&4096), "{sizes:?}");
-        });
-    }
-
-    #[test]
-    fn a_window_that_is_not_what_limits_stays_as_it_is() {
-        assert_eq!(grown(STREAM_WINDOW, 100 << 10), None);
-        assert_eq!(grown(STREAM_WINDOW, 200 << 10), Some(Size::of(2 * STREAM_WINDOW)));
-        assert_eq!(grown(MAX_STREAM_WINDOW, u64::MAX), None);
-    }
-}
+#[path = "window_tests.rs"]
+mod tests;

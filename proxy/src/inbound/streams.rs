@@ -25,10 +25,11 @@ use crate::{
         ledger::note,
         limits::{
             CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, MAX_LOCAL_RESETS, MAX_PENDING_RESETS, MAX_STREAMS,
-            PREFACE, SEND_BUFFER, STREAM_WINDOW,
+            PREFACE, SEND_BUFFER,
         },
+        meter::{End, Metered},
         pump,
-        window::{Metered, Windows},
+        window::{Step, Windows, first_stream_window},
     },
     inbound::{arrival::Arrival, http::Source, receiver::Receiver},
     refusal::Refusal,
@@ -54,6 +55,7 @@ impl Receiver {
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
+        let first_window = first_stream_window();
         let mut builder = h2::server::Builder::new();
         builder
             .enable_connect_protocol()
@@ -62,17 +64,17 @@ impl Receiver {
             .max_concurrent_reset_streams(MAX_PENDING_RESETS)
             .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
             .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
-            .initial_window_size(STREAM_WINDOW)
+            .initial_window_size(first_window)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_frame_size(MAX_FRAME);
-        let (io, arrived) = Metered::new(io);
+        let (io, meter) = Metered::new(io, End::Server);
         let Ok(connection) = tokio::time::timeout(PREFACE, builder.handshake::<_, Bytes>(io)).await else {
             return Err(h2::Reason::SETTINGS_TIMEOUT.into());
         };
         let mut connection = connection?;
         let Some(pings) = connection.ping_pong() else { return Err(h2::Reason::INTERNAL_ERROR.into()) };
-        let mut windows = Windows::new(pings, arrived);
+        let mut windows = Windows::new(pings, meter, first_window);
         let mut streams = Streams::new(&self.shutdown);
         // Each of these waits is begun once, not with each stream.
         let mut draining = pin!(self.shutdown.draining.cancelled().fuse());
@@ -87,15 +89,14 @@ impl Receiver {
                 () = &mut forced => return Ok(()),
                 never = streams.run() => match never {},
                 next = connection.accept() => next,
-                size = windows.next() => {
-                    let size = size?;
-                    // Not while the last change is not yet acknowledged: it is asked for again.
-                    if connection.set_initial_window_size(size.stream).is_ok() {
-                        connection.set_target_window_size(size.connection);
-                        windows.set(size);
-                    }
+                step = windows.next() => {
                     if !connection.has_streams() {
                         windows.rest();
+                    }
+                    match step? {
+                        Step::Resize(size) => windows.apply(size, &mut connection),
+                        // New streams go on another one.
+                        Step::Full => connection.graceful_shutdown(),
                     }
                     continue;
                 }

@@ -30,9 +30,10 @@ use crate::{
     exchange::{
         limits::{
             CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, MAX_LOCAL_RESETS, MAX_PENDING_RESETS, MAX_STREAMS,
-            PREFACE, SEND_BUFFER, STREAM_WINDOW,
+            PREFACE, SEND_BUFFER,
         },
-        window::{Metered, Windows},
+        meter::{End, Meter, Metered},
+        window::{Step, Windows, first_stream_window},
     },
     limits::pressure::when_tight,
     net::{
@@ -290,12 +291,12 @@ impl Pool {
             .max_header_list_size(MAX_HEADER_LIST)
             .max_concurrent_reset_streams(MAX_PENDING_RESETS)
             .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
-            .initial_window_size(STREAM_WINDOW)
+            .initial_window_size(first_stream_window())
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_frame_size(MAX_FRAME);
         let failed = |reason: String| Refusal::ConnectFailed { address, reason };
-        let (io, arrived) = Metered::new(io);
+        let (io, meter) = Metered::new(io, End::Client);
         let (send, connection) = tokio::time::timeout(PREFACE, builder.handshake::<_, Bytes>(io))
             .await
             .map_err(|_| failed("no HTTP/2 preface in time".to_owned()))?
@@ -324,7 +325,7 @@ impl Pool {
                 }
             };
             tokio::select! {
-                error = drive(connection, arrived, &ended) => debug!(%address, ?error, "a line ended"),
+                error = drive(connection, meter, &ended) => debug!(%address, ?error, "a line ended"),
                 () = distrusted => debug!(%address, "a line's root of trust has left the bundle"),
                 () = expiry => {}
                 () = forced.cancelled() => {}
@@ -415,26 +416,26 @@ impl Drop for OnLine {
 // Drives the connection, and lets its windows grow; ends when the peer answers no ping any more.
 async fn drive<I>(
     mut connection: h2::client::Connection<Metered<I>, Bytes>,
-    arrived: Rc<Cell<u64>>,
+    meter: Rc<Meter>,
     state: &State,
 ) -> Result<(), h2::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
     let Some(pings) = connection.ping_pong() else { return connection.await };
-    let mut windows = Windows::new(pings, arrived);
+    let mut windows = Windows::new(pings, meter, first_stream_window());
     loop {
-        let size = tokio::select! {
+        let step = tokio::select! {
             ended = &mut connection => return ended,
-            size = windows.next() => size?,
+            step = windows.next() => step?,
         };
-        // Not while the last change is not yet acknowledged: it is asked for again.
-        if connection.set_initial_window_size(size.stream).is_ok() {
-            connection.set_target_window_size(size.connection);
-            windows.set(size);
-        }
         if state.streams.get() == 0 {
             windows.rest();
+        }
+        match step {
+            Step::Resize(size) => windows.apply(size, &mut connection),
+            // New streams go on another line.
+            Step::Full => state.ended.set(true),
         }
     }
 }

@@ -73,14 +73,14 @@ async fn receive(mut from: impl AsyncRead + Unpin, rest_after: usize) -> usize {
 }
 
 // What this process holds; the sidecars live in it.
-fn resident() -> usize {
+pub(crate) fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.split_whitespace().next().unwrap().parse::<usize>().unwrap() * 1024
 }
 
 /// Runs the test called `name` again in a process of its own, whose memory nobody else uses; true in that process.
-fn is_alone(name: &str) -> bool {
+pub(crate) fn is_alone(name: &str) -> bool {
     const ALONE: &str = "DOUANE_TEST_ALONE";
     if env::var_os(ALONE).is_some() {
         return true;

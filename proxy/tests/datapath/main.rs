@@ -31,5 +31,6 @@ mod silence;
 mod slow;
 mod stranger;
 mod tokens;
+mod unread;
 mod upgrade;
 mod websockets;

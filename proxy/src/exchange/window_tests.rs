@@ -1,0 +1,253 @@
+//! How windows grow and shrink: by a real connection on a slow link, and as pure decisions.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+use super::*;
+use crate::exchange::{
+    limits::MAX_STREAMS,
+    meter::{End, Metered},
+};
+
+const FAR: Duration = Duration::from_millis(20);
+
+/// A link on which each byte travels for `FAR`, and as many at once as there are.
+fn link() -> (DuplexStream, DuplexStream) {
+    let ((near, a), (far, b)) = (duplex(64 << 20), duplex(64 << 20));
+    let ((a_out, a_in), (b_out, b_in)) = (tokio::io::split(a), tokio::io::split(b));
+    tokio::task::spawn_local(carry(a_out, b_in));
+    tokio::task::spawn_local(carry(b_out, a_in));
+    (near, far)
+}
+
+async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    let (mut travels, mut ends) = (VecDeque::new(), false);
+    while !ends || !travels.is_empty() {
+        let mut read = vec![0; 1 << 20];
+        let due = travels.front().map(|(due, _)| *due);
+        tokio::select! {
+            got = from.read(&mut read), if !ends => match got {
+                Ok(0) | Err(_) => ends = true,
+                Ok(count) => {
+                    read.truncate(count);
+                    travels.push_back((Instant::now() + FAR, read));
+                }
+            },
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                let Some((_, bytes)) = travels.pop_front() else { continue };
+                if to.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Long enough for a connection to rest.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// Serves a client that sends `megabytes` on one stream; the sizes that the windows took.
+async fn serve(megabytes: usize, told: impl FnMut(Size)) {
+    serve_parts(&[megabytes << 20], told).await;
+}
+
+/// The same in parts of so many bytes, with a pause after each.
+async fn serve_parts(parts: &[usize], mut told: impl FnMut(Size)) {
+    let (near, far) = link();
+    let client = async {
+        let (mut send, connection) = h2::client::handshake(near).await.unwrap();
+        tokio::task::spawn_local(connection);
+        let (answer, mut stream) = send.send_request(http::Request::new(()), false).unwrap();
+        for part in parts {
+            crate::net::relay::send_all(&mut stream, vec![0; *part].into()).await.unwrap();
+            if parts.len() > 1 {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        stream.send_data(Bytes::new(), true).unwrap();
+        answer.await.unwrap();
+    };
+    let server = async {
+        let (io, meter) = Metered::new(far, End::Server);
+        let mut builder = h2::server::Builder::new();
+        builder.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+        let mut connection = builder.handshake::<_, Bytes>(io).await.unwrap();
+        let mut windows = Windows::new(connection.ping_pong().unwrap(), meter, STREAM_WINDOW);
+        loop {
+            tokio::select! {
+                size = windows.next() => {
+                    let Ok(Step::Resize(size)) = size else { return };
+                    windows.apply(size, &mut connection);
+                    told(size);
+                }
+                next = connection.accept() => {
+                    let Some(Ok((request, mut respond))) = next else { return };
+                    tokio::task::spawn_local(async move {
+                        let mut body = request.into_body();
+                        while let Some(Ok(bytes)) = body.data().await {
+                            body.flow_control().release_capacity(bytes.len()).unwrap();
+                        }
+                        respond.send_response(http::Response::new(()), true).unwrap();
+                    });
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = server => {}
+        () = client => {}
+    }
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().start_paused(true).build_local(Default::default()).unwrap();
+    runtime.block_on(test);
+}
+
+#[test]
+fn windows_grow_to_what_travels_in_a_round_trip_and_give_their_loan_back() {
+    run(async {
+        let mut sizes = Vec::new();
+
+        serve(64, |size| sizes.push(size)).await;
+
+        let streams: Vec<u32> = sizes.iter().map(|size| size.stream >> 10).collect();
+        assert_eq!(streams, [512, 1024, 2048, 4096]);
+        assert_eq!(sizes.last().unwrap().connection, 16 << 20);
+        assert_eq!(budget::held(), 0, "the connection has ended");
+    });
+}
+
+#[test]
+fn windows_grow_no_further_than_the_budget_lends() {
+    run(async {
+        // Of this 85 % are lent: room for a connection's window of 4 MiB above the first.
+        budget::fix(4 << 20);
+        let (mut sizes, mut most) = (Vec::new(), 0);
+
+        serve(32, |size| {
+            sizes.push(size.stream >> 10);
+            most = most.max(budget::held());
+        })
+        .await;
+
+        assert_eq!(sizes, [512, 1024]);
+        assert_eq!(most, 3 << 20);
+    });
+}
+
+#[test]
+fn windows_shrink_when_the_budget_is_tight() {
+    run(async {
+        budget::fix(64 << 20);
+        let (mut sizes, mut crowd) = (Vec::new(), None);
+
+        serve(64, |size| {
+            sizes.push(size.stream >> 10);
+            // Others need it now.
+            if size.stream == 2 << 20 {
+                crowd = Some(budget::hold(60 << 20));
+            }
+        })
+        .await;
+
+        assert_eq!(sizes.get(..4), Some(&[512, 1024, 2048, 768][..]), "{sizes:?}");
+        assert!(crowd.is_some());
+        assert!(!sizes.contains(&4096), "{sizes:?}");
+    });
+}
+
+#[test]
+fn a_stream_that_paused_while_windows_shrank_goes_on() {
+    run(async {
+        // However much of its window the peer has not been told of when it pauses.
+        for odd in (0..4096).step_by(256) {
+            let (mut sizes, parts) = (Vec::new(), [(32 << 20) + (odd << 10), 8 << 20]);
+
+            serve_parts(&parts, |size| sizes.push(size.stream >> 10)).await;
+
+            assert!(!sizes.is_sorted(), "{odd}: they shrank: {sizes:?}");
+        }
+    });
+}
+
+#[test]
+fn a_window_that_is_not_what_limits_stays_as_it_is() {
+    assert_eq!(grown(STREAM_WINDOW, 100 << 10), None);
+    assert_eq!(grown(STREAM_WINDOW, 200 << 10), Some(start(2 * STREAM_WINDOW)));
+    assert_eq!(grown(MAX_STREAM_WINDOW, u64::MAX), None);
+}
+
+const MIB: u32 = 1 << 20;
+const ROOM: Room = Room { most: 16 * MIB, first: STREAM_WINDOW, least: STREAM_WINDOW / 8 * KEPT };
+
+fn start(stream: u32) -> Size {
+    Size { stream, connection: Size::usual(stream) }
+}
+
+#[test]
+fn a_connection_about_to_stand_still_grows_by_what_is_unread_and_shrinks_when_it_is_read() {
+    let first = start(STREAM_WINDOW);
+    assert_eq!(next_size(first, MIB / 2, MIB / 2, ROOM), first);
+
+    let grown = next_size(first, MIB / 8, MIB - MIB / 8, ROOM);
+    assert_eq!(grown, Size { connection: 2 * MIB - MIB / 8, ..first });
+
+    // A little of it was read; then all.
+    assert_eq!(next_size(grown, MIB + MIB / 8, MIB / 2 + MIB / 8, ROOM), grown);
+    assert_eq!(next_size(grown, 2 * MIB - MIB / 8, 0, ROOM), first);
+}
+
+#[test]
+fn as_many_streams_as_there_may_be_stand_still_and_there_is_room_for_one_more() {
+    for budget in [12, 16, 32, 64, 1024] {
+        budget::fix(budget << 20);
+        let first = first_stream_window();
+        let most = u32::try_from(budget / OF_BUDGET).unwrap().min(16) * MIB;
+        let room = Room { most, first, least: first / 8 * KEPT };
+        let (mut size, mut unread) = (Size { stream: first, connection: MIB }, 0);
+        // Each new one fills the window that it has.
+        for _ in 0..MAX_STREAMS {
+            size = next_size(size, size.connection - unread, unread, room);
+            assert!(size.connection - unread >= size.stream, "{budget}: {size:?}, {unread}");
+            unread += size.stream;
+        }
+        assert!(size.connection - unread >= FULL.min(size.stream), "{budget}: {size:?}, {unread}");
+    }
+}
+
+#[test]
+fn where_the_budget_lends_nothing_windows_go_back_to_their_start_but_never_below_what_streams_need() {
+    let tight = Room { most: 0, ..ROOM };
+    let grown = start(MAX_STREAM_WINDOW);
+    let shrunk = Size { stream: STREAM_WINDOW, connection: 5 * MIB };
+    assert_eq!(next_size(grown, 12 * MIB, 4 * MIB, tight), shrunk);
+    let least = MAX_STREAM_WINDOW / 8 * KEPT;
+    let in_use = Room { least, ..tight };
+    assert_eq!(next_size(grown, 12 * MIB, 4 * MIB, in_use), Size { stream: least, ..shrunk });
+
+    let full = next_size(start(STREAM_WINDOW), 100, MIB - 100, tight);
+
+    assert_eq!(full, Size { stream: tight.least, connection: MIB });
+    assert_eq!(next_size(full, 100, MIB - 100, tight), full, "there is nothing left to do");
+}
+
+#[test]
+fn a_window_that_was_told_and_not_heard_of_is_told_again() {
+    let size = Size { stream: STREAM_WINDOW, connection: 8 * MIB };
+
+    assert_eq!(next_size(size, 0, MIB, ROOM), Size { connection: 9 * MIB, ..size });
+}
+
+#[test]
+fn streams_get_their_window_back_when_others_read_on() {
+    let squeezed = Size { stream: ROOM.least, connection: 16 * MIB };
+
+    assert_eq!(next_size(squeezed, MIB, 15 * MIB, ROOM), squeezed);
+    let next = next_size(squeezed, 6 * MIB, 10 * MIB, ROOM);
+    assert_eq!(next, Size { stream: 128 << 10, connection: 11 * MIB });
+    assert_eq!(next_size(next, 10 * MIB, MIB, ROOM).stream, STREAM_WINDOW);
+}
