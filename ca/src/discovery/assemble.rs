@@ -10,31 +10,19 @@ use std::{
 };
 
 use douane_proto::{
-    id::WorkloadId,
     law::LawSettings,
-    mesh::{Dialect, Endpoint, External, Port, Protocol, Service, Workload},
-    mtls::MtlsModes,
-    resource::{
-        self, ClusterIp, Doubt, DoubtedLaw, Kind, Location, Metadata, Phase, Pod, Resource, TargetPort,
-        Transport,
-    },
+    mesh::{Endpoint, External, Port, Service},
+    resource::{self, ClusterIp, Doubt, DoubtedLaw, Kind, Location, Metadata, Resource, Transport},
     snapshot::MeshSettings,
-    wire,
 };
 
 use crate::discovery::{
-    index::{Governed, Index, Law, Resident, qualified},
+    index::{Index, Law, Resident, qualified},
     laws::{Lawful, Laws},
     learned::Known,
     protocols,
+    written::{Built, Written, selects},
 };
-
-/// Asks for a sidecar, as label or annotation.
-const INJECT: &str = "douane.io/inject";
-/// Istio's control plane sets it on pods with one of its sidecars, and goes by it itself.
-const ISTIO_TLS_MODE: &str = "security.istio.io/tlsMode";
-/// Kubernetes puts a Deployment's pods under a ReplicaSet whose name ends in this label's value.
-const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// What an assembly is made with besides the resources.
 #[derive(Debug, Clone)]
@@ -71,20 +59,8 @@ pub(crate) fn assemble(
         Kind::Service(service) => Some(service),
         _ => None,
     });
-    let pods = of_kind(&objects, |kind| match kind {
-        Kind::Pod(pod) => Some(&**pod),
-        _ => None,
-    });
-
     let laws = Laws::new(&objects, &doubts, &settings.law, settings.mesh.trust());
-    let workloads = assembly.workloads(&pods, &services, &laws);
-    let mut addresses = HashMap::new();
-    for built in &workloads {
-        for address in &built.workload.addresses {
-            let resident = Resident::Workload(Arc::clone(&built.workload));
-            assembly.settle(&mut addresses, *address, resident, &built.resource.location);
-        }
-    }
+    let (workloads, mut addresses) = assembly.workloads(&objects, &services, &laws);
     let mut by_name = HashMap::new();
     for (resource, service) in &services {
         let service = Arc::new(assembly.service(resource, service, &workloads));
@@ -104,7 +80,8 @@ pub(crate) fn assemble(
         mesh: settings.mesh.clone(),
         cluster_domain: settings.cluster_domain.clone(),
         law: if is_known { Law::Known } else { Law::Unknown },
-        workloads: workloads.iter().map(|built| (built.workload.key(), built.governed())).collect(),
+        // Of two with one name the pod is the one that is known by it.
+        workloads: workloads.iter().rev().map(|built| (built.workload.key(), built.governed())).collect(),
         addresses,
         services: by_name,
         externals_by_address: by(&externals, |external| external.addresses.clone()),
@@ -130,20 +107,6 @@ enum Place {
 }
 
 type Key<'a> = (&'static str, &'a str, &'a str);
-
-// A pod that is part of the mesh, and where it was written.
-struct Built<'a> {
-    resource: &'a Resource,
-    pod: &'a Pod,
-    workload: Arc<Workload>,
-    policies: Arc<wire::PolicySet>,
-}
-
-impl Built<'_> {
-    fn governed(&self) -> Governed {
-        Governed { workload: Arc::clone(&self.workload), policies: Arc::clone(&self.policies) }
-    }
-}
 
 impl Assembly<'_> {
     // Within one folder a name stands for one object; a later folder replaces what an earlier one says.
@@ -175,59 +138,74 @@ impl Assembly<'_> {
         merged.into_values().collect()
     }
 
+    // Pods first: an entry takes no address that a pod or a service has.
     fn workloads<'r>(
         &mut self,
-        pods: &[(&'r Resource, &'r Pod)],
-        services: &[(&Resource, &resource::Service)],
+        objects: &[&'r Resource],
+        services: &[(&'r Resource, &'r resource::Service)],
         laws: &Laws<'_>,
-    ) -> Vec<Built<'r>> {
+    ) -> (Vec<Built<'r>>, HashMap<IpAddr, Resident>) {
+        let pods = of_kind(objects, |kind| match kind {
+            Kind::Pod(pod) => Some(Written::Pod(pod)),
+            _ => None,
+        });
+        let entries = of_kind(objects, |kind| match kind {
+            Kind::WorkloadEntry(entry) => Some(Written::Entry(entry)),
+            _ => None,
+        });
         let mut built = Vec::new();
-        for (resource, pod) in pods {
-            let is_over = matches!(pod.status.phase, Some(Phase::Succeeded | Phase::Failed));
-            if is_over || pod.status.addresses.is_empty() {
+        let mut addresses = HashMap::new();
+        for (resource, written) in pods.into_iter().chain(entries) {
+            let own = written.addresses();
+            if own.is_empty() {
                 continue;
             }
-            match self.workload(&resource.metadata, pod, services) {
+            if let Some(clash) = self.clash_of_entry(resource, written, services) {
+                self.errors.push(clash);
+                continue;
+            }
+            match written.workload(&resource.metadata, &self.settings.mesh.trust_domain, services) {
                 Ok(mut workload) => {
                     let Lawful { policies, mtls } = laws.of(workload.id.namespace(), &workload.labels);
                     workload.mtls = mtls;
                     workload.learned = self.learned.of(&workload);
-                    built.push(Built { resource, pod, workload: Arc::new(workload), policies });
+                    let workload = Arc::new(workload);
+                    for address in &workload.addresses {
+                        let resident = Resident::Workload(Arc::clone(&workload));
+                        self.settle(&mut addresses, *address, resident, &resource.location);
+                    }
+                    built.push(Built { resource, written, workload, policies });
                 }
                 Err(error) => self.errors.push(format!(
-                    "{}: Pod {}: {error}; it is left out",
+                    "{}: {} {}: {error}; it is left out",
                     resource.location,
+                    resource.kind.name(),
                     resource.metadata.key()
                 )),
             }
         }
-        built
+        (built, addresses)
     }
 
-    fn workload(
+    fn clash_of_entry(
         &self,
-        metadata: &Metadata,
-        pod: &Pod,
+        resource: &Resource,
+        written: Written<'_>,
         services: &[(&Resource, &resource::Service)],
-    ) -> Result<Workload, douane_proto::id::IdError> {
-        let id = WorkloadId::new(
-            &self.settings.mesh.trust_domain,
-            &metadata.namespace,
-            &pod.spec.service_account,
-        )?;
-        Ok(Workload {
-            id,
-            name: metadata.name.clone(),
-            addresses: pod.status.addresses.iter().map(|address| address.value.to_canonical()).collect(),
-            dialect: dialect(metadata),
-            ports: pod_ports(metadata, pod, services),
-            service_name: service_name(metadata),
-            ready: pod.status.ready() != Some(false),
-            labels: metadata.labels.clone(),
-            mtls: MtlsModes::default(),
-            learned: BTreeMap::new(),
-            preserve_case: metadata.preserve_case(),
-        })
+    ) -> Option<String> {
+        let Written::Entry(entry) = written else { return None };
+        let address = entry.address.value.to_canonical();
+        let is_given = |service: &resource::Service| match &service.cluster_ip {
+            ClusterIp::Given(all) => all.iter().any(|one| one.value.to_canonical() == address),
+            ClusterIp::Unallocated | ClusterIp::Headless => false,
+        };
+        let service = || Some(&services.iter().find(|(_, service)| is_given(service))?.0.location);
+        let other = self.places.get(&Place::Address(address)).or_else(service)?;
+        let location = Location { line: entry.address.line, ..resource.location.clone() };
+        Some(format!(
+            "{location}: WorkloadEntry {}: its address {address} belongs to the mesh already, see {other}; the entry is left out",
+            resource.metadata.key()
+        ))
     }
 
     fn service(&self, resource: &Resource, service: &resource::Service, workloads: &[Built<'_>]) -> Service {
@@ -235,7 +213,8 @@ impl Assembly<'_> {
         let tcp = || service.ports.iter().filter(|port| port.transport == Transport::Tcp);
         let behind = workloads.iter().filter(|built| selects(service, namespace, &built.resource.metadata));
         let endpoint = |built: &Built<'_>| {
-            let target = |port: &resource::ServicePort| Some((port.number.value, target(port, built.pod)?));
+            let target =
+                |port: &resource::ServicePort| Some((port.number.value, built.written.target(port)?));
             Endpoint { workload: Arc::clone(&built.workload), targets: tcp().filter_map(target).collect() }
         };
         Service {
@@ -304,7 +283,7 @@ impl Assembly<'_> {
         externals
     }
 
-    // An entry must not take over what a pod or a service has (precedence: Pod > Service > ServiceEntry).
+    // An entry must not take over what a pod or a service has (precedence: Pod > Service > WorkloadEntry > ServiceEntry).
     fn clash(&self, resource: &Resource, entry: &resource::ServiceEntry) -> Option<String> {
         let metadata = &resource.metadata;
         let domain = &self.settings.cluster_domain;
@@ -342,73 +321,4 @@ fn by<K: std::hash::Hash + Eq>(
         }
     }
     map
-}
-
-fn selects(service: &resource::Service, namespace: &str, pod: &Metadata) -> bool {
-    !service.selector.is_empty()
-        && pod.namespace == namespace
-        && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
-}
-
-// What the containers declare, and what the services that lead here say of the same ports.
-fn pod_ports(metadata: &Metadata, pod: &Pod, services: &[(&Resource, &resource::Service)]) -> Vec<Port> {
-    let mut ports: BTreeMap<u16, (String, Vec<Protocol>)> = BTreeMap::new();
-    let mut declare = |number: u16, protocol: Protocol, name: &str| {
-        ports.entry(number).or_insert_with(|| (name.to_owned(), Vec::new())).1.push(protocol);
-    };
-    for port in pod.spec.containers.iter().flat_map(|container| &container.ports) {
-        if port.transport == Transport::Tcp {
-            declare(port.number.value, protocols::declared(None, &port.name), &port.name);
-        }
-    }
-    for (resource, service) in services {
-        if !selects(service, &resource.metadata.namespace, metadata) {
-            continue;
-        }
-        for port in service.ports.iter().filter(|port| port.transport == Transport::Tcp) {
-            if let Some(number) = target(port, pod) {
-                let protocol = protocols::declared(port.app_protocol.as_deref(), &port.name);
-                declare(number, protocol, &port.name);
-            }
-        }
-    }
-    let port = |(number, (name, said)): (u16, (String, Vec<Protocol>))| Port {
-        number,
-        protocol: protocols::agreed(&said),
-        name,
-    };
-    ports.into_iter().map(port).collect()
-}
-
-fn target(port: &resource::ServicePort, pod: &Pod) -> Option<u16> {
-    match &port.target {
-        TargetPort::Number(number) => Some(*number),
-        TargetPort::Name(name) => {
-            let mut ports = pod.spec.containers.iter().flat_map(|container| &container.ports);
-            let found = ports.find(|port| port.name == *name && port.transport == Transport::Tcp)?;
-            Some(found.number.value)
-        }
-    }
-}
-
-// Our own sidecar first: it answers Istio's dialect as well.
-fn dialect(metadata: &Metadata) -> Dialect {
-    if metadata.label_or_annotation(INJECT) == Some("enabled") {
-        Dialect::Douane1
-    } else if metadata.labels.get(ISTIO_TLS_MODE).is_some_and(|mode| mode == "istio") {
-        Dialect::Istio
-    } else {
-        Dialect::Plain
-    }
-}
-
-fn service_name(metadata: &Metadata) -> String {
-    let owner = |kind: &str| metadata.owners.iter().find(|owner| owner.kind == kind);
-    if let Some(deployment) = owner("Deployment") {
-        return deployment.name.clone();
-    }
-    let hash = metadata.labels.get(TEMPLATE_HASH);
-    let by_set =
-        owner("ReplicaSet").zip(hash).and_then(|(set, hash)| set.name.strip_suffix(hash)?.strip_suffix('-'));
-    by_set.unwrap_or(&metadata.name).to_owned()
 }

@@ -16,6 +16,7 @@ mod publish;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod written;
 
 use std::{
     collections::HashSet,

@@ -37,8 +37,8 @@ const EXAMPLES: &str = "Examples:
 enum Task {
     /// Brings the pods of a folder up and stays until Ctrl-C.
     ///
-    /// Reads every .yaml file of DIR: Namespace, ServiceAccount, Pod, Deployment, Service, ServiceEntry and the policies
-    /// of security.istio.io. Edits of policies, services and entries take effect while the lab runs.
+    /// Reads every .yaml file of DIR: Namespace, ServiceAccount, Pod, Deployment, Service, ServiceEntry, WorkloadEntry and
+    /// the policies of security.istio.io. Edits of policies, services and entries take effect while the lab runs.
     Up {
         /// The folder of YAML.
         dir: PathBuf,

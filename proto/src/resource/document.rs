@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use super::{
     authorization::AuthorizationPolicy,
     doubt,
+    entry::WorkloadEntry,
     error::{Doubt, Location, ResourceError},
     external::ServiceEntry,
     flaws::{Flaws, Part},
@@ -243,7 +244,16 @@ fn read_document(node: &Node, flaws: &Flaws) -> Option<(Metadata, Kind)> {
         ("apps", "v1", "Deployment") => {
             kept(plain(node, |fields| Ok(Kind::Deployment(Deployment::read(fields)?.into()))))
         }
-        ("networking.istio.io", "v1" | "v1beta1" | "v1alpha3", "ServiceEntry") => kept(service_entry(node)),
+        ("networking.istio.io", "v1" | "v1beta1" | "v1alpha3", "ServiceEntry") => {
+            kept(foreign(node, |document, _| Ok(Kind::ServiceEntry(ServiceEntry::read(document)?))))
+        }
+        ("networking.istio.io", "v1" | "v1beta1" | "v1alpha3", "WorkloadEntry") => {
+            kept(foreign(node, |document, metadata| {
+                let (entry, labels) = WorkloadEntry::read(document)?;
+                metadata.labels.extend(labels);
+                Ok(Kind::WorkloadEntry(entry))
+            }))
+        }
         ("security.istio.io", "v1" | "v1beta1", "AuthorizationPolicy") => law(|spec, metadata, flaws| {
             Kind::AuthorizationPolicy(AuthorizationPolicy::read(spec, metadata, flaws))
         }),
@@ -255,7 +265,7 @@ fn read_document(node: &Node, flaws: &Flaws) -> Option<(Metadata, Kind)> {
         }),
         _ => {
             let what = format!("{} {} is not implemented", bounded(&written), bounded(&kind));
-            flaws.add("", kind_at.unsupported(what, "remove the document; known: Namespace, ServiceAccount, Pod, Deployment, Service, ServiceEntry, AuthorizationPolicy, PeerAuthentication, RequestAuthentication"));
+            flaws.add("", kind_at.unsupported(what, "remove the document; known: Namespace, ServiceAccount, Pod, Deployment, Service, ServiceEntry, WorkloadEntry, AuthorizationPolicy, PeerAuthentication, RequestAuthentication"));
             None
         }
     }
@@ -285,13 +295,17 @@ fn plain(
     Ok((metadata, read(&document)?))
 }
 
-fn service_entry(node: &Node) -> Result<(Metadata, Kind), Flaw> {
+// Istio's: each field counts.
+fn foreign(
+    node: &Node,
+    read: impl FnOnce(&Fields<'_>, &mut Metadata) -> Result<Kind, Flaw>,
+) -> Result<(Metadata, Kind), Flaw> {
     let document = Cursor::root(node, Manner::Strict).fields()?;
     document.pass_over(&["apiVersion", "kind", "status"]);
-    let metadata = Metadata::read(&document.required("metadata")?)?;
-    let entry = ServiceEntry::read(&document)?;
+    let mut metadata = Metadata::read(&document.required("metadata")?)?;
+    let kind = read(&document, &mut metadata)?;
     document.end()?;
-    Ok((metadata, Kind::ServiceEntry(entry)))
+    Ok((metadata, kind))
 }
 
 // The kinds of the law: each field counts, and what is sound is kept beside what is not.

@@ -2,6 +2,7 @@
 
 use super::{
     authorization::AuthorizationPolicy,
+    entry::WorkloadEntry,
     error::Location,
     external::ServiceEntry,
     metadata::Metadata,
@@ -37,6 +38,8 @@ pub enum Kind {
     Service(Service),
     /// `networking.istio.io` `ServiceEntry`.
     ServiceEntry(ServiceEntry),
+    /// `networking.istio.io` `WorkloadEntry`.
+    WorkloadEntry(WorkloadEntry),
     /// `security.istio.io` `AuthorizationPolicy`.
     AuthorizationPolicy(AuthorizationPolicy),
     /// `security.istio.io` `PeerAuthentication`.
@@ -56,6 +59,7 @@ impl Kind {
             Self::Deployment(_) => "Deployment",
             Self::Service(_) => "Service",
             Self::ServiceEntry(_) => "ServiceEntry",
+            Self::WorkloadEntry(_) => "WorkloadEntry",
             Self::AuthorizationPolicy(_) => "AuthorizationPolicy",
             Self::PeerAuthentication(_) => "PeerAuthentication",
             Self::RequestAuthentication(_) => "RequestAuthentication",

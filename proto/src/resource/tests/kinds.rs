@@ -182,6 +182,41 @@ fn a_service_entry_names_hosts_addresses_and_ports() {
 }
 
 #[test]
+fn a_workload_entry_names_its_address_ports_and_account() {
+    let entry = |spec: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n\
+             metadata: {{name: vm-1, namespace: shop, labels: {{app: old, tier: one}}}}\nspec:\n{spec}"
+        )
+    };
+    let whole =
+        "  address: 10.9.0.7\n  ports: {http: 8080}\n  labels: {app: orders}\n  serviceAccount: orders\n";
+
+    let resource = only(&entry(whole));
+    let Kind::WorkloadEntry(read) = resource.kind else { panic!("an entry") };
+    assert_eq!(read.address, Located { value: address("10.9.0.7"), line: 5 });
+    assert_eq!((read.ports["http"], read.service_account.as_str()), (8080, "orders"));
+    // Those of the spec go before those of the metadata.
+    assert_eq!((&*resource.metadata.labels["app"], &*resource.metadata.labels["tier"]), ("orders", "one"));
+    let Kind::WorkloadEntry(least) = only(&entry("  address: 'fd00::7'\n")).kind else { panic!("an entry") };
+    assert_eq!((least.service_account.as_str(), least.ports.len()), ("default", 0));
+
+    for (spec, line, cause) in [
+        ("  ports: {http: 8080}\n", 4, Cause::Invalid),
+        ("  address: vm.example.com\n", 5, Cause::Unsupported),
+        ("  address: unix:///run/vm\n", 5, Cause::Unsupported),
+        ("  address: 10.9.0.7\n  network: far\n", 6, Cause::Unsupported),
+        ("  address: 10.9.0.7\n  locality: a/b\n", 6, Cause::Unsupported),
+        ("  address: 10.9.0.7\n  weight: 2\n", 6, Cause::Unsupported),
+        ("  address: 10.9.0.7\n  adress: 1\n", 6, Cause::Unsupported),
+        ("  address: 10.9.0.7\n  ports: {http: 80800}\n", 6, Cause::Invalid),
+    ] {
+        let error = only_error(&entry(spec));
+        assert!(error.location.line.abs_diff(line) <= 1 && error.cause == cause, "{error}\n{spec}");
+    }
+}
+
+#[test]
 fn every_other_kind_is_refused_with_its_line() {
     for (version, kind) in [
         ("v1", "ConfigMap"),
