@@ -295,6 +295,11 @@ impl Inbound {
                 () = self.shutdown.forced.cancelled() => return,
             };
             let Some(Hairpin { io, destination, load }) = hairpin else { return };
+            // A service may name one of our ports as its end.
+            if let Err(refusal) = self.check(destination) {
+                self.record(destination, SocketAddr::new(destination.ip(), 0), &refusal);
+                continue;
+            }
             let local = self.mtls.identity().svid.leaf.id.clone();
             let arrival = Arrival {
                 resets: Resets::default(),

@@ -165,12 +165,15 @@ fn sslyze_finds_tls_1_3_and_nothing_else() {
 }
 
 #[test]
-fn testssl_finds_tls_1_3_and_nothing_else() {
+fn testssl_finds_tls_1_3_no_weak_cipher_and_no_known_hole() {
     let (Some(testssl), Some(pair)) = (counterparts::program("testssl"), pair()) else { return };
     let found = pair.svid().with_file_name("testssl.json");
     let output = Command::new(testssl)
         .args([
             "-p",
+            "-s",
+            "-f",
+            "-U",
             "-q",
             "--color",
             "0",
@@ -198,6 +201,20 @@ fn testssl_finds_tls_1_3_and_nothing_else() {
     }
     let newest = of("TLS1_3").unwrap_or_default();
     assert!(newest.contains("offered") && !newest.contains("not offered"), "{text}");
+    for weak in ["cipherlist_NULL", "cipherlist_aNULL", "cipherlist_EXPORT", "cipherlist_LOW"] {
+        assert_eq!(of(weak).as_deref(), Some("\"not offered\""), "{weak}: {text}");
+    }
+    for known in
+        ["heartbleed", "CCS", "ROBOT", "secure_client_renego", "CRIME_TLS", "DROWN", "LUCKY13", "RC4"]
+    {
+        assert!(of(known).is_some(), "{known} was not tried: {text}");
+    }
+    for finding in findings {
+        // WARN speaks of the scanner itself.
+        let harmless =
+            ["OK", "INFO", "DEBUG", "WARN"].iter().any(|severity| finding["severity"] == *severity);
+        assert!(harmless, "{finding}");
+    }
 }
 
 // Two files, as sslyze wants them.

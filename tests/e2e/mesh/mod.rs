@@ -5,6 +5,7 @@ mod killed;
 mod life;
 mod observed;
 mod odd;
+mod own_ports;
 mod refusals;
 mod replicas;
 mod sidecar_life;
