@@ -27,6 +27,7 @@ use crate::{
         headwatch::Answering,
         ledger::{SharedAccess, note},
     },
+    net::reading::Reading,
     refusal::Refusal,
 };
 
@@ -59,7 +60,7 @@ enum Source {
     Nothing,
     Whole(Bytes),
     Application(Incoming),
-    Peer(RecvStream),
+    Peer(RecvStream, Reading),
 }
 
 // Whose bytes the record counts.
@@ -195,7 +196,9 @@ impl Body {
             Source::Application(incoming) => {
                 ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(BodyError::from))
             }
-            Source::Peer(recv) => ready!(poll_peer(recv, cx)).map(|frame| frame.map_err(BodyError::from)),
+            Source::Peer(recv, reading) => {
+                ready!(poll_peer(recv, reading, cx)).map(|frame| frame.map_err(BodyError::from))
+            }
         };
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
@@ -302,8 +305,8 @@ impl http_body::Body for Body {
             Source::Nothing => SizeHint::with_exact(0),
             Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Application(incoming) => incoming.size_hint(),
-            Source::Peer(recv) if recv.is_end_stream() => SizeHint::with_exact(0),
-            Source::Peer(_) => SizeHint::default(),
+            Source::Peer(recv, _) if recv.is_end_stream() => SizeHint::with_exact(0),
+            Source::Peer(..) => SizeHint::default(),
         }
     }
 }
@@ -314,13 +317,17 @@ impl Source {
             Self::Nothing => true,
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Application(incoming) => incoming.is_end_stream(),
-            Self::Peer(recv) => recv.is_end_stream(),
+            Self::Peer(recv, _) => recv.is_end_stream(),
         }
     }
 }
 
-fn poll_peer(recv: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-    match ready!(recv.poll_data(cx)) {
+fn poll_peer(
+    recv: &mut RecvStream,
+    reading: &mut Reading,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+    match ready!(reading.poll_data(recv, cx)) {
         Some(Ok(bytes)) => {
             // Taken over by the next leg, which asks again only when it has room: this makes room for more.
             let released = recv.flow_control().release_capacity(bytes.len());
@@ -348,7 +355,7 @@ impl From<Incoming> for Body {
 
 impl From<RecvStream> for Body {
     fn from(recv: RecvStream) -> Self {
-        Source::Peer(recv).into()
+        Source::Peer(recv, Reading::default()).into()
     }
 }
 

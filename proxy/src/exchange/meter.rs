@@ -24,7 +24,10 @@ const HEAD: usize = 9;
 /// The same with all of WINDOW_UPDATE's payload.
 const UPDATE: usize = HEAD + 4;
 const DATA_KIND: u8 = 0x0;
+const SETTINGS_KIND: u8 = 0x4;
 const UPDATE_KIND: u8 = 0x8;
+/// Of SETTINGS.
+const ACK: u8 = 0x1;
 
 /// Which end of the connection we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,9 @@ pub struct Meter {
     open: Cell<u32>,
     promised: Cell<u32>,
     target: Cell<u32>,
+    // What h2 aimed at when it told last; what it tells now may have been reckoned with it.
+    last_target: Cell<u32>,
+    acknowledged: Cell<u32>,
 }
 
 /// A connection that is listened in on.
@@ -67,6 +73,8 @@ enum Frame {
     Data { length: u32 },
     // Of the connection's window.
     Update { by: u32 },
+    // Of settings.
+    Acknowledgement,
     Other,
 }
 
@@ -77,6 +85,8 @@ impl Meter {
             open: Cell::new(FIRST_WINDOW),
             promised: Cell::new(FIRST_WINDOW),
             target: Cell::new(CONNECTION_WINDOW),
+            last_target: Cell::new(0),
+            acknowledged: Cell::new(0),
         })
     }
 
@@ -104,6 +114,12 @@ impl Meter {
         self.promised().saturating_sub(self.open())
     }
 
+    /// So many of our settings the other end has acknowledged.
+    #[must_use]
+    pub fn acknowledged(&self) -> u32 {
+        self.acknowledged.get()
+    }
+
     /// The window that h2 aims at from now on.
     pub fn aims_at(&self, target: u32) {
         self.target.set(target);
@@ -115,8 +131,10 @@ impl Meter {
     }
 
     fn came(&self, frame: Frame) {
-        if let Frame::Data { length } = frame {
-            self.open.set(self.open().saturating_sub(length));
+        match frame {
+            Frame::Data { length } => self.open.set(self.open().saturating_sub(length)),
+            Frame::Acknowledgement => self.acknowledged.set(self.acknowledged().wrapping_add(1)),
+            Frame::Update { .. } | Frame::Other => {}
         }
     }
 
@@ -124,7 +142,9 @@ impl Meter {
         if let Frame::Update { by } = frame {
             self.open.set(self.open().saturating_add(by));
             // h2 tells all that it has to tell, so that just now nothing is unread but what is missing.
-            self.promised.set(self.target.get().max(self.open()));
+            let target = self.target.get();
+            let aimed_at = self.last_target.replace(target).max(target);
+            self.promised.set(aimed_at.max(self.open()));
         }
     }
 }
@@ -184,6 +204,7 @@ impl Frames {
         let [.., a, b, c, d] = self.head;
         match self.head {
             [_, _, _, DATA_KIND, ..] => Frame::Data { length: self.length() },
+            [_, _, _, SETTINGS_KIND, flags, ..] if flags & ACK != 0 => Frame::Acknowledgement,
             // The highest bit is reserved.
             _ if self.is_update() => Frame::Update { by: u32::from_be_bytes([a & 0x7f, b, c, d]) },
             _ => Frame::Other,

@@ -10,10 +10,13 @@ use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::net::reading::Reading;
+
 /// Both directions of a stream.
 #[derive(Debug)]
 pub struct StreamIo {
     recv: RecvStream,
+    reading: Reading,
     send: SendStream<Bytes>,
     // Received, not yet read.
     rest: Bytes,
@@ -23,7 +26,7 @@ impl StreamIo {
     /// Joins both directions.
     #[must_use]
     pub fn new(recv: RecvStream, send: SendStream<Bytes>) -> Self {
-        Self { recv, send, rest: Bytes::new() }
+        Self { recv, reading: Reading::default(), send, rest: Bytes::new() }
     }
 }
 
@@ -33,17 +36,18 @@ impl AsyncRead for StreamIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        while self.rest.is_empty() {
-            match ready!(self.recv.poll_data(cx)) {
-                Some(Ok(bytes)) => self.rest = bytes,
+        let Self { recv, reading, rest, .. } = &mut *self;
+        while rest.is_empty() {
+            match ready!(reading.poll_data(recv, cx)) {
+                Some(Ok(bytes)) => *rest = bytes,
                 Some(Err(error)) => return Poll::Ready(Err(broken(error))),
                 None => return Poll::Ready(Ok(())),
             }
         }
-        let fits = self.rest.len().min(buf.remaining());
-        let part = self.rest.split_to(fits);
+        let fits = rest.len().min(buf.remaining());
+        let part = rest.split_to(fits);
         buf.put_slice(part.chunk());
-        self.recv.flow_control().release_capacity(fits).map_err(broken)?;
+        recv.flow_control().release_capacity(fits).map_err(broken)?;
         Poll::Ready(Ok(()))
     }
 }

@@ -5,7 +5,7 @@
 //! **Whoever does not read holds up nobody else.** Bytes that wait for their readers use up the connection's window, which
 //! all its streams share. So it grows by what waits, lent by the byte budget; what one stream can make wait is its own
 //! window, and that gets smaller the more there is that waits: all streams that a connection may have can stand still
-//! without filling it. Where the budget lends no more, the connection takes no new streams: they go on another one.
+//! without filling it. Where the budget lends nothing, streams get the smallest window at once, which needs 1.6 MiB for all.
 //!
 //! Knows not which side of the connection it is; whoever drives it applies what is said here.
 
@@ -28,31 +28,26 @@ use tokio::{
 use crate::{
     budget::{self, Loan},
     exchange::{
-        limits::{CONNECTION_WINDOW, MAX_STREAM_WINDOW, STREAM_WINDOW},
+        limits::{CONNECTION_WINDOW, MAX_STREAM_WINDOW, MAX_STREAMS, STREAM_WINDOW},
         meter::Meter,
     },
+    net::reading::{LEAST_STREAM_WINDOW, nudge},
 };
 
 /// A connection's window is so many of a stream's.
 const STREAMS: u32 = CONNECTION_WINDOW / STREAM_WINDOW;
-/// A stream's first window where the budget is smallest.
-const LEAST_STREAM_WINDOW: u32 = 16 * 1024;
+/// What all streams of a connection can hold when they have the smallest window.
+const LEAST: u32 = MAX_STREAMS * LEAST_STREAM_WINDOW;
 /// The connection's window at most (design.md section 6).
 const MAX_CONNECTION_WINDOW: u32 = STREAMS * MAX_STREAM_WINDOW;
+/// Where the budget lends nothing.
+const NO_ROOM: u32 = 0;
 /// One connection gets no more than this part of the byte budget for what waits.
 const OF_BUDGET: usize = 4;
-/// A stream's first window is no more than this part of it.
-const FIRST_OF_BUDGET: usize = 256;
 /// One stream that does not read takes at most this part of the room that is left.
 const OF_ROOM: u32 = 32;
 /// With less than this part of its window open a connection is about to stand still.
 const OF_WINDOW: u32 = 4;
-/// With less than this open, and nothing to grow into, it is full.
-const FULL: u32 = 64 * 1024;
-/// Eighths of its largest window that a stream keeps. h2 tells of room when bytes are read, once it is half of what the
-/// peer has left: up to a third of the window is room that the peer does not know of. Were the window to shrink by more than
-/// the rest, a stream of which all is read would never be told of any.
-const KEPT: u32 = 3;
 /// A peer that says nothing for so long is asked whether it is there.
 const ASK: Duration = Duration::from_secs(15);
 /// Bytes between two questions that are but answers to the last one.
@@ -74,9 +69,6 @@ pub struct Windows {
     pings: PingPong,
     meter: Rc<Meter>,
     size: Size,
-    // Each stream's at the beginning, and at most since nothing was in flight.
-    first: u32,
-    highest: u32,
     // What the windows are above their start; after they shrank, what peers may still have sent before.
     loan: Loan,
     // Nothing was in flight when so much was promised: nothing is held of it.
@@ -86,7 +78,9 @@ pub struct Windows {
     said: Option<(u64, Size)>,
     // Readers had time to read since the window was first seen so small.
     looked: bool,
-    is_full: bool,
+    // Streams' windows shrink with this acknowledgement; h2 may apply it somewhat later.
+    shrinks_with: Option<u32>,
+    shrank: bool,
     // Before it no ping is needed, and after it one without an answer has failed.
     timer: Pin<Box<Sleep>>,
     seen: u64,
@@ -105,32 +99,6 @@ struct Asked {
     at: u64,
 }
 
-/// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// [`Windows::apply`] this.
-    Resize(Size),
-    /// Nothing more can come before somebody reads: let no new stream begin here.
-    Full,
-}
-
-// Within what windows may move.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Room {
-    // The connection's; none where the budget is tight.
-    most: u32,
-    // A stream's.
-    first: u32,
-    least: u32,
-}
-
-/// Each stream's window at the beginning of a connection.
-#[must_use]
-pub fn first_stream_window() -> u32 {
-    let part = u32::try_from(budget::limit() / FIRST_OF_BUDGET).unwrap_or(u32::MAX);
-    whole_power(part).clamp(LEAST_STREAM_WINDOW, STREAM_WINDOW)
-}
-
 impl Size {
     // The connection's window for such streams while all that comes is read.
     fn usual(stream: u32) -> u32 {
@@ -144,32 +112,31 @@ impl Size {
 }
 
 impl Windows {
-    /// The windows of a new connection, which `meter` listens in on; a stream's first one is `first`.
+    /// The windows of a new connection, which `meter` listens in on.
     #[must_use]
-    pub fn new(pings: PingPong, meter: Rc<Meter>, first: u32) -> Self {
+    pub fn new(pings: PingPong, meter: Rc<Meter>) -> Self {
         Self {
             pings,
             meter,
-            size: Size { stream: first, connection: CONNECTION_WINDOW },
-            first,
-            highest: first,
+            size: Size { stream: STREAM_WINDOW, connection: CONNECTION_WINDOW },
             loan: Loan::default(),
             rested: None,
             asked: None,
             said: None,
             looked: false,
-            is_full: false,
+            shrinks_with: None,
+            shrank: false,
             timer: Box::pin(tokio::time::sleep(ASK)),
             seen: 0,
         }
     }
 
-    /// What is to be done next with the windows; also notices that the peer has gone. Nothing is lost when it is not awaited to its
+    /// The next size of the windows; also notices that the peer has gone. Nothing is lost when it is not awaited to its
     /// end. Must be polled whenever the connection is.
     ///
     /// # Errors
     /// When the peer does not answer, or the connection has ended.
-    pub async fn next(&mut self) -> Result<Step, h2::Error> {
+    pub async fn next(&mut self) -> Result<Size, h2::Error> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
@@ -178,8 +145,10 @@ impl Windows {
         if size.stream == self.size.stream || connection.resize_streams(size.stream) {
             connection.resize(size.connection);
             self.meter.aims_at(size.connection);
+            if size.stream < self.size.stream {
+                self.shrinks_with = Some(self.meter.acknowledged().wrapping_add(1));
+            }
             self.size = size;
-            self.highest = self.highest.max(size.stream);
             self.account();
         }
     }
@@ -188,7 +157,6 @@ impl Windows {
     pub fn rest(&mut self) {
         self.meter.is_read();
         self.rested = Some(self.meter.promised());
-        self.highest = self.size.stream;
         self.account();
     }
 
@@ -199,10 +167,14 @@ impl Windows {
         self.loan.resize(held.lent());
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, h2::Error>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Size, h2::Error>> {
         self.account();
-        if let Some(step) = self.poll_unread(cx) {
-            return Poll::Ready(Ok(step));
+        if self.shrinks_with.take_if(|at| *at == self.meter.acknowledged()).is_some() {
+            self.shrank = true;
+            nudge();
+        }
+        if let Some(size) = self.poll_unread(cx) {
+            return Poll::Ready(Ok(size));
         }
         let (arrived, stream) = (self.meter.arrived(), self.size.stream);
         if let Some(Asked { at }) = self.asked {
@@ -210,13 +182,13 @@ impl Windows {
                 self.asked = None;
                 self.wait(ASK);
                 if let Some(larger) = grown(stream, arrived - at)
-                    && stream >= self.first
+                    && stream >= STREAM_WINDOW
                     && self.meter.unread() < Size::usual(stream) / 2
                     && let Some(more) = budget::lend(larger.lent().saturating_sub(self.loan.bytes()))
                 {
                     // Counted from now on as part of the loan that `apply` makes.
                     drop(more);
-                    return Poll::Ready(Ok(Step::Resize(larger)));
+                    return Poll::Ready(Ok(larger));
                 }
             } else {
                 ready!(self.timer.as_mut().poll(cx));
@@ -231,6 +203,9 @@ impl Windows {
         }
         let rested = silent && arrived - self.seen < QUIET && self.loan.bytes() > 0;
         self.seen = arrived;
+        if silent && mem::take(&mut self.shrank) {
+            nudge();
+        }
         // One that is under way answers as well.
         if self.pings.send_ping(Ping::opaque()).is_ok() {
             self.asked = Some(Asked { at: arrived });
@@ -242,48 +217,36 @@ impl Windows {
                 self.wait(ASK);
             }
         }
-        let start = self.room().small(self.size, self.meter.unread());
-        if rested && start != self.size { Poll::Ready(Ok(Step::Resize(start))) } else { Poll::Pending }
+        let start = small(self.size, self.meter.unread());
+        if rested && start != self.size { Poll::Ready(Ok(start)) } else { Poll::Pending }
     }
 
     // What follows from what nobody has read yet.
-    fn poll_unread(&mut self, cx: &Context<'_>) -> Option<Step> {
+    fn poll_unread(&mut self, cx: &Context<'_>) -> Option<Size> {
         let (open, unread) = (self.meter.open(), self.meter.unread());
         // Its first window has not been told yet.
         if self.meter.promised() < CONNECTION_WINDOW {
             return None;
         }
         let said = (self.meter.arrived(), self.size);
-        let room = self.room();
-        let mut next = next_size(self.size, open, unread, room);
+        let mut next = next_size(self.size, open, unread, room());
         let more = next.connection.saturating_sub(self.size.connection);
         if more > 0 && budget::lend(more as usize).is_none() {
-            next = next_size(self.size, open, unread, Room { most: 0, ..room });
+            next = next_size(self.size, open, unread, NO_ROOM);
         }
-        let is_full = next == self.size && open < FULL && !self.is_full;
-        if next == self.size && !is_full || self.said == Some(said) {
+        if next == self.size || self.said == Some(said) {
             self.looked = false;
             return None;
         }
         // What has just come is read as soon as its readers run.
-        if open < FULL.max(self.size.connection / OF_WINDOW) && !mem::replace(&mut self.looked, true) {
+        let grows = next.connection > self.size.connection || next.stream < self.size.stream;
+        if grows && !mem::replace(&mut self.looked, true) {
             cx.waker().wake_by_ref();
             return None;
         }
         self.looked = false;
-        if is_full {
-            self.is_full = true;
-            return Some(Step::Full);
-        }
         self.said = Some(said);
-        Some(Step::Resize(next))
-    }
-
-    fn room(&self) -> Room {
-        let part = u32::try_from(budget::limit() / OF_BUDGET).unwrap_or(u32::MAX);
-        let most = part.clamp(2 * CONNECTION_WINDOW, MAX_CONNECTION_WINDOW);
-        let most = if budget::is_tight() { 0 } else { most };
-        Room { most, first: self.first, least: self.highest / 8 * KEPT }
+        Some(next)
     }
 
     fn wait(&mut self, time: Duration) {
@@ -291,21 +254,10 @@ impl Windows {
     }
 }
 
-impl Room {
-    // A stream's window that leaves room for others, where so much is unread.
-    fn fits(self, unread: u32) -> u32 {
-        whole_power(self.most.saturating_sub(unread) / OF_ROOM)
-    }
-
-    // The windows at their start, and what is unread above it.
-    fn small(self, now: Size, unread: u32) -> Size {
-        let connection = CONNECTION_WINDOW.saturating_add(unread).min(now.connection);
-        Size { stream: now.stream.min(self.first.max(self.least)), connection }
-    }
-}
-
-fn whole_power(number: u32) -> u32 {
-    number.checked_ilog2().map_or(0, |power| 1 << power)
+// What a connection's window may be.
+fn room() -> u32 {
+    let part = u32::try_from(budget::limit() / OF_BUDGET).unwrap_or(u32::MAX);
+    if budget::is_tight() { NO_ROOM } else { part.clamp(2 * CONNECTION_WINDOW, MAX_CONNECTION_WINDOW) }
 }
 
 // What the windows should be, where `arrived` bytes came in one round trip.
@@ -317,23 +269,28 @@ fn grown(stream: u32, arrived: u64) -> Option<Size> {
     })
 }
 
-// What the windows should be, where the peer may send `open` bytes more and `unread` wait for their readers.
-fn next_size(now: Size, open: u32, unread: u32, room: Room) -> Size {
-    if room.most == 0 && now.stream > room.first.max(room.least) {
-        return room.small(now, unread);
+// The windows at their start, and what is unread above it.
+fn small(now: Size, unread: u32) -> Size {
+    let connection = CONNECTION_WINDOW.saturating_add(unread).min(now.connection);
+    Size { stream: now.stream.min(STREAM_WINDOW), connection }
+}
+
+// What the windows should be, where the peer may send `open` bytes more, `unread` wait for their readers, and the
+// connection's window may be `most`.
+fn next_size(now: Size, open: u32, unread: u32, most: u32) -> Size {
+    let is_tight = most == NO_ROOM;
+    if is_tight && now.stream > STREAM_WINDOW {
+        return small(now, unread);
     }
-    let free = Size::usual(now.stream);
+    let free = if is_tight { STREAM_WINDOW } else { Size::usual(now.stream) };
     if open < free / OF_WINDOW {
-        let stream = now.stream.min(room.fits(unread.saturating_add(free)).max(room.least));
-        let free = Size::usual(stream);
-        let needs = free.saturating_add(unread);
-        // Where that is there already, and the peer does not hear of it, more is unread than could be seen.
-        let needs =
-            if needs > now.connection { needs } else { now.connection.saturating_add(free - open.min(free)) };
-        return Size { stream, connection: needs.min(room.most).max(now.connection) };
+        let left = most.saturating_sub(unread).saturating_sub(free);
+        return opened(Size { stream: now.stream.min(part_of(left)), ..now }, open, unread, most);
     }
     // It may soon be more again.
-    let fits = room.fits(unread.saturating_add(CONNECTION_WINDOW)).min(room.first);
+    let is_little = !is_tight && unread < CONNECTION_WINDOW / 2;
+    let left = most.saturating_sub(unread).saturating_sub(CONNECTION_WINDOW);
+    let fits = if is_little { STREAM_WINDOW } else { part_of(left).min(STREAM_WINDOW) };
     let stream = now.stream.max(fits);
     let needs = Size::usual(stream).saturating_add(unread);
     let slack = CONNECTION_WINDOW / 2;
@@ -341,6 +298,24 @@ fn next_size(now: Size, open: u32, unread: u32, room: Room) -> Size {
         stream,
         connection: if now.connection > needs.saturating_add(slack) { needs } else { now.connection },
     }
+}
+
+// What one stream may take of what is left.
+fn part_of(left: u32) -> u32 {
+    (left / OF_ROOM).checked_ilog2().map_or(0, |power| 1 << power).max(LEAST_STREAM_WINDOW)
+}
+
+// With so much of its connection's window open as such streams need.
+fn opened(now: Size, open: u32, unread: u32, most: u32) -> Size {
+    let free = if most == NO_ROOM { STREAM_WINDOW } else { Size::usual(now.stream) };
+    let needs = free.saturating_add(unread);
+    // Where that is there already, and the peer does not hear of it, more is unread than could be seen.
+    let needs =
+        if needs > now.connection { needs } else { now.connection.saturating_add(free - open.min(free)) };
+    // Streams of the smallest window always have room: together they cannot hold more than this.
+    let least = most.max(unread).saturating_add(LEAST).saturating_add(free);
+    let most = if now.stream == LEAST_STREAM_WINDOW { least } else { most };
+    Size { connection: needs.min(most).max(now.connection), ..now }
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Resizable for h2::client::Connection<I, Bytes> {

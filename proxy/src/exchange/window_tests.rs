@@ -6,9 +6,9 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
-use crate::exchange::{
-    limits::MAX_STREAMS,
-    meter::{End, Metered},
+use crate::{
+    exchange::meter::{End, Metered},
+    net::reading::Reading,
 };
 
 const FAR: Duration = Duration::from_millis(20);
@@ -74,11 +74,11 @@ async fn serve_parts(parts: &[usize], mut told: impl FnMut(Size)) {
         let mut builder = h2::server::Builder::new();
         builder.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
         let mut connection = builder.handshake::<_, Bytes>(io).await.unwrap();
-        let mut windows = Windows::new(connection.ping_pong().unwrap(), meter, STREAM_WINDOW);
+        let mut windows = Windows::new(connection.ping_pong().unwrap(), meter);
         loop {
             tokio::select! {
                 size = windows.next() => {
-                    let Ok(Step::Resize(size)) = size else { return };
+                    let Ok(size) = size else { return };
                     windows.apply(size, &mut connection);
                     told(size);
                 }
@@ -86,7 +86,8 @@ async fn serve_parts(parts: &[usize], mut told: impl FnMut(Size)) {
                     let Some(Ok((request, mut respond))) = next else { return };
                     tokio::task::spawn_local(async move {
                         let mut body = request.into_body();
-                        while let Some(Ok(bytes)) = body.data().await {
+                        let mut reading = Reading::default();
+                        while let Some(Ok(bytes)) = poll_fn(|cx| reading.poll_data(&mut body, cx)).await {
                             body.flow_control().release_capacity(bytes.len()).unwrap();
                         }
                         respond.send_response(http::Response::new(()), true).unwrap();
@@ -154,7 +155,7 @@ fn windows_shrink_when_the_budget_is_tight() {
         })
         .await;
 
-        assert_eq!(sizes.get(..4), Some(&[512, 1024, 2048, 768][..]), "{sizes:?}");
+        assert_eq!(sizes.get(..4), Some(&[512, 1024, 2048, 256][..]), "{sizes:?}");
         assert!(crowd.is_some());
         assert!(!sizes.contains(&4096), "{sizes:?}");
     });
@@ -182,7 +183,7 @@ fn a_window_that_is_not_what_limits_stays_as_it_is() {
 }
 
 const MIB: u32 = 1 << 20;
-const ROOM: Room = Room { most: 16 * MIB, first: STREAM_WINDOW, least: STREAM_WINDOW / 8 * KEPT };
+const MOST: u32 = 16 * MIB;
 
 fn start(stream: u32) -> Size {
     Size { stream, connection: Size::usual(stream) }
@@ -191,63 +192,60 @@ fn start(stream: u32) -> Size {
 #[test]
 fn a_connection_about_to_stand_still_grows_by_what_is_unread_and_shrinks_when_it_is_read() {
     let first = start(STREAM_WINDOW);
-    assert_eq!(next_size(first, MIB / 2, MIB / 2, ROOM), first);
+    assert_eq!(next_size(first, MIB / 2, MIB / 2, MOST), first);
 
-    let grown = next_size(first, MIB / 8, MIB - MIB / 8, ROOM);
+    let grown = next_size(first, MIB / 8, MIB - MIB / 8, MOST);
     assert_eq!(grown, Size { connection: 2 * MIB - MIB / 8, ..first });
 
     // A little of it was read; then all.
-    assert_eq!(next_size(grown, MIB + MIB / 8, MIB / 2 + MIB / 8, ROOM), grown);
-    assert_eq!(next_size(grown, 2 * MIB - MIB / 8, 0, ROOM), first);
+    assert_eq!(next_size(grown, MIB + MIB / 8, MIB / 2 + MIB / 8, MOST), grown);
+    assert_eq!(next_size(grown, 2 * MIB - MIB / 8, 0, MOST), first);
 }
 
 #[test]
 fn as_many_streams_as_there_may_be_stand_still_and_there_is_room_for_one_more() {
-    for budget in [12, 16, 32, 64, 1024] {
-        budget::fix(budget << 20);
-        let first = first_stream_window();
-        let most = u32::try_from(budget / OF_BUDGET).unwrap().min(16) * MIB;
-        let room = Room { most, first, least: first / 8 * KEPT };
-        let (mut size, mut unread) = (Size { stream: first, connection: MIB }, 0);
-        // Each new one fills the window that it has.
+    for (first, most) in [(256 << 10, 2), (256 << 10, 6), (256 << 10, 16), (1 << 20, 16), (4 << 20, 16)] {
+        let (mut size, mut unread) = (start(first), 0);
+        // Each new one fills the window that it has, as far as there is room.
         for _ in 0..MAX_STREAMS {
-            size = next_size(size, size.connection - unread, unread, room);
-            assert!(size.connection - unread >= size.stream, "{budget}: {size:?}, {unread}");
-            unread += size.stream;
+            size = next_size(size, size.connection - unread, unread, most * MIB);
+            let open = size.connection - unread;
+            assert!(open >= size.stream, "{most}: {size:?}, {unread}");
+            unread += size.stream.min(open);
         }
-        assert!(size.connection - unread >= FULL.min(size.stream), "{budget}: {size:?}, {unread}");
+        assert!(size.connection - unread >= LEAST_STREAM_WINDOW, "{most}: {size:?}, {unread}");
+        assert!(size.connection <= most * MIB + LEAST + CONNECTION_WINDOW, "{most}: {size:?}");
     }
 }
 
 #[test]
-fn where_the_budget_lends_nothing_windows_go_back_to_their_start_but_never_below_what_streams_need() {
-    let tight = Room { most: 0, ..ROOM };
-    let grown = start(MAX_STREAM_WINDOW);
+fn where_the_budget_lends_nothing_streams_have_the_smallest_window_and_somebody_still_moves() {
     let shrunk = Size { stream: STREAM_WINDOW, connection: 5 * MIB };
-    assert_eq!(next_size(grown, 12 * MIB, 4 * MIB, tight), shrunk);
-    let least = MAX_STREAM_WINDOW / 8 * KEPT;
-    let in_use = Room { least, ..tight };
-    assert_eq!(next_size(grown, 12 * MIB, 4 * MIB, in_use), Size { stream: least, ..shrunk });
+    assert_eq!(next_size(start(MAX_STREAM_WINDOW), 12 * MIB, 4 * MIB, NO_ROOM), shrunk);
 
-    let full = next_size(start(STREAM_WINDOW), 100, MIB - 100, tight);
-
-    assert_eq!(full, Size { stream: tight.least, connection: MIB });
-    assert_eq!(next_size(full, 100, MIB - 100, tight), full, "there is nothing left to do");
+    let (mut size, mut unread) = (start(STREAM_WINDOW), MIB - 100);
+    for _ in 0..MAX_STREAMS {
+        size = next_size(size, size.connection - unread, unread, NO_ROOM);
+        assert_eq!(size.stream, LEAST_STREAM_WINDOW);
+        assert!(size.connection - unread >= size.stream);
+        unread += size.stream;
+    }
+    assert!(size.connection <= 3 * MIB, "{size:?}");
 }
 
 #[test]
 fn a_window_that_was_told_and_not_heard_of_is_told_again() {
     let size = Size { stream: STREAM_WINDOW, connection: 8 * MIB };
 
-    assert_eq!(next_size(size, 0, MIB, ROOM), Size { connection: 9 * MIB, ..size });
+    assert_eq!(next_size(size, 0, MIB, MOST), Size { connection: 9 * MIB, ..size });
 }
 
 #[test]
 fn streams_get_their_window_back_when_others_read_on() {
-    let squeezed = Size { stream: ROOM.least, connection: 16 * MIB };
+    let squeezed = Size { stream: LEAST_STREAM_WINDOW, connection: 16 * MIB };
 
-    assert_eq!(next_size(squeezed, MIB, 15 * MIB, ROOM), squeezed);
-    let next = next_size(squeezed, 6 * MIB, 10 * MIB, ROOM);
+    assert_eq!(next_size(squeezed, MIB, 15 * MIB, MOST), squeezed);
+    let next = next_size(squeezed, 6 * MIB, 10 * MIB, MOST);
     assert_eq!(next, Size { stream: 128 << 10, connection: 11 * MIB });
-    assert_eq!(next_size(next, 10 * MIB, MIB, ROOM).stream, STREAM_WINDOW);
+    assert_eq!(next_size(next, 10 * MIB, MIB / 4, 2 * MIB).stream, STREAM_WINDOW);
 }

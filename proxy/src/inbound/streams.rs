@@ -25,11 +25,11 @@ use crate::{
         ledger::note,
         limits::{
             CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, MAX_LOCAL_RESETS, MAX_PENDING_RESETS, MAX_STREAMS,
-            PREFACE, SEND_BUFFER,
+            PREFACE, SEND_BUFFER, STREAM_WINDOW,
         },
         meter::{End, Metered},
         pump,
-        window::{Step, Windows, first_stream_window},
+        window::Windows,
     },
     inbound::{arrival::Arrival, http::Source, receiver::Receiver},
     refusal::Refusal,
@@ -55,7 +55,6 @@ impl Receiver {
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
-        let first_window = first_stream_window();
         let mut builder = h2::server::Builder::new();
         builder
             .enable_connect_protocol()
@@ -64,7 +63,7 @@ impl Receiver {
             .max_concurrent_reset_streams(MAX_PENDING_RESETS)
             .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
             .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
-            .initial_window_size(first_window)
+            .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_frame_size(MAX_FRAME);
@@ -74,7 +73,7 @@ impl Receiver {
         };
         let mut connection = connection?;
         let Some(pings) = connection.ping_pong() else { return Err(h2::Reason::INTERNAL_ERROR.into()) };
-        let mut windows = Windows::new(pings, meter, first_window);
+        let mut windows = Windows::new(pings, meter);
         let mut streams = Streams::new(&self.shutdown);
         // Each of these waits is begun once, not with each stream.
         let mut draining = pin!(self.shutdown.draining.cancelled().fuse());
@@ -89,15 +88,11 @@ impl Receiver {
                 () = &mut forced => return Ok(()),
                 never = streams.run() => match never {},
                 next = connection.accept() => next,
-                step = windows.next() => {
+                size = windows.next() => {
                     if !connection.has_streams() {
                         windows.rest();
                     }
-                    match step? {
-                        Step::Resize(size) => windows.apply(size, &mut connection),
-                        // New streams go on another one.
-                        Step::Full => connection.graceful_shutdown(),
-                    }
+                    windows.apply(size?, &mut connection);
                     continue;
                 }
                 () = &mut draining => {

@@ -9,5 +9,6 @@ pub mod linger;
 pub mod listener;
 pub mod original_dst;
 pub mod pipe;
+pub mod reading;
 pub mod relay;
 pub mod socket;

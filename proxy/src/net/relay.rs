@@ -22,7 +22,7 @@ use tokio::{
     },
 };
 
-use super::chunk;
+use super::{chunk, reading::Reading};
 
 /// What has passed, and when last.
 #[derive(Debug)]
@@ -221,7 +221,8 @@ async fn from_stream(
     to: &mut WriteHalf<'_>,
     count: impl Fn(usize),
 ) -> Result<(), RelayError> {
-    while let Some(chunk) = recv.data().await {
+    let mut reading = Reading::default();
+    while let Some(chunk) = poll_fn(|cx| reading.poll_data(recv, cx)).await {
         let chunk = chunk?;
         to.write_all(&chunk).await?;
         count(chunk.len());

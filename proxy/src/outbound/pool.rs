@@ -30,10 +30,10 @@ use crate::{
     exchange::{
         limits::{
             CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, MAX_LOCAL_RESETS, MAX_PENDING_RESETS, MAX_STREAMS,
-            PREFACE, SEND_BUFFER,
+            PREFACE, SEND_BUFFER, STREAM_WINDOW,
         },
         meter::{End, Meter, Metered},
-        window::{Step, Windows, first_stream_window},
+        window::Windows,
     },
     limits::pressure::when_tight,
     net::{
@@ -291,7 +291,7 @@ impl Pool {
             .max_header_list_size(MAX_HEADER_LIST)
             .max_concurrent_reset_streams(MAX_PENDING_RESETS)
             .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
-            .initial_window_size(first_stream_window())
+            .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_frame_size(MAX_FRAME);
@@ -423,19 +423,15 @@ where
     I: AsyncRead + AsyncWrite + Unpin,
 {
     let Some(pings) = connection.ping_pong() else { return connection.await };
-    let mut windows = Windows::new(pings, meter, first_stream_window());
+    let mut windows = Windows::new(pings, meter);
     loop {
-        let step = tokio::select! {
+        let size = tokio::select! {
             ended = &mut connection => return ended,
-            step = windows.next() => step?,
+            size = windows.next() => size?,
         };
         if state.streams.get() == 0 {
             windows.rest();
         }
-        match step {
-            Step::Resize(size) => windows.apply(size, &mut connection),
-            // New streams go on another line.
-            Step::Full => state.ended.set(true),
-        }
+        windows.apply(size, &mut connection);
     }
 }
