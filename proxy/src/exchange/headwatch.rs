@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use crate::{config::Limits, exchange::limits::MAX_HEAD};
+use crate::{config::Limits, exchange::limits::MAX_HEAD, tls};
 
 // One more than the server permits, so that the server's own answer to too many comes first.
 const MAX_HEADERS: usize = 128;
@@ -140,6 +140,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for HeadWatch<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        tls::flush_overdue();
         let this = &mut *self;
         let before = buf.filled().len();
         let Poll::Ready(read) = Pin::new(&mut this.io).poll_read(cx, buf) else {

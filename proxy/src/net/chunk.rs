@@ -13,7 +13,10 @@ use std::{
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::budget::{self, Loan};
+use crate::{
+    budget::{self, Loan},
+    tls,
+};
 
 /// Bytes of one buffer, and the most that one read takes: sixteen TLS records for one system call.
 const CHUNK: usize = 256 * 1024;
@@ -34,6 +37,7 @@ pub(super) fn poll_read<R>(from: &mut R, cx: &mut Context<'_>) -> Poll<io::Resul
 where
     R: AsyncRead + Unpin,
 {
+    tls::flush_overdue();
     let mut chunk = Chunk::borrow();
     let most = if budget::is_tight() { FRUGAL } else { CHUNK };
     let mut buffer = ReadBuf::new(chunk.buffer.get_mut(..most).unwrap_or_default());

@@ -10,13 +10,16 @@ use std::{
     future::poll_fn,
     mem,
     rc::Rc,
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use super::wire::{Sent, Wire};
 
-/// The longest that bytes wait while the runtime is too busy to sleep; checked whenever a stream is used.
-const LONGEST_WAIT: Duration = Duration::from_micros(200);
+/// The longest that bytes wait while the runtime is too busy to sleep; checked whenever a connection is used, whatever
+/// protects it.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_micros(200);
 
 thread_local! {
     static HOOKED: Cell<bool> = const { Cell::new(false) };
@@ -39,8 +42,9 @@ pub(super) fn is_hooked() -> bool {
     HOOKED.get()
 }
 
-/// Sends what has waited too long. To be called before a wire is borrowed.
-pub(super) fn flush_overdue() {
+/// Sends what has waited too long. To be called before a wire is borrowed, and wherever else bytes are moved: what is in
+/// plaintext keeps the runtime busy, too.
+pub fn flush_overdue() {
     let overdue = DIRTY.with_borrow(|dirty| dirty.since.is_some_and(|since| since.elapsed() > LONGEST_WAIT));
     if overdue {
         flush_all();

@@ -31,7 +31,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::{net::TcpStream, sync::watch};
 
 pub use self::{
-    cork::park_flush,
+    cork::{flush_overdue, park_flush},
     fault::TlsError,
     handshake::{Greeting, Session},
     settings::{Alpn, Offer},

@@ -10,6 +10,7 @@ mod apps;
 mod audit;
 mod authorizer;
 mod bulk;
+mod busy;
 mod custom;
 mod custom_body;
 mod early;

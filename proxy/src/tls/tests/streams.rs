@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    runtime::Builder,
+};
 
-use super::{Ca, ORDERS, WEB, corked, id, mtls, pair, sockets, uncorked};
+use super::{Ca, ORDERS, WEB, corked, id, mtls, pair, runtime, sockets, uncorked};
+use crate::tls::{cork::LONGEST_WAIT, flush_overdue, park_flush};
 
 const MANY: usize = 10 * 1024 * 1024;
 
@@ -93,6 +97,34 @@ fn flushed_bytes_leave_although_the_queue_never_empties() {
         client.write_all(b"ping").await.unwrap();
         client.flush().await.unwrap();
         let mut heard = [0; 4];
+        server.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"ping");
+    });
+}
+
+#[test]
+fn gathered_bytes_wait_for_the_bound_and_no_longer_while_the_queue_never_empties() {
+    let runtime = runtime(Builder::new_current_thread().on_thread_park(park_flush).start_paused(true));
+    runtime.block_on(async {
+        let (mut server, mut client) = pair().await;
+        // From now on the runtime never sleeps, and no time passes but what the test lets pass.
+        tokio::task::spawn_local(async {
+            loop {
+                tokio::task::yield_now().await;
+            }
+        });
+        tokio::task::yield_now().await;
+        client.write_all(b"ping").await.unwrap();
+        client.flush().await.unwrap();
+        let mut heard = [0; 4];
+        tokio::select! {
+            biased;
+            _ = server.read_exact(&mut heard) => panic!("it left before its time"),
+            () = async { for _ in 0..1000 { tokio::task::yield_now().await } } => {}
+        }
+
+        tokio::time::advance(LONGEST_WAIT + Duration::from_micros(1)).await;
+        flush_overdue();
         server.read_exact(&mut heard).await.unwrap();
         assert_eq!(&heard, b"ping");
     });
