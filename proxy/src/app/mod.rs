@@ -20,6 +20,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
+use rustix::process::{Resource, getrlimit};
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::{Builder, LocalOptions, LocalRuntime},
@@ -82,7 +83,7 @@ pub fn runtime() -> io::Result<LocalRuntime> {
 /// # Errors
 /// As the kernel says.
 pub fn harden() -> anyhow::Result<()> {
-    use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit};
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior, setrlimit};
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("forbid core dumps")?;
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -96,6 +97,8 @@ impl App {
     /// Which socket could not be bound, and why.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
         budget::fix(config.byte_budget.unwrap_or_else(budget::memory::budget));
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let config = Config { limits: config.limits.within(descriptors), ..config };
         let sockets = Sockets { mark: config.mark };
         let listeners = Listeners::bind(&config, sockets)?;
         Ok(Self { config: Rc::new(config), sockets, listeners })
@@ -127,6 +130,7 @@ impl App {
     /// What it could not start with, or which critical task died.
     pub async fn run(self, stop: Stop) -> anyhow::Result<()> {
         let voice = Voice::new(&self.config, self.sockets)?;
+        tracing::info!(connections = self.config.limits.connections, "each side holds at most");
         tracing::info!(version = env!("CARGO_PKG_VERSION"), control_plane = %self.config.control_plane, "starting");
         let ended = tokio::select! {
             ended = self.serve(&voice, &stop) => ended,

@@ -5,6 +5,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+/// Descriptors that no connection of others may take.
+const RESERVED: u64 = 64;
+/// One to whoever asked, one to whoever is asked.
+const PER_CONNECTION: u64 = 2;
+/// Inbound and outbound.
+const SIDES: u64 = 2;
+
 /// The bounds of a sidecar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Limits {
@@ -96,6 +103,22 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The same as far as so many descriptors bear it: a connection may need two, and both sides share four fifths of them.
+    /// The rest, and 64 besides, is for probes, operators, the control plane, logs and what begins just now.
+    #[must_use]
+    pub fn within(self, descriptors: u64) -> Self {
+        let bearable = descriptors.saturating_sub(RESERVED) / 5 * 4 / PER_CONNECTION / SIDES;
+        let bearable = usize::try_from(bearable).unwrap_or(usize::MAX).max(1);
+        let connections = self.connections.min(bearable);
+        Self {
+            connections,
+            connections_of_one: self.connections_of_one.min(connections),
+            // A request over HTTP/1 needs a connection, too.
+            in_flight: self.in_flight.min(connections),
+            ..self
+        }
+    }
+
     /// Can somebody mean them?
     ///
     /// # Errors
@@ -173,6 +196,18 @@ mod tests {
 
         assert!(peer.check().unwrap_err().to_string().starts_with("--max-connections-per-peer (11)"));
         assert!(request.check().unwrap_err().to_string().contains("--max-stream-age (8s)"));
+    }
+
+    #[test]
+    fn few_descriptors_mean_few_connections_and_many_change_nothing() {
+        let usual = Limits::default();
+
+        let few = usual.within(256);
+
+        assert_eq!((few.connections, few.connections_of_one, few.in_flight), (38, 38, 38));
+        assert_eq!(usual.within(1 << 20), usual);
+        assert_eq!(usual.within(0).connections, 1);
+        assert_eq!(few.check(), Ok(()));
     }
 
     #[test]

@@ -40,6 +40,7 @@ use crate::{
     limits::{
         crowd::{Crowd, Crowded},
         places::{Bounds, Places},
+        pressure::Pressure,
         share::{Holder, Sharing},
         turns::Turns,
     },
@@ -62,6 +63,8 @@ use crate::{
 
 /// Handshakes in progress; one holds some 40 KiB. Peers are told apart by their addresses, as they have proved nothing yet.
 const MAX_HANDSHAKES: usize = 1024;
+/// How often it is looked whether connections must be shed; as often as memory is looked at.
+const SHED: Duration = Duration::from_millis(500);
 /// The sidecar's ports, which nobody may ask it for.
 const OWN_PORTS: [u16; 3] = [OUTBOUND_PORT, INBOUND_PORT, HEALTH_PORT];
 
@@ -121,6 +124,7 @@ impl Inbound {
                 sharing: Sharing::AtMost(limits.connections_of_one),
             }),
             warned: Once::default(),
+            resting: Rc::default(),
             shutdown: shutdown.clone(),
             limits,
         });
@@ -144,14 +148,30 @@ impl Inbound {
         let refuse = |stream: TcpStream, source, crowded| {
             self.refuse(None, source, &stream, &crowd(crowded));
         };
+        let make_room = || self.receiver.resting.oldest_leaves();
         let Limits { connections, connections_of_one, .. } = self.receiver.limits;
         let open = Crowd::new(connections, Sharing::AtMost(connections_of_one));
         tokio::join!(
-            listener::run(listener, open, self.shutdown.clone(), serve, refuse),
+            listener::run(listener, open, self.shutdown.clone(), serve, (make_room, refuse)),
+            self.shed(),
             self.take_hairpins(hairpins),
             self.receiver.origins.run(),
             self.watch_law(),
         );
+    }
+
+    // While memory is short nothing is kept that only might be used again.
+    async fn shed(&self) {
+        let Shutdown { draining, .. } = &self.shutdown;
+        while !draining.is_cancelled() {
+            tokio::select! {
+                () = tokio::time::sleep(SHED) => {}
+                () = draining.cancelled() => {}
+            }
+            if Pressure::now() >= Pressure::Tight {
+                self.receiver.resting.all_leave();
+            }
+        }
     }
 
     async fn watch_law(&self) {

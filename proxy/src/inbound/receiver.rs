@@ -9,7 +9,7 @@ use crate::{
     config::Limits,
     discovery::Mesh,
     exchange::{ledger::Ledger, origins::Origins},
-    limits::places::Places,
+    limits::{places::Places, resting::Resting},
     refusal::Refusal,
     shutdown::Shutdown,
     telemetry::once::Once,
@@ -32,6 +32,8 @@ pub(super) struct Receiver {
     pub(super) opaque: Places,
     /// Peers without a sidecar, warned of.
     pub(super) warned: Once,
+    /// Connections of sidecars that may be asked to leave.
+    pub(super) resting: Rc<Resting>,
     /// Are we draining?
     pub(super) shutdown: Shutdown,
     /// How long each may take.

@@ -7,6 +7,7 @@ use std::{
     pin::pin,
     rc::Rc,
     task::Poll,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -32,6 +33,7 @@ use crate::{
         window::Windows,
     },
     inbound::{arrival::Arrival, http::Source, receiver::Receiver},
+    limits::resting::Guest,
     refusal::Refusal,
     shutdown::Shutdown,
     telemetry::access::Direction,
@@ -39,6 +41,8 @@ use crate::{
 
 /// The protocol of opaque streams (extended CONNECT, RFC 8441).
 const OPAQUE: &str = "douane-tcp";
+/// For a peer whose connection is needed for others, to see that it ends.
+const LEAVE: Duration = Duration::from_secs(1);
 
 impl Receiver {
     /// Serves a connection until its peer ends it, or until draining has let its streams finish.
@@ -74,13 +78,15 @@ impl Receiver {
         let mut connection = connection?;
         let Some(pings) = connection.ping_pong() else { return Err(h2::Reason::INTERNAL_ERROR.into()) };
         let mut windows = Windows::new(pings, meter);
-        let mut streams = Streams::new(&self.shutdown);
+        let guest = self.resting.enter(Instant::now().into_std());
+        let mut streams = Streams::new(&self.shutdown, &guest);
         // Each of these waits is begun once, not with each stream.
         let mut draining = pin!(self.shutdown.draining.cancelled().fuse());
         let mut expiry = pin!(arrival.expiry().fuse());
         let mut forced = pin!(self.shutdown.forced.cancelled());
         let mut resting = pin!(tokio::time::sleep(self.limits.idle));
         let mut last_began = Instant::now();
+        let mut leaves = false;
         loop {
             let next = tokio::select! {
                 // What streams have to say leaves with what the connection has.
@@ -105,7 +111,19 @@ impl Receiver {
                     connection.graceful_shutdown();
                     continue;
                 }
+                () = guest.asked() => {
+                    if !connection.has_streams() {
+                        connection.graceful_shutdown();
+                        (leaves, last_began) = (true, Instant::now());
+                        resting.as_mut().reset(last_began + LEAVE);
+                    }
+                    continue;
+                }
                 () = &mut resting => {
+                    if leaves && !connection.has_streams() {
+                        // Its peer was told, and has not gone.
+                        return Ok(());
+                    }
                     let rested = last_began.elapsed() >= self.limits.idle;
                     if rested && !connection.has_streams() {
                         connection.graceful_shutdown();
@@ -128,6 +146,7 @@ impl Receiver {
                 continue;
             }
             last_began = Instant::now();
+            guest.is_wanted(last_began.into_std());
             streams.begin(Rc::clone(self).stream(Rc::clone(arrival), request, respond));
         }
     }
@@ -158,14 +177,15 @@ impl Receiver {
 
 /// The streams of one connection, run by the task of the connection. When it ends before them they are run to their own
 /// end: each sees that its peer has gone, and says so in its record.
-struct Streams<F: Future<Output = ()> + 'static> {
+struct Streams<'a, F: Future<Output = ()> + 'static> {
     running: FuturesUnordered<F>,
+    guest: &'a Guest,
     shutdown: Shutdown,
 }
 
-impl<F: Future<Output = ()> + 'static> Streams<F> {
-    fn new(shutdown: &Shutdown) -> Self {
-        Self { running: FuturesUnordered::new(), shutdown: shutdown.clone() }
+impl<'a, F: Future<Output = ()> + 'static> Streams<'a, F> {
+    fn new(shutdown: &Shutdown, guest: &'a Guest) -> Self {
+        Self { running: FuturesUnordered::new(), guest, shutdown: shutdown.clone() }
     }
 
     fn begin(&self, stream: F) {
@@ -176,13 +196,16 @@ impl<F: Future<Output = ()> + 'static> Streams<F> {
     async fn run(&mut self) -> Infallible {
         poll_fn(|cx| {
             while let Poll::Ready(Some(())) = self.running.poll_next_unpin(cx) {}
+            if self.running.is_empty() {
+                self.guest.rests();
+            }
             Poll::Pending
         })
         .await
     }
 }
 
-impl<F: Future<Output = ()> + 'static> Drop for Streams<F> {
+impl<F: Future<Output = ()> + 'static> Drop for Streams<'_, F> {
     fn drop(&mut self) {
         if self.running.is_empty() || self.shutdown.forced.is_cancelled() {
             return;

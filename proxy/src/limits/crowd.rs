@@ -53,15 +53,27 @@ impl Crowd {
         if Pressure::now() == Pressure::Full {
             return Err(Crowded::Pressure);
         }
-        let mut of_each = self.of_each.borrow_mut();
+        let of_each = self.of_each.borrow();
         let held = of_each.get(&holder).copied().unwrap_or(0);
         let count = self.count.get();
         if !may_have(held, count, self.most, self.sharing) {
             return Err(if count < self.most { Crowded::OfOne } else { Crowded::Full });
         }
-        self.count.set(count + 1);
-        of_each.insert(holder.clone(), held + 1);
-        Ok(Member { crowd: Rc::clone(self), holder })
+        drop(of_each);
+        Ok(self.enter_for(holder))
+    }
+
+    /// Has `holder` so little that others may be asked to leave for it? A flood from one place displaces nobody.
+    #[must_use]
+    pub fn has_little(&self, holder: &Holder) -> bool {
+        self.of_each.borrow().get(holder).is_none_or(|held| held * 2 < self.most)
+    }
+
+    /// One more of `holder`, for one that is about to leave.
+    pub fn enter_for(self: &Rc<Self>, holder: Holder) -> Member {
+        self.count.set(self.count.get() + 1);
+        *self.of_each.borrow_mut().entry(holder.clone()).or_insert(0) += 1;
+        Member { crowd: Rc::clone(self), holder }
     }
 
     /// How many there are.

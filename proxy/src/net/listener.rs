@@ -19,14 +19,14 @@ use crate::{
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until draining begins. Each connection becomes a task of its own, which ends at `forced` at the latest. One
-/// that `open` has no room for is not kept waiting but refused: that is cheaper than its handshake, and its client can
+/// that `open` has no room for, and for which nobody can be asked to leave (`make_room`), is not kept waiting but refused: that is cheaper than its handshake, and its client can
 /// try another endpoint.
 pub async fn run<F, Task>(
     listener: TcpListener,
     open: Rc<Crowd>,
     shutdown: Shutdown,
     serve: F,
-    refuse: impl Fn(TcpStream, SocketAddr, Crowded),
+    (make_room, refuse): (impl Fn() -> bool, impl Fn(TcpStream, SocketAddr, Crowded)),
 ) where
     F: Fn(TcpStream, SocketAddr) -> Task,
     Task: Future<Output = ()> + 'static,
@@ -40,8 +40,10 @@ pub async fn run<F, Task>(
             Ok((stream, source)) => {
                 // A dual-stack socket tells IPv4 peers as ::ffff:a.b.c.d.
                 let source = SocketAddr::new(source.ip().to_canonical(), source.port());
-                let member = match open.enter(Holder::Address(source.ip())) {
+                let holder = Holder::Address(source.ip());
+                let member = match open.enter(holder.clone()) {
                     Ok(member) => member,
+                    Err(Crowded::Full) if open.has_little(&holder) && make_room() => open.enter_for(holder),
                     Err(crowded) => {
                         refuse(stream, source, crowded);
                         continue;
@@ -108,7 +110,7 @@ mod tests {
                 counted.set(counted.get() + 1);
             };
             let open = Crowd::new(1, Sharing::Whole);
-            tokio::task::spawn_local(run(listener, open, Shutdown::default(), serve, refuse));
+            tokio::task::spawn_local(run(listener, open, Shutdown::default(), serve, (|| false, refuse)));
 
             let mut held = TcpStream::connect(address).await.unwrap();
             let shed = async { TcpStream::connect(address).await?.read_u8().await };

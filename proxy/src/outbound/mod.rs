@@ -138,7 +138,9 @@ impl Outbound {
                 };
                 full.refuse(&stream, source, &refusal);
             };
-            listener::run(listener, Rc::clone(&open), self.shutdown.clone(), serve, refuse)
+            // The application's own connections are not ended for its next one.
+            let crowded = (|| false, refuse);
+            listener::run(listener, Rc::clone(&open), self.shutdown.clone(), serve, crowded)
         }));
         tokio::join!(accepting, self.sender.pool.run(), self.sender.origins.run(), self.sender.foreign.run(),);
     }

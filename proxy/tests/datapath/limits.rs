@@ -383,6 +383,37 @@ fn without_memory_requests_are_answered_503_and_connections_reset_until_there_is
 }
 
 #[test]
+fn connections_on_which_nothing_happens_are_ended_while_memory_is_short_and_busy_ones_are_not() {
+    run(async {
+        let (shop, leave) = patient(Limits::default(), Protocol::Http1).await;
+        let (idle, busy) = (stranger_called(&shop, "idle").await, stranger_called(&shop, "busy").await);
+        let asked = {
+            let busy = busy.clone();
+            spawn_local(async move { status(&busy, Method::GET).await })
+        };
+        eventually("it is in progress", || {
+            shop.orders.metrics().contains("douane_active{direction=\"inbound\"} 1")
+        })
+        .await;
+
+        Pressure::Tight.tell();
+
+        let ended = async {
+            while idle.clone().ready().await.is_ok() {
+                tokio::task::yield_now().await
+            }
+        };
+        ended.await;
+        leave.add_permits(1);
+        assert_eq!(asked.await.unwrap(), 200, "what is in progress is served to its end");
+        Pressure::Calm.tell();
+        leave.add_permits(1);
+        let again = stranger_called(&shop, "idle").await;
+        assert_eq!(status(&again, Method::GET).await, 200);
+    });
+}
+
+#[test]
 fn an_endpoint_that_fails_again_and_again_is_left_out_for_a_while() {
     run(async {
         let shop = Shop::open(Protocol::Http1, |stream| http1(stream, crate::apps::mirror)).await;

@@ -13,6 +13,7 @@ mod bulk;
 mod busy;
 mod custom;
 mod custom_body;
+mod descriptors;
 mod early;
 mod envoy;
 mod envoy_sidecar;
