@@ -400,7 +400,7 @@ fn connections_on_which_nothing_happens_are_ended_while_memory_is_short_and_busy
 
         let ended = async {
             while idle.clone().ready().await.is_ok() {
-                tokio::task::yield_now().await
+                tokio::task::yield_now().await;
             }
         };
         ended.await;
