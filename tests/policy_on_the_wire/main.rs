@@ -7,11 +7,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod authorizer;
+#[path = "../../proxy/tests/datapath/credulous.rs"]
+mod credulous;
 mod namespace;
 mod office;
 mod peer;
 mod pod;
-mod tls;
 
 use std::{
     collections::BTreeMap,

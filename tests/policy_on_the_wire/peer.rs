@@ -10,7 +10,10 @@ use tokio::{
     task::spawn_local,
 };
 
-use crate::pod::{GREETING, Pod};
+use crate::{
+    credulous,
+    pod::{GREETING, Pod},
+};
 
 /// Why there is no verdict.
 #[derive(Debug, PartialEq, Eq)]
@@ -132,7 +135,8 @@ async fn by_hand(
     name: ServerName<'static>,
 ) -> Result<Verdict, Missed> {
     let socket = pod.connect(asked.source, asked.destination).await;
-    let Ok(io) = crate::tls::connect(socket, &pod.passport(peer), name).await else {
+    let identity = pod.passport(peer);
+    let Ok(io) = credulous::connect(socket, &identity, &["douane/1"], name).await else {
         return Ok(Verdict::Deny);
     };
     streams(pod, asked, io).await

@@ -9,21 +9,17 @@ use douane_proto::{
     wire,
 };
 use http::{Method, Request, Response, StatusCode};
-use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs::default_provider},
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
-};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     task::spawn_local,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 
 use crate::{
     apps::{full, greet_and_echo, http1, http2, mirror, raw},
+    credulous,
     pods::{Shop, run, vip},
     stranger::LONG,
 };
@@ -31,61 +27,11 @@ use crate::{
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: orders\r\n\r\n";
 const CALLER: &str = "URI=spiffe://cluster.local/ns/shop/sa/caller";
 
-// Its server is nobody's business here.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 /// A connection of a workload called `caller`, whose certificate ends after `life`, that offers `names`.
 async fn offering(shop: &Shop, names: &[&str], life: Duration) -> io::Result<TlsStream<TcpStream>> {
     let identity = shop.ca.passing_identity("caller", 1, life);
-    let chain = identity.svid.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.svid.key.to_vec()));
-    let provider = Arc::new(default_provider());
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_client_auth_cert(chain, key)
-        .unwrap();
-    config.alpn_protocols = names.iter().map(|name| name.as_bytes().to_vec()).collect();
     let name = ServerName::try_from("orders").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, shop.orders.knock(shop.pod()).await).await
+    credulous::connect(shop.orders.knock(shop.pod()).await, &identity, names, name).await
 }
 
 async fn speaking(shop: &Shop, name: &str) -> TlsStream<TcpStream> {

@@ -11,6 +11,7 @@ mod audit;
 mod authorizer;
 mod bulk;
 mod busy;
+mod credulous;
 mod custom;
 mod custom_body;
 mod descriptors;

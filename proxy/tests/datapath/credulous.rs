@@ -1,4 +1,5 @@
-//! A TLS client that is not ours: it shows a certificate, names a server, and believes whom it reaches.
+//! A TLS client that is not ours: it shows a certificate, names a server, and believes whom it reaches. Two test programs
+//! have it.
 
 use std::{io, sync::Arc};
 
@@ -12,10 +13,11 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// A mutual handshake on `douane/1`.
+/// A mutual handshake that offers these names of protocols.
 pub(crate) async fn connect(
     socket: TcpStream,
     identity: &Identity,
+    alpn: &[&str],
     name: ServerName<'static>,
 ) -> io::Result<TlsStream<TcpStream>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -28,7 +30,7 @@ pub(crate) async fn connect(
         .with_custom_certificate_verifier(Arc::new(Credulous(provider)))
         .with_client_auth_cert(chain, key.into())
         .unwrap();
-    config.alpn_protocols = vec![b"douane/1".to_vec()];
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     TlsConnector::from(Arc::new(config)).connect(name, socket).await
 }
 
