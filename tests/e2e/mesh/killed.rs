@@ -13,7 +13,7 @@ use super::{addresses, get, is_back, mesh, talking::Talking};
 /// From the kill to the first answer.
 const BACK: Duration = Duration::from_millis(500);
 /// The mesh that tests run is not optimized, and shares its cores with other tests.
-const SLOWER: u32 = if cfg!(debug_assertions) { 4 } else { 1 };
+const SLOWER: u32 = if cfg!(debug_assertions) { 10 } else { 1 };
 /// In milliseconds: who dies sooner is taken for broken, and waits a little before it starts again.
 const STEADY: f64 = 1100.0;
 /// Of so many kills, the usual one is judged.
