@@ -78,7 +78,8 @@ const NOT_IN_TRAILERS: &[&str] = &[
 /// [`BadRequest::ConnectionNames`] when `Connection` names what must not be removed.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), BadRequest> {
     // One look over the names: most heads have none of them, between sidecars all but a few.
-    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+    let found = HOP_BY_HOP.map(|hop| headers.keys().any(|name| *name == hop));
+    if !found.contains(&true) {
         return Ok(());
     }
     let trailers = wants_trailers(headers);
@@ -90,7 +91,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), BadRequest> {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
+    for (name, _) in HOP_BY_HOP.iter().zip(found).filter(|(_, found)| *found) {
         headers.remove(name);
     }
     if trailers {
@@ -107,13 +108,15 @@ pub fn strip_reserved(headers: &mut HeaderMap) {
 
 /// Removes what a peer must not say: [`strip_reserved`], and the internal headers of Envoy.
 pub(super) fn strip_internal(headers: &mut HeaderMap) {
-    remove_all(headers, |name| is_ours(name) || dashed(name).starts_with(ENVOY_PREFIX));
+    remove_all(headers, |name| {
+        may_be_reserved(name) && (is_ours(name) || dashed(name).starts_with(ENVOY_PREFIX))
+    });
 }
 
 /// Cleans what follows a body: nothing there says how long something is, who is asked or who asks (RFC 9110 6.5.1), nor
 /// what belongs to one hop only.
 pub fn clean_trailers(trailers: &mut HeaderMap) {
-    remove_all(trailers, |name| is_ours(name) || NOT_IN_TRAILERS.contains(&dashed_whole(name).as_ref()));
+    remove_all(trailers, |name| is_ours(name) || NOT_IN_TRAILERS.contains(&dashed(name).as_ref()));
 }
 
 fn remove_all(headers: &mut HeaderMap, is_meant: impl Fn(&HeaderName) -> bool) {
@@ -148,7 +151,10 @@ fn connection_names(headers: &HeaderMap) -> Vec<HeaderName> {
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .map(<[u8]>::trim_ascii)
+        // What most say: no header's name, and one that goes anyway.
+        .filter(|token| !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive"))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
         .collect()
 }
 
@@ -161,19 +167,20 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
 }
 
 pub(crate) fn is_ours(name: &HeaderName) -> bool {
+    if !may_be_reserved(name) {
+        return false;
+    }
     let dashed = dashed(name);
     dashed.starts_with(RESERVED_PREFIX) || dashed == CLIENT_CERT.as_str()
 }
 
-// Of a name that is not reserved by its beginning.
-fn dashed_whole(name: &HeaderName) -> Cow<'_, str> {
-    let name = name.as_str();
-    if name.contains('_') { name.replace('_', "-").into() } else { name.into() }
+// All that is reserved by its beginning begins so; the others cost nothing.
+fn may_be_reserved(name: &HeaderName) -> bool {
+    name.as_str().starts_with('x')
 }
 
 // Some applications see `_` and `-` as one (CGI), so both spellings are reserved.
 fn dashed(name: &HeaderName) -> Cow<'_, str> {
     let name = name.as_str();
-    // All that is reserved begins so; the others cost nothing.
-    if name.starts_with('x') && name.contains('_') { name.replace('_', "-").into() } else { name.into() }
+    if name.contains('_') { name.replace('_', "-").into() } else { name.into() }
 }

@@ -6,6 +6,7 @@
 
 use std::{cell::RefCell, collections::HashMap, hash::Hash, time::Duration};
 
+use foldhash::fast::RandomState;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::client::conn::{http1, http2};
@@ -38,8 +39,8 @@ const MAX_KEPT: usize = 256;
 pub struct Clients<K, N> {
     rest: Duration,
     shutdown: Shutdown,
-    kept: RefCell<HashMap<K, Vec<Kept<N>>>>,
-    multiplexed: RefCell<HashMap<K, Multiplexed<N>>>,
+    kept: RefCell<HashMap<K, Vec<Kept<N>>, RandomState>>,
+    multiplexed: RefCell<HashMap<K, Multiplexed<N>, RandomState>>,
 }
 
 /// A connection just opened.

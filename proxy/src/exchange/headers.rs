@@ -12,6 +12,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, head
 /// Tells the receiving sidecar which HTTP/1 the application spoke. Absent: HTTP/2.
 pub const DIALECT_HTTP: HeaderName = HeaderName::from_static("x-douane-http");
 
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 /// How an application speaks HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Speech {
@@ -121,7 +123,7 @@ impl Length {
 /// The `grpc-status` among headers or trailers.
 #[must_use]
 pub fn grpc_status_of(headers: &HeaderMap) -> Option<u16> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]

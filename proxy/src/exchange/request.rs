@@ -1,7 +1,11 @@
 //! A request put together for its next hop, in the form that hop wants to hear.
 
+use bytes::Bytes;
 use douane_proto::request::BadRequest;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Uri, header,
+    uri::{self, Authority, PathAndQuery},
+};
 
 use crate::exchange::{body::Body, headers::Speech};
 
@@ -11,19 +15,19 @@ use crate::exchange::{body::Body, headers::Speech};
 /// [`BadRequest::Uri`] when the target is no URI.
 pub fn assemble(
     method: Method,
-    authority: &str,
-    path_and_query: &str,
+    authority: Bytes,
+    path_and_query: PathAndQuery,
     mut headers: HeaderMap,
     speech: Speech,
 ) -> Result<Request<()>, BadRequest> {
     let mut parts = uri::Parts::default();
-    parts.path_and_query = Some(path_and_query.parse().map_err(|_| BadRequest::Uri)?);
+    parts.path_and_query = Some(path_and_query);
     headers.remove(header::HOST);
     if speech == Speech::Http2 {
         parts.scheme = Some(uri::Scheme::HTTP);
-        parts.authority = Some(authority.parse().map_err(|_| BadRequest::Uri)?);
+        parts.authority = Some(Authority::from_maybe_shared(authority).map_err(|_| BadRequest::Uri)?);
     } else {
-        let host = HeaderValue::try_from(authority).map_err(|_| BadRequest::Uri)?;
+        let host = HeaderValue::from_maybe_shared(authority).map_err(|_| BadRequest::Uri)?;
         headers.insert(header::HOST, host);
         // RFC 9110 10.1.4: TE belongs to the hop, which must say so.
         if headers.contains_key(header::TE) {
@@ -35,6 +39,14 @@ pub fn assemble(
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| BadRequest::Uri)?;
     *request.headers_mut() = headers;
     Ok(request)
+}
+
+/// A target in origin form, or `*`.
+///
+/// # Errors
+/// [`BadRequest::Uri`] when it is neither.
+pub fn target(path_and_query: String) -> Result<PathAndQuery, BadRequest> {
+    PathAndQuery::from_maybe_shared(Bytes::from(path_and_query)).map_err(|_| BadRequest::Uri)
 }
 
 /// Gives a request its body.

@@ -4,6 +4,7 @@
 
 use std::{future::poll_fn, net::SocketAddr, pin::pin, rc::Rc, task::Poll};
 
+use bytes::Bytes;
 use douane_proto::{
     facts::{RequestFacts, Token},
     mesh::Protocol,
@@ -27,7 +28,7 @@ use crate::{
         ledger::{Awaited, SharedAccess, note_permit, note_remarks},
         names::{Names, Spelling},
         place,
-        request::{assemble, with_body},
+        request::{self, assemble, with_body},
         upgrade,
     },
     inbound::{
@@ -247,8 +248,8 @@ pub(super) fn rebuild(
     let Some(RequestFacts { method, target, headers, .. }) = &exchange.facts.request else {
         return Err(BadRequest::Uri.into());
     };
-    let path = target.path_and_query();
-    let mut head = assemble(method.clone(), &target.authority, &path, headers.clone(), speech)?;
+    let (authority, path) = (Bytes::copy_from_slice(target.authority.as_bytes()), target.path_and_query());
+    let mut head = assemble(method.clone(), authority, request::target(path)?, headers.clone(), speech)?;
     if let Some(identity) = arrival.client_cert() {
         head.headers_mut().insert(CLIENT_CERT, identity);
     }

@@ -3,12 +3,14 @@
 
 use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Instant};
 
+use foldhash::fast::RandomState;
+
 use crate::outbound::ejection::{Outliers, Verdict};
 
 /// Requests in flight by endpoint, as this sidecar sees them.
 #[derive(Debug, Clone, Default)]
 pub struct Balancer {
-    in_flight: Rc<RefCell<HashMap<SocketAddr, usize>>>,
+    in_flight: Rc<RefCell<HashMap<SocketAddr, usize, RandomState>>>,
     outliers: Rc<RefCell<Outliers>>,
 }
 

@@ -14,7 +14,7 @@ use crate::{
         body::Body,
         headers::Speech,
         ledger::{SharedAccess, note},
-        request::{assemble, with_body},
+        request::{self, assemble, with_body},
     },
     outbound::{
         http::finish,
@@ -89,7 +89,7 @@ impl Sender {
         let (mut parts, body) = request.into_parts();
         let speech = Speech::of(parts.version);
         let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let (host, path) = (host.to_owned(), parts.uri.to_string());
+        let (host, path) = (host.to_owned(), request::target(parts.uri.to_string())?);
         {
             let record = &mut access.borrow_mut().record;
             record.protocol = speech.name();
@@ -110,16 +110,16 @@ impl Sender {
         };
         match way {
             Way::Sealed(candidates) => {
-                let mut head = assemble(parts.method, &host, &path, parts.headers, Speech::Http2)?;
+                let mut head = assemble(parts.method, host.into(), path, parts.headers, Speech::Http2)?;
                 speech.write_to(head.headers_mut());
                 self.through_mesh(&candidates, head, &mut Some(body), access).await
             }
             Way::Foreign(candidates) => {
-                let head = assemble(parts.method, &host, &path, parts.headers, speech)?;
+                let head = assemble(parts.method, host.into(), path, parts.headers, speech)?;
                 self.abroad(&candidates, speech, with_body(head, body), access).await
             }
             Way::Open(addresses) => {
-                let head = assemble(parts.method, &host, &path, parts.headers, speech)?;
+                let head = assemble(parts.method, host.into(), path, parts.headers, speech)?;
                 self.in_the_open(&addresses, speech, with_body(head, body), access).await
             }
         }

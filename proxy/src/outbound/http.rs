@@ -9,12 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use douane_proto::request::{
-    BadRequest, line_authority, named_host, origin_form, strip_hop_by_hop, strip_reserved,
-};
+use douane_proto::request::{BadRequest, line_authority, named_host, strip_hop_by_hop, strip_reserved};
 use futures_util::FutureExt as _;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request::Parts,
+    uri::PathAndQuery,
 };
 
 use crate::{
@@ -315,12 +314,17 @@ impl Cleaned {
 
     fn head(self: Box<Self>, speech: Speech) -> Result<Request<()>, BadRequest> {
         let Self { method, host, uri, headers, spelling, .. } = *self;
-        let mut request = assemble(method, &host, origin_form(&uri), headers, speech)?;
+        let mut request = assemble(method, host.into(), path_of(uri), headers, speech)?;
         if speech != Speech::Http2 {
             spelling.put(&mut request);
         }
         Ok(request)
     }
+}
+
+// Origin form, as it was sent; an absolute form may name a host alone.
+fn path_of(target: Uri) -> PathAndQuery {
+    target.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 // It says that it, or somebody behind it, cannot answer now.

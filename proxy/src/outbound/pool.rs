@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use douane_proto::id::WorkloadId;
+use foldhash::fast::RandomState;
 use futures_util::{
     FutureExt,
     future::{LocalBoxFuture, Shared},
@@ -114,7 +115,7 @@ struct Inner {
     hairpins: Hairpins,
     shutdown: Shutdown,
     limits: Limits,
-    lines: RefCell<HashMap<Key, Lines>>,
+    lines: RefCell<HashMap<Key, Lines, RandomState>>,
 }
 
 impl Pool {

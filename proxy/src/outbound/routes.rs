@@ -6,6 +6,7 @@
 use std::{cell::RefCell, collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use douane_proto::snapshot::Snapshot;
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
 use super::resolve::Route;
@@ -21,12 +22,12 @@ pub(super) struct Routes<Mesh = Snapshot>(RefCell<Held<Mesh>>);
 #[derive(Debug)]
 struct Held<Mesh> {
     snapshot: Option<Arc<Mesh>>,
-    routes: HashMap<SocketAddr, (Route, Instant)>,
+    routes: HashMap<SocketAddr, (Route, Instant), RandomState>,
 }
 
 impl<Mesh> Default for Routes<Mesh> {
     fn default() -> Self {
-        Self(RefCell::new(Held { snapshot: None, routes: HashMap::new() }))
+        Self(RefCell::new(Held { snapshot: None, routes: HashMap::default() }))
     }
 }
 

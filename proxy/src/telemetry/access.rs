@@ -17,7 +17,7 @@ use crate::{
     telemetry::{
         audit::{audit_line, is_audited},
         flood::Flood,
-        line::access_line,
+        line::{access_line, who},
         metrics::Metrics,
         origin::Origin,
         queue::SpanQueue,
@@ -49,6 +49,8 @@ pub struct Telemetry {
     /// Finished spans; `None` where no collector is configured.
     pub(crate) spans: Option<SpanQueue>,
     origin: RefCell<Origin>,
+    // The same as it stands on every line.
+    who: RefCell<Vec<u8>>,
     logs: Logs,
     flood: RefCell<Flood>,
     // Where a line is put together; kept for the next one.
@@ -81,6 +83,7 @@ impl Telemetry {
         Rc::new(Self {
             metrics,
             spans: (spans == Spans::Export).then(SpanQueue::default),
+            who: RefCell::new(who(&origin)),
             origin: RefCell::new(origin),
             logs,
             flood: RefCell::default(),
@@ -111,6 +114,7 @@ impl Telemetry {
         let mut origin = self.origin.borrow_mut();
         if origin.guessed && *origin.service != *service {
             origin.service = service.into();
+            *self.who.borrow_mut() = who(&origin);
         }
     }
 
@@ -145,14 +149,14 @@ impl Telemetry {
             return;
         }
         let Some(suppressed) = self.admits(record) else { return };
-        let (origin, mut line) = (self.origin.borrow(), self.line.borrow_mut());
+        let (who, mut line) = (self.who.borrow(), self.line.borrow_mut());
         if let Some(access) = access {
-            access_line(&mut line, &origin, record, lasted, suppressed);
+            access_line(&mut line, &who, record, lasted, suppressed);
             access.send(&line);
             line.clear();
         }
         if let Some(audit) = audit {
-            audit_line(&mut line, &origin, record, lasted, suppressed);
+            audit_line(&mut line, &who, record, lasted, suppressed);
             audit.send(&line);
             line.clear();
         }
@@ -176,6 +180,7 @@ impl Default for Telemetry {
             metrics: Metrics::new(&LostLines::default(), &LostLines::default()),
             spans: None,
             origin: RefCell::default(),
+            who: RefCell::default(),
             logs: Logs::default(),
             flood: RefCell::default(),
             line: RefCell::default(),

@@ -4,9 +4,8 @@
 //! Query strings, headers, bodies and tokens are never in it. Knows not where it is written ([`super::writer`]).
 
 use crate::telemetry::{
-    json::Object,
-    line::{cut, dry_run, who},
-    origin::Origin,
+    json::{Object, key},
+    line::{cut, dry_run},
     record::{Direction, Lasted, Record},
 };
 
@@ -16,54 +15,48 @@ pub(crate) fn is_audited(record: &Record) -> bool {
 }
 
 /// Writes the line with its line feed. `suppressed` counts like lines that were left out before it.
-pub(crate) fn audit_line(
-    out: &mut Vec<u8>,
-    origin: &Origin,
-    record: &Record,
-    lasted: Lasted,
-    suppressed: u64,
-) {
+pub(crate) fn audit_line(out: &mut Vec<u8>, who: &[u8], record: &Record, lasted: Lasted, suppressed: u64) {
     out.reserve(TYPICAL);
     let mut line = Object::begin(out);
-    line.time("time", lasted.from);
-    line.text("kind", "audit");
-    line.text("decision", if record.denied { "deny" } else { record.decision.unwrap_or("allow") });
-    who(&mut line, origin);
+    line.time(key!("time"), lasted.from);
+    line.word(key!("kind"), "audit");
+    line.word(key!("decision"), if record.denied { "deny" } else { record.decision.unwrap_or("allow") });
+    line.again(who);
     if let Some(trace) = &record.trace {
-        line.hex("trace_id", trace.trace_id, 32);
+        line.trace_id(key!("trace_id"), trace.trace_id);
     }
     match &record.peer {
-        Some(peer) => line.id("peer_id", peer),
-        None => line.null("peer_id"),
+        Some(peer) => line.id(key!("peer_id"), peer),
+        None => line.null(key!("peer_id")),
     }
     if let Some(local) = &record.local {
-        line.id("local_id", local);
+        line.id(key!("local_id"), local);
     }
-    line.maybe("request_principal", record.request_principal.as_deref().map(cut));
+    line.maybe(key!("request_principal"), record.request_principal.as_deref().map(cut));
     if let Some(address) = record.peer_address {
-        line.address("peer_addr", address);
+        line.address(key!("peer_addr"), address);
     }
-    line.address("destination", record.destination);
-    line.maybe("sni", record.sni.as_deref().map(cut));
-    line.maybe("method", record.method.as_ref().map(|method| cut(method.as_str())));
-    line.maybe("host", record.authority.as_deref().map(cut));
-    line.maybe("path", record.path.as_deref().map(cut));
+    line.address(key!("destination"), record.destination);
+    line.maybe(key!("sni"), record.sni.as_deref().map(cut));
+    line.maybe(key!("method"), record.method.as_ref().map(|method| cut(method.as_str())));
+    line.maybe(key!("host"), record.authority.as_deref().map(cut));
+    line.maybe(key!("path"), record.path.as_deref().map(cut));
     if let Some(status) = record.status {
-        line.number("status", status.into());
+        line.number(key!("status"), status.into());
     }
-    line.maybe("refusal", record.refusal);
+    line.maybe_word(key!("refusal"), record.refusal);
     let (policy, rule) = split(record.policy.as_deref());
-    line.maybe("policy", policy);
+    line.maybe(key!("policy"), policy);
     if let Some(rule) = rule {
-        line.number("rule", rule.into());
+        line.number(key!("rule"), rule.into());
     }
-    line.maybe("reason", record.reason.as_deref().map(cut));
-    line.maybe("audited_by", record.audited_by.as_deref().map(cut));
+    line.maybe(key!("reason"), record.reason.as_deref().map(cut));
+    line.maybe(key!("audited_by"), record.audited_by.as_deref().map(cut));
     if let Some(shadow) = &record.dry_run {
         dry_run(&mut line, shadow);
     }
     if suppressed > 0 {
-        line.number("suppressed", suppressed);
+        line.number(key!("suppressed"), suppressed);
     }
     line.end();
     out.push(b'\n');

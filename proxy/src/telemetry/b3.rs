@@ -18,34 +18,41 @@ pub(crate) enum Found {
 
 /// The single header wins over the set.
 pub(crate) fn read(headers: &HeaderMap) -> Found {
+    if !is_there(headers) {
+        return Found::Nothing;
+    }
     let single = only(headers, &SINGLE).map_or(Found::Nothing, read_single);
     if single == Found::Nothing { read_set(headers) } else { single }
 }
 
 /// Replaces whichever form the headers carry; adds none where there is none.
 pub(crate) fn write(span: Named, headers: &mut HeaderMap) {
-    // One look over the names: most heads have none of them.
-    if !headers.keys().any(|name| *name == SINGLE || SET.contains(name)) {
+    if !is_there(headers) {
         return;
     }
     let Named { trace_id, span_id, parent_id, sampled, .. } = span;
     let choice = u8::from(sampled == Some(true));
     if headers.contains_key(SINGLE) {
         let parent = parent_id.map(|id| format!("-{id:016x}")).unwrap_or_default();
-        replace(headers, SINGLE, &format!("{trace_id:032x}-{span_id:016x}-{choice}{parent}"));
+        replace(headers, SINGLE, format!("{trace_id:032x}-{span_id:016x}-{choice}{parent}"));
     }
     if SET.iter().any(|name| headers.contains_key(name)) {
-        replace(headers, TRACE_ID, &format!("{trace_id:032x}"));
-        replace(headers, SPAN_ID, &format!("{span_id:016x}"));
-        replace(headers, SAMPLED, &choice.to_string());
+        replace(headers, TRACE_ID, format!("{trace_id:032x}"));
+        replace(headers, SPAN_ID, format!("{span_id:016x}"));
+        replace(headers, SAMPLED, choice.to_string());
         // The debug flag is a choice as well; two would contradict each other.
         headers.remove(FLAGS);
         // Left out at the root: applications choke on an empty one.
         match parent_id {
-            Some(parent) => replace(headers, PARENT_SPAN_ID, &format!("{parent:016x}")),
+            Some(parent) => replace(headers, PARENT_SPAN_ID, format!("{parent:016x}")),
             None => drop(headers.remove(PARENT_SPAN_ID)),
         }
     }
+}
+
+// One look over the names: most heads have none of them, and need no look-up for each.
+fn is_there(headers: &HeaderMap) -> bool {
+    headers.keys().map(HeaderName::as_str).any(|name| name == SINGLE.as_str() || name.starts_with(PREFIX))
 }
 
 // `<trace id>-<span id>[-<choice>[-<parent>]]`, or the choice alone.
@@ -92,6 +99,7 @@ fn any_trace_id(text: &[u8]) -> Option<u128> {
     trace_id(text).or_else(|| span_id(text).map(u128::from))
 }
 
+const PREFIX: &str = "x-b3-";
 const SINGLE: HeaderName = HeaderName::from_static("b3");
 const TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
 const SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");

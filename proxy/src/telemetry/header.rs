@@ -27,16 +27,16 @@ pub(crate) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a 
 }
 
 /// Replaces all values of a header by one.
-pub(crate) fn replace(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+pub(crate) fn replace(headers: &mut HeaderMap, name: HeaderName, value: impl AsRef<[u8]>) {
     // Ids in hex are valid in a header; were they not, no header is better than the old parent.
-    match HeaderValue::from_str(value) {
+    match HeaderValue::from_bytes(value.as_ref()) {
         Ok(value) => drop(headers.insert(name, value)),
         Err(_) => drop(headers.remove(name)),
     }
 }
 
-/// Lower case hex of exactly `digits` digits, 32 at most.
-pub(crate) fn hex(text: &[u8], digits: usize) -> Option<u128> {
+/// The number that exactly `digits` lower case hexadecimal digits write, 32 at most.
+pub(crate) fn number(text: &[u8], digits: usize) -> Option<u128> {
     if text.len() != digits {
         return None;
     }
@@ -50,20 +50,12 @@ pub(crate) fn hex(text: &[u8], digits: usize) -> Option<u128> {
     })
 }
 
-/// Appends the lowest `digits` digits of a number in hex.
-pub(crate) fn push_hex(text: &mut String, number: u128, digits: u32) {
-    for place in (0..digits).rev() {
-        let digit = u32::try_from(number >> (place * 4) & 0xf).unwrap_or_default();
-        text.push(char::from_digit(digit, 16).unwrap_or('0'));
-    }
-}
-
 /// A trace id, never zero.
 pub(crate) fn trace_id(text: &[u8]) -> Option<u128> {
-    hex(text, 32).filter(|id| *id != 0)
+    number(text, 32).filter(|id| *id != 0)
 }
 
 /// A span id, never zero.
 pub(crate) fn span_id(text: &[u8]) -> Option<u64> {
-    u64::try_from(hex(text, 16)?).ok().filter(|id| *id != 0)
+    u64::try_from(number(text, 16)?).ok().filter(|id| *id != 0)
 }

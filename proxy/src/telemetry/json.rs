@@ -12,6 +12,27 @@ use std::{
 
 use douane_proto::id::WorkloadId;
 
+use crate::telemetry::hex;
+
+/// A member's name with all that stands around it, so that it is written at once; made by [`key!`](key).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Key(&'static str);
+
+impl Key {
+    /// For [`key!`](key): `,"name":`.
+    pub(crate) const fn written(key: &'static str) -> Self {
+        Self(key)
+    }
+}
+
+/// A [`Key`] of a word of our own, which needs no escapes.
+macro_rules! key {
+    ($name:literal) => {
+        $crate::telemetry::json::Key::written(concat!(",\"", $name, "\":"))
+    };
+}
+pub(crate) use key;
+
 /// An object that is being written. Members come out in the order in which they are told.
 #[derive(Debug)]
 pub(crate) struct Object<'a>(&'a mut Vec<u8>);
@@ -28,34 +49,46 @@ impl<'a> Object<'a> {
     }
 
     /// A text of any origin.
-    pub(crate) fn text(&mut self, key: &'static str, text: &str) {
+    pub(crate) fn text(&mut self, key: Key, text: &str) {
         self.quoted(key, |out| escape(out, text));
     }
 
+    /// A word of our own, which needs no escapes.
+    pub(crate) fn word(&mut self, key: Key, word: &'static str) {
+        self.quoted(key, |out| out.extend_from_slice(word.as_bytes()));
+    }
+
     /// The same, if there is one.
-    pub(crate) fn maybe(&mut self, key: &'static str, text: Option<&str>) {
+    pub(crate) fn maybe_word(&mut self, key: Key, word: Option<&'static str>) {
+        if let Some(word) = word {
+            self.word(key, word);
+        }
+    }
+
+    /// A text of any origin, if there is one.
+    pub(crate) fn maybe(&mut self, key: Key, text: Option<&str>) {
         if let Some(text) = text {
             self.text(key, text);
         }
     }
 
     /// A text of several parts.
-    pub(crate) fn joined<'t>(&mut self, key: &'static str, parts: impl IntoIterator<Item = &'t str>) {
+    pub(crate) fn joined<'t>(&mut self, key: Key, parts: impl IntoIterator<Item = &'t str>) {
         self.quoted(key, |out| parts.into_iter().for_each(|part| escape(out, part)));
     }
 
-    pub(crate) fn number(&mut self, key: &'static str, number: u64) {
+    pub(crate) fn number(&mut self, key: Key, number: u64) {
         self.key(key);
         decimal(self.0, number);
     }
 
-    pub(crate) fn null(&mut self, key: &'static str) {
+    pub(crate) fn null(&mut self, key: Key) {
         self.key(key);
         self.0.extend_from_slice(b"null");
     }
 
     /// Milliseconds, with microseconds behind the point.
-    pub(crate) fn milliseconds(&mut self, key: &'static str, length: Duration) {
+    pub(crate) fn milliseconds(&mut self, key: Key, length: Duration) {
         self.key(key);
         // 2^64 microseconds are half a million years.
         let micros = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
@@ -69,34 +102,32 @@ impl<'a> Object<'a> {
         self.0.extend_from_slice(fraction);
     }
 
-    /// The lowest `width` hexadecimal digits.
-    pub(crate) fn hex(&mut self, key: &'static str, number: u128, width: u32) {
-        self.quoted(key, |out| {
-            let digit = |at: u32| {
-                // Four bits: always a digit.
-                let four = (number >> (4 * at) & 0xf) as u8;
-                if four < 10 { b'0' + four } else { b'a' + four - 10 }
-            };
-            out.extend((0..width).rev().map(digit));
-        });
+    /// A trace's id.
+    pub(crate) fn trace_id(&mut self, key: Key, id: u128) {
+        self.quoted(key, |out| out.extend_from_slice(hex::of(id.to_be_bytes()).as_flattened()));
     }
 
-    pub(crate) fn address(&mut self, key: &'static str, address: SocketAddr) {
+    /// A span's id.
+    pub(crate) fn span_id(&mut self, key: Key, id: u64) {
+        self.quoted(key, |out| out.extend_from_slice(hex::of(id.to_be_bytes()).as_flattened()));
+    }
+
+    pub(crate) fn address(&mut self, key: Key, address: SocketAddr) {
         self.quoted(key, |out| match address.ip() {
             IpAddr::V4(ip) => {
                 let [a, b, c, d] = ip.octets();
                 for (octet, follows) in [(a, b'.'), (b, b'.'), (c, b'.'), (d, b':')] {
-                    decimal(out, octet.into());
+                    decimal(out, octet);
                     out.push(follows);
                 }
-                decimal(out, address.port().into());
+                decimal(out, address.port());
             }
             IpAddr::V6(_) => shown(out, &address),
         });
     }
 
     /// A SPIFFE ID, whose characters need no escapes.
-    pub(crate) fn id(&mut self, key: &'static str, id: &WorkloadId) {
+    pub(crate) fn id(&mut self, key: Key, id: &WorkloadId) {
         self.quoted(key, |out| {
             for part in [
                 "spiffe://",
@@ -112,7 +143,7 @@ impl<'a> Object<'a> {
     }
 
     /// RFC 3339 with microseconds.
-    pub(crate) fn time(&mut self, key: &'static str, time: SystemTime) {
+    pub(crate) fn time(&mut self, key: Key, time: SystemTime) {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.quoted(key, |out| {
             out.extend_from_slice(&second(since.as_secs()));
@@ -126,24 +157,34 @@ impl<'a> Object<'a> {
         });
     }
 
+    /// Members that were written before, as [`Self::members`] gave them.
+    pub(crate) fn again(&mut self, members: &[u8]) {
+        self.0.extend_from_slice(members);
+    }
+
+    /// The members that `write` writes, to be written again into objects that have one already.
+    pub(crate) fn members(write: impl FnOnce(&mut Object<'_>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        write(&mut Object(&mut out));
+        out
+    }
+
     /// An object inside this one.
-    pub(crate) fn object(&mut self, key: &'static str) -> Object<'_> {
+    pub(crate) fn object(&mut self, key: Key) -> Object<'_> {
         self.key(key);
         Object::begin(self.0)
     }
 
-    fn quoted(&mut self, key: &'static str, write: impl FnOnce(&mut Vec<u8>)) {
+    fn quoted(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
         self.key(key);
         self.0.push(b'"');
         write(self.0);
         self.0.push(b'"');
     }
 
-    // Keys are words of our own.
-    fn key(&mut self, key: &'static str) {
-        self.0.extend_from_slice(if self.0.last() == Some(&b'{') { b"\"" } else { b",\"" });
+    fn key(&mut self, Key(key): Key) {
+        let key = if self.0.last() == Some(&b'{') { key.get(1..).unwrap_or_default() } else { key };
         self.0.extend_from_slice(key.as_bytes());
-        self.0.extend_from_slice(b"\":");
     }
 }
 
@@ -181,25 +222,8 @@ fn must_be_escaped(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-fn decimal(out: &mut Vec<u8>, mut number: u64) {
-    // 2^64 has twenty digits: five groups of four.
-    let mut groups = [0; 5];
-    let mut first = groups.len() - 1;
-    for (at, group) in groups.iter_mut().enumerate().rev() {
-        *group = number % 10_000;
-        number /= 10_000;
-        first = at;
-        if number == 0 {
-            break;
-        }
-    }
-    let mut leads = true;
-    for group in groups.into_iter().skip(first) {
-        let digits = digits(group);
-        let zeros = if leads { digits.iter().take(3).take_while(|digit| **digit == b'0').count() } else { 0 };
-        out.extend_from_slice(digits.get(zeros..).unwrap_or_default());
-        leads = false;
-    }
+fn decimal(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 // The four digits of a number below 10,000.
@@ -264,17 +288,32 @@ mod tests {
     #[test]
     fn members_follow_each_other_and_objects_nest() {
         let text = written(|object| {
-            object.text("a", "b");
-            object.maybe("left_out", None);
-            let mut inner = object.object("in");
-            inner.number("n", 7);
-            inner.null("nothing");
+            object.text(key!("a"), "b");
+            object.maybe(key!("left_out"), None);
+            let mut inner = object.object(key!("in"));
+            inner.number(key!("n"), 7);
+            inner.null(key!("nothing"));
             inner.end();
-            object.joined("c", ["d", " \"", "e"]);
+            object.joined(key!("c"), ["d", " \"", "e"]);
         });
 
         assert_eq!(text, r#"{"a":"b","in":{"n":7,"nothing":null},"c":"d \"e"}"#);
         assert_eq!(written(|_| {}), "{}");
+    }
+
+    #[test]
+    fn members_can_be_written_again_behind_another() {
+        let twice = Object::members(|object| {
+            object.text(key!("b"), "\"");
+            object.word(key!("c"), "d");
+        });
+
+        let text = written(|object| {
+            object.number(key!("a"), 1);
+            object.again(&twice);
+        });
+
+        assert_eq!(text, r#"{"a":1,"b":"\"","c":"d"}"#);
     }
 
     #[test]
@@ -286,7 +325,7 @@ mod tests {
             (1_764_000_000_000_007, "2025-11-24T16:00:00.000007Z"),
         ] {
             let time = UNIX_EPOCH + Duration::from_micros(micros);
-            assert_eq!(written(|object| object.time("t", time)), format!(r#"{{"t":"{expected}"}}"#));
+            assert_eq!(written(|object| object.time(key!("t"), time)), format!(r#"{{"t":"{expected}"}}"#));
         }
     }
 
@@ -304,30 +343,32 @@ mod tests {
         ) {
             for text in [&text, &controls] {
                 let expected = format!(r#"{{"k":{}}}"#, serde_json::to_string(text).unwrap());
-                prop_assert_eq!(written(|object| object.text("k", text)), expected);
+                prop_assert_eq!(written(|object| object.text(key!("k"), text)), expected);
             }
             for number in [number, short] {
-                prop_assert_eq!(written(|object| object.number("k", number)), format!(r#"{{"k":{number}}}"#));
+                prop_assert_eq!(written(|object| object.number(key!("k"), number)), format!(r#"{{"k":{number}}}"#));
             }
             for micros in [micros, short] {
                 #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53")]
                 let expected = serde_json::to_string(&(micros as f64 / 1000.0)).unwrap();
                 let length = Duration::from_micros(micros);
                 prop_assert_eq!(
-                    written(|object| object.milliseconds("k", length)),
+                    written(|object| object.milliseconds(key!("k"), length)),
                     format!(r#"{{"k":{expected}}}"#)
                 );
             }
-            prop_assert_eq!(written(|object| object.hex("k", hex, 32)), format!(r#"{{"k":"{hex:032x}"}}"#));
+            prop_assert_eq!(written(|object| object.trace_id(key!("k"), hex)), format!(r#"{{"k":"{hex:032x}"}}"#));
+            let short = number;
+            prop_assert_eq!(written(|object| object.span_id(key!("k"), short)), format!(r#"{{"k":"{short:016x}"}}"#));
             for address in [SocketAddr::from(address), v4.into()] {
                 prop_assert_eq!(
-                    written(|object| object.address("k", address)),
+                    written(|object| object.address(key!("k"), address)),
                     format!(r#"{{"k":"{address}"}}"#)
                 );
             }
             let time = UNIX_EPOCH + Duration::from_micros(micros);
             let expected = humantime::format_rfc3339_micros(time);
-            prop_assert_eq!(written(|object| object.time("k", time)), format!(r#"{{"k":"{expected}"}}"#));
+            prop_assert_eq!(written(|object| object.time(key!("k"), time)), format!(r#"{{"k":"{expected}"}}"#));
         }
     }
 }

@@ -8,76 +8,72 @@ use douane_proto::policy::Shadow;
 use http::StatusCode;
 
 use crate::telemetry::{
-    json::Object,
+    json::{Object, key},
     origin::Origin,
     record::{Lasted, Protection, Record, policy_and_rule},
 };
 
 /// Writes the line with its line feed. `suppressed` counts like lines that were left out before it.
-pub(crate) fn access_line(
-    out: &mut Vec<u8>,
-    origin: &Origin,
-    record: &Record,
-    lasted: Lasted,
-    suppressed: u64,
-) {
+pub(crate) fn access_line(out: &mut Vec<u8>, who: &[u8], record: &Record, lasted: Lasted, suppressed: u64) {
     out.reserve(TYPICAL);
     let mut line = Object::begin(out);
-    line.time("timestamp", lasted.until());
-    line.text("level", if record.refusal.is_some() { "warn" } else { "info" });
-    line.text("kind", "access");
+    line.time(key!("timestamp"), lasted.until());
+    line.word(key!("level"), if record.refusal.is_some() { "warn" } else { "info" });
+    line.word(key!("kind"), "access");
     message(&mut line, record);
-    who(&mut line, origin);
+    line.again(who);
     if let Some(trace) = &record.trace {
-        line.hex("trace_id", trace.trace_id, 32);
-        line.hex("span_id", trace.span_id.into(), 16);
+        line.trace_id(key!("trace_id"), trace.trace_id);
+        line.span_id(key!("span_id"), trace.span_id);
     }
-    line.text("direction", record.direction.as_str());
-    line.text("protocol", record.protocol);
-    line.maybe("method", record.method.as_ref().map(|method| cut(method.as_str())));
-    line.maybe("authority", record.authority.as_deref().map(cut));
-    line.maybe("path", record.path.as_deref().map(cut));
-    for (key, status) in [("status", record.status), ("grpc_status", record.grpc_status)] {
+    line.word(key!("direction"), record.direction.as_str());
+    line.word(key!("protocol"), record.protocol);
+    line.maybe(key!("method"), record.method.as_ref().map(|method| cut(method.as_str())));
+    line.maybe(key!("authority"), record.authority.as_deref().map(cut));
+    line.maybe(key!("path"), record.path.as_deref().map(cut));
+    for (key, status) in [(key!("status"), record.status), (key!("grpc_status"), record.grpc_status)] {
         if let Some(status) = status {
             line.number(key, status.into());
         }
     }
-    line.milliseconds("duration_ms", lasted.length);
-    line.number("bytes_in", record.bytes_in);
-    line.number("bytes_out", record.bytes_out);
-    for (key, id) in [("peer_id", &record.peer), ("local_id", &record.local)] {
+    line.milliseconds(key!("duration_ms"), lasted.length);
+    line.number(key!("bytes_in"), record.bytes_in);
+    line.number(key!("bytes_out"), record.bytes_out);
+    for (key, id) in [(key!("peer_id"), &record.peer), (key!("local_id"), &record.local)] {
         if let Some(id) = id {
             line.id(key, id);
         }
     }
     if let Some(address) = record.peer_address {
-        line.address("peer_addr", address);
+        line.address(key!("peer_addr"), address);
     }
-    line.address("destination", record.destination);
-    line.maybe("to_service", record.service.as_deref().map(cut));
+    line.address(key!("destination"), record.destination);
+    line.maybe(key!("to_service"), record.service.as_deref().map(cut));
     match &record.protection {
         Protection::Mtls { version, group } => {
-            let mut tls = line.object("tls");
-            tls.text("version", version);
-            tls.text("group", group);
+            let mut tls = line.object(key!("tls"));
+            tls.word(key!("version"), version);
+            tls.text(key!("group"), group);
             tls.end();
         }
-        Protection::None => line.null("tls"),
+        Protection::None => line.null(key!("tls")),
     }
     law(&mut line, record);
     if suppressed > 0 {
-        line.number("suppressed", suppressed);
+        line.number(key!("suppressed"), suppressed);
     }
     line.end();
     out.push(b'\n');
 }
 
-/// Who tells.
-pub(crate) fn who(line: &mut Object<'_>, origin: &Origin) {
-    line.text("service", &origin.service);
-    line.text("environment", &origin.environment);
-    line.text("namespace", &origin.namespace);
-    line.text("pod", &origin.pod);
+/// Who tells, as it stands on every line.
+pub(crate) fn who(origin: &Origin) -> Vec<u8> {
+    Object::members(|line| {
+        line.text(key!("service"), &origin.service);
+        line.text(key!("environment"), &origin.environment);
+        line.text(key!("namespace"), &origin.namespace);
+        line.text(key!("pod"), &origin.pod);
+    })
 }
 
 /// What policies in a dry run would have decided.
@@ -86,10 +82,10 @@ pub(crate) fn dry_run(line: &mut Object<'_>, shadow: &Shadow) {
         Shadow::Allow { by } => ("allow", by.as_deref().map(Cow::from), None),
         Shadow::Deny(denial) => ("deny", policy_and_rule(denial).map(Cow::from), Some(cut(&denial.reason))),
     };
-    let mut told = line.object("dry_run");
-    told.text("would", would);
-    told.maybe("policy", policy.as_deref());
-    told.maybe("reason", reason);
+    let mut told = line.object(key!("dry_run"));
+    told.word(key!("would"), would);
+    told.maybe(key!("policy"), policy.as_deref());
+    told.maybe(key!("reason"), reason);
     told.end();
 }
 
@@ -100,17 +96,17 @@ pub(crate) fn cut(text: &str) -> &str {
 
 // What was decided, and why.
 fn law(line: &mut Object<'_>, record: &Record) {
-    line.maybe("decision", record.decision);
-    line.maybe("policy", record.policy.as_deref().map(cut));
-    line.maybe("audit", record.audited_by.as_deref().map(cut));
+    line.maybe_word(key!("decision"), record.decision);
+    line.maybe(key!("policy"), record.policy.as_deref().map(cut));
+    line.maybe(key!("audit"), record.audited_by.as_deref().map(cut));
     if let Some(shadow) = &record.dry_run {
         dry_run(line, shadow);
     }
-    line.maybe("sni", record.sni.as_deref().map(cut));
-    line.maybe("request_principal", record.request_principal.as_deref().map(cut));
-    line.maybe("reason", record.reason.as_deref().map(cut));
-    line.maybe("refusal", record.refusal);
-    line.maybe("hint", record.hint.as_deref().map(cut));
+    line.maybe(key!("sni"), record.sni.as_deref().map(cut));
+    line.maybe(key!("request_principal"), record.request_principal.as_deref().map(cut));
+    line.maybe(key!("reason"), record.reason.as_deref().map(cut));
+    line.maybe_word(key!("refusal"), record.refusal);
+    line.maybe(key!("hint"), record.hint.as_deref().map(cut));
 }
 
 // What a human reads first.
@@ -127,7 +123,7 @@ fn message(line: &mut Object<'_>, record: &Record) {
         (None, Some(refusal)) => [" refused: ", refusal, "", ""],
         (None, None) => [if method.is_some() { " cancelled" } else { " closed" }, "", "", ""],
     };
-    line.joined("message", [what, gap, path].into_iter().chain(end));
+    line.joined(key!("message"), [what, gap, path].into_iter().chain(end));
 }
 
 // Bytes. A line with all fields has about 900.
@@ -154,7 +150,7 @@ mod tests {
         };
         let lasted = Lasted { from: UNIX_EPOCH, length: Duration::from_micros(1_500_250) };
         let mut line = Vec::new();
-        access_line(&mut line, &origin, record, lasted, 0);
+        access_line(&mut line, &who(&origin), record, lasted, 0);
         assert_eq!(line.iter().filter(|byte| byte.is_ascii_control()).count(), 1, "the line feed at its end");
         serde_json::from_slice(&line).unwrap()
     }
@@ -221,7 +217,7 @@ mod tests {
 
         access_line(
             &mut line,
-            &Origin::default(),
+            &who(&Origin::default()),
             &record,
             Lasted { from: UNIX_EPOCH, length: Duration::from_micros(20) },
             3,

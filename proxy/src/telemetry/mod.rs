@@ -9,6 +9,7 @@ pub(crate) mod audit;
 pub(crate) mod b3;
 pub(crate) mod flood;
 pub(crate) mod header;
+pub(crate) mod hex;
 mod json;
 mod labels;
 pub(crate) mod line;

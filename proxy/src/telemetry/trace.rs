@@ -76,7 +76,7 @@ impl TraceContext {
 /// As `traceparent` says it.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&w3c::traceparent(self.named()))
+        f.write_str(str::from_utf8(&w3c::traceparent(self.named())).unwrap_or_default())
     }
 }
 

@@ -1,22 +1,25 @@
 //! W3C Trace Context level 1, with level 2's random flag, and W3C Baggage: `traceparent` read and replaced, `tracestate`
 //! and `baggage`, which belong to others, passed untouched within their limits.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::telemetry::header::{Named, hex, only, push_hex, replace, span_id, trace_id};
+use crate::telemetry::{
+    header::{Named, number, only, span_id, trace_id},
+    hex,
+};
 
 /// The parent that the headers name; `None` where it is missing, invalid or there twice.
 pub(crate) fn read(headers: &HeaderMap) -> Option<Named> {
     let mut parts = only(headers, &TRACEPARENT)?.splitn(5, |byte| *byte == b'-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    match hex(version, 2)? {
+    match number(version, 2)? {
         0 if parts.next().is_some() => return None,
         0xff => return None,
         // A later version begins like this one; what follows after a further dash is not for us (3.2.4).
         _ => {}
     }
-    let (trace_id, span_id, flags) = (trace_id(trace)?, span_id(span)?, hex(flags, 2)?);
-    let (sampled, random) = (flags & SAMPLED != 0, flags & RANDOM != 0);
+    let (trace_id, span_id, flags) = (trace_id(trace)?, span_id(span)?, number(flags, 2)?);
+    let (sampled, random) = (flags & u128::from(SAMPLED) != 0, flags & u128::from(RANDOM) != 0);
     Some(Named { trace_id, span_id, parent_id: None, sampled: Some(sampled), random })
 }
 
@@ -32,20 +35,30 @@ pub(crate) fn write(span: Named, headers: &mut HeaderMap) {
             headers.remove(BAGGAGE);
         }
     }
-    replace(headers, TRACEPARENT, &traceparent(span));
+    let Ok(mut value) = HeaderValue::from_bytes(&traceparent(span)) else { return };
+    // No two requests have the same: HPACK's tables shall not remember it (RFC 7541 7.1.3), in place of what comes again.
+    value.set_sensitive(true);
+    headers.insert(TRACEPARENT, value);
 }
 
-/// The value of `traceparent`.
-pub(crate) fn traceparent(span: Named) -> String {
+/// The value of `traceparent`: version 00, trace, parent, flags.
+pub(crate) fn traceparent(span: Named) -> [u8; TRACEPARENT_LENGTH] {
     let sampled = if span.sampled == Some(true) { SAMPLED } else { 0 };
     let random = if span.random { RANDOM } else { 0 };
-    let mut text = String::with_capacity(TRACEPARENT_LENGTH);
-    text.push_str("00-");
-    push_hex(&mut text, span.trace_id, 32);
-    text.push('-');
-    push_hex(&mut text, span.span_id.into(), 16);
-    text.push('-');
-    push_hex(&mut text, sampled | random, 2);
+    let (trace_id, span_id) = (hex::of(span.trace_id.to_be_bytes()), hex::of(span.span_id.to_be_bytes()));
+    let flags = hex::of([sampled | random]);
+    let mut text = [b'-'; TRACEPARENT_LENGTH];
+    let parts = [
+        (0, &b"00"[..]),
+        (3, trace_id.as_flattened()),
+        (36, span_id.as_flattened()),
+        (53, flags.as_flattened()),
+    ];
+    for (at, part) in parts {
+        if let Some(place) = text.get_mut(at..at + part.len()) {
+            place.copy_from_slice(part);
+        }
+    }
     text
 }
 
@@ -63,9 +76,9 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
 const TRACEPARENT_LENGTH: usize = 55;
-const SAMPLED: u128 = 0x01;
+const SAMPLED: u8 = 0x01;
 // Level 2, 3.2.2.5.2.
-const RANDOM: u128 = 0x02;
+const RANDOM: u8 = 0x02;
 
 // Trace Context 3.3.1.1.
 const MAX_TRACESTATE_MEMBERS: usize = 32;
