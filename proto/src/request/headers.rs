@@ -14,19 +14,6 @@ pub const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-
 const RESERVED_PREFIX: &str = "x-douane-";
 /// What Envoy's own hops tell each other, and some applications believe (CVE-2023-27487, CVE-2024-45806).
 const ENVOY_PREFIX: &str = "x-envoy-";
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    HTTP2_SETTINGS,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::EXPECT,
-];
 // Removing one of these because `Connection` names it would change who is asked, or by whom (CVE-2026-105299).
 const NOT_HOP_BY_HOP: &[&str] = &[
     "host",
@@ -78,8 +65,8 @@ const NOT_IN_TRAILERS: &[&str] = &[
 /// [`BadRequest::ConnectionNames`] when `Connection` names what must not be removed.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), BadRequest> {
     // One look over the names: most heads have none of them, between sidecars all but a few.
-    let found = HOP_BY_HOP.map(|hop| headers.keys().any(|name| *name == hop));
-    if !found.contains(&true) {
+    let found: Vec<HeaderName> = headers.keys().filter(|name| belongs_to_a_hop(name)).cloned().collect();
+    if found.is_empty() {
         return Ok(());
     }
     let trailers = wants_trailers(headers);
@@ -91,7 +78,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), BadRequest> {
             headers.remove(name);
         }
     }
-    for (name, _) in HOP_BY_HOP.iter().zip(found).filter(|(_, found)| *found) {
+    for name in found {
         headers.remove(name);
     }
     if trailers {
@@ -144,6 +131,21 @@ pub fn join_cookies(headers: &mut HeaderMap) {
 #[must_use]
 pub fn origin_form(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+}
+
+// Looked for by its text, which tells most names apart by their length.
+fn belongs_to_a_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "http2-settings"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "expect"
+    )
 }
 
 fn connection_names(headers: &HeaderMap) -> Vec<HeaderName> {
