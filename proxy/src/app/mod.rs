@@ -13,7 +13,6 @@ use std::{
     cell::RefCell,
     future::Future,
     io,
-    path::Path,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -36,14 +35,14 @@ use crate::{
         public::Public,
         socket::{Admin, Live},
     },
-    budget,
+    budget::{self, memory::Memory},
     config::{Config, Drain},
     discovery::{Mesh, follow::Follower},
     identity::{
         issuer::Issuer,
         renew::{self, Outcome},
     },
-    limits::memory::{self, Memory},
+    limits::memory,
     net::socket::{BACKLOG, Sockets},
     shutdown::{Drained, Stop},
     telemetry::metrics::Renewal,
@@ -166,7 +165,7 @@ impl App {
         let telemetry = Rc::clone(&voice.telemetry);
         critical.spawn_local(named(
             "the watch over memory",
-            memory::watch(own_memory(), move |pressure| {
+            memory::watch(Memory::own(), move |pressure| {
                 tracing::warn!(?pressure, "memory");
                 telemetry.metrics.pressure(pressure as i64);
             }),
@@ -255,11 +254,6 @@ impl Starting {
             dialer: Dialer::new(move |address| sockets.connect(address, DIAL_LIMIT)),
         }
     }
-}
-
-fn own_memory() -> Option<Memory> {
-    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    Memory::find(Path::new("/sys/fs/cgroup"), &own)
 }
 
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {

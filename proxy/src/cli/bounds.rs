@@ -7,7 +7,8 @@ use crate::config::{Limits, Retries, Senseless};
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Limits (what others may make the sidecar hold, and for how long)")]
 pub(super) struct Bounds {
-    /// Connections that each side holds; one more is reset at once, before its handshake. [default: 10000]
+    /// Connections that each side holds, as far as there are descriptors for them (RLIMIT_NOFILE). For one more, the one that
+    /// has rested longest must go; where none rests it is reset at once, before its handshake. [default: 10000]
     #[arg(long, env = "DOUANE_MAX_CONNECTIONS")]
     max_connections: Option<usize>,
     /// Connections of one peer: of its address before the handshake, of its identity after it. [default: 1024]

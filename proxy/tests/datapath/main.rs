@@ -30,6 +30,7 @@ mod opaque;
 mod pods;
 mod refusals;
 mod semantics;
+mod shortage;
 mod silence;
 mod slow;
 mod stranger;
