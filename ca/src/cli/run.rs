@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use douane_proto::id::{TrustDomain, WorkloadId};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use super::print::print;
 use crate::{
@@ -112,14 +112,10 @@ pub(super) fn run(ca: Ca) -> Result<()> {
 }
 
 fn serve(flags: Run) -> Result<()> {
-    let filter = EnvFilter::try_new(&flags.log).with_context(|| format!("--log {:?}", flags.log))?;
+    let filter: Targets = flags.log.parse().with_context(|| format!("--log {:?}", flags.log))?;
     // A second control plane in one process (tests) keeps the first one's log.
-    let _ = tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .try_init();
+    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     let config = configure(flags)?;
     app::harden()?;
     let runtime =

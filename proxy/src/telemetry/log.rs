@@ -13,7 +13,8 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter, Registry,
+    Registry,
+    filter::Targets,
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     layer::SubscriberExt,
     registry::LookupSpan,
@@ -26,7 +27,7 @@ use crate::telemetry::{line::cut, origin::Origin, writer::LineWriter};
 /// A running log.
 #[derive(Debug, Clone)]
 pub struct Log {
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
     service: Arc<RwLock<String>>,
 }
 
@@ -87,8 +88,8 @@ impl Log {
     }
 }
 
-fn parse(text: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::builder().parse(text).map_err(|source| LogError::Filter { text: text.to_owned(), source })
+fn parse(text: &str) -> Result<Targets, LogError> {
+    text.parse().map_err(|source| LogError::Filter { text: text.to_owned(), source })
 }
 
 /// Each event as `{"timestamp":…,"level":…,"kind":"event","message":…,"service":…,…}`.
