@@ -42,6 +42,9 @@ pub struct Body {
     guard: Option<Box<dyn Any>>,
 }
 
+/// One of a connection's streams: it is in use until the body that arrives on it has ended.
+pub type InUse = Rc<()>;
+
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -59,7 +62,7 @@ pub enum BodyError {
 enum Source {
     Nothing,
     Whole(Bytes),
-    Application(Incoming),
+    Application(Incoming, #[expect(dead_code, reason = "held for its drop")] Option<InUse>),
     Peer(RecvStream, Reading),
 }
 
@@ -193,7 +196,7 @@ impl Body {
                 self.source = Source::Nothing;
                 (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
             }
-            Source::Application(incoming) => {
+            Source::Application(incoming, _) => {
                 ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(BodyError::from))
             }
             Source::Peer(recv, reading) => {
@@ -304,7 +307,7 @@ impl http_body::Body for Body {
         match &self.source {
             Source::Nothing => SizeHint::with_exact(0),
             Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Application(incoming) => incoming.size_hint(),
+            Source::Application(incoming, _) => incoming.size_hint(),
             Source::Peer(recv, _) if recv.is_end_stream() => SizeHint::with_exact(0),
             Source::Peer(..) => SizeHint::default(),
         }
@@ -316,7 +319,7 @@ impl Source {
         match self {
             Self::Nothing => true,
             Self::Whole(bytes) => bytes.is_empty(),
-            Self::Application(incoming) => incoming.is_end_stream(),
+            Self::Application(incoming, _) => incoming.is_end_stream(),
             Self::Peer(recv, _) => recv.is_end_stream(),
         }
     }
@@ -349,7 +352,13 @@ impl From<Source> for Body {
 
 impl From<Incoming> for Body {
     fn from(incoming: Incoming) -> Self {
-        Source::Application(incoming).into()
+        Source::Application(incoming, None).into()
+    }
+}
+
+impl From<(Incoming, InUse)> for Body {
+    fn from((incoming, stream): (Incoming, InUse)) -> Self {
+        Source::Application(incoming, Some(stream)).into()
     }
 }
 

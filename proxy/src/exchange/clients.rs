@@ -1,10 +1,11 @@
-//! HTTP connections to servers, kept and used again: HTTP/1 one request at a time, HTTP/2 many.
+//! HTTP connections to servers, kept and used again: HTTP/1 one request at a time, HTTP/2 many, but never so many that what
+//! nobody reads could hold up the others.
 //!
 //! Knows neither how a connection is opened nor what protects it, only by which key it is found again, and until when it
 //! may take new requests. Shared by [`crate::exchange::origins`] (plaintext) and the outbound side (mutual TLS with peers
 //! that do not speak our dialect).
 
-use std::{cell::RefCell, collections::HashMap, hash::Hash, time::Duration};
+use std::{cell::RefCell, collections::HashMap, hash::Hash, rc::Rc, time::Duration};
 
 use foldhash::fast::RandomState;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
@@ -18,10 +19,13 @@ use tokio::{
 
 use crate::{
     exchange::{
-        body::{Body, error_text},
+        body::{Body, InUse, error_text},
         forgiving::Forgiving,
         headers::Speech,
-        limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, SEND_BUFFER, STREAM_WINDOW},
+        limits::{
+            MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, MAX_STREAMS, SEND_BUFFER, SERVER_CONNECTION_WINDOW,
+            SERVER_STREAM_WINDOW,
+        },
         names::Names,
         serve::LocalTasks,
     },
@@ -40,7 +44,7 @@ pub struct Clients<K, N> {
     rest: Duration,
     shutdown: Shutdown,
     kept: RefCell<HashMap<K, Vec<Kept<N>>, RandomState>>,
-    multiplexed: RefCell<HashMap<K, Multiplexed<N>, RandomState>>,
+    multiplexed: RefCell<HashMap<K, Vec<Multiplexed<N>>, RandomState>>,
 }
 
 /// A connection just opened.
@@ -77,7 +81,7 @@ pub struct Failed {
 #[derive(Debug)]
 enum Send {
     Http1(http1::SendRequest<Body>),
-    Http2(http2::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>, InUse),
 }
 
 #[derive(Debug)]
@@ -91,6 +95,8 @@ struct Kept<N> {
 #[derive(Debug)]
 struct Multiplexed<N> {
     send: http2::SendRequest<Body>,
+    // Held once here, and by each of its streams.
+    streams: InUse,
     since: Instant,
     expires: Option<Instant>,
     known: N,
@@ -109,10 +115,10 @@ impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
         let now = Instant::now();
         if speech == Speech::Http2 {
             let mut all = self.multiplexed.borrow_mut();
-            let one = all.get_mut(key).filter(|one| !one.send.is_closed() && !is_over(one.expires, now))?;
+            // The first that has room: those that are needed no more come to rest.
+            let one = all.get_mut(key)?.iter_mut().find(|one| one.has_room(now))?;
             one.since = now;
-            let (expires, known) = (one.expires, one.known.clone());
-            return Some(Client { send: Send::Http2(one.send.clone()), expires, known });
+            return Some(one.client());
         }
         let mut all = self.kept.borrow_mut();
         let kept = all.get_mut(key)?;
@@ -150,8 +156,8 @@ impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
         }
         let (send, connection) = http2::Builder::new(LocalTasks(self.shutdown.tasks.clone()))
             .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(SERVER_STREAM_WINDOW)
+            .initial_connection_window_size(SERVER_CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(MAX_HEADER_LIST)
             // Until the server has said that it speaks HTTP/2: an HTTP/1 server would read a request in the bytes of a
@@ -161,10 +167,10 @@ impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
             .await
             .map_err(|error| error_text(&error))?;
         self.spawn(connection, ends);
-        let since = Instant::now();
-        let one = Multiplexed { send: send.clone(), since, expires, known: known.clone() };
-        self.multiplexed.borrow_mut().insert(key.clone(), one);
-        Ok(Client { send: Send::Http2(send), expires, known })
+        let one = Multiplexed { send, streams: InUse::default(), since: Instant::now(), expires, known };
+        let client = one.client();
+        self.keep_multiplexed(key, one);
+        Ok(client)
     }
 
     /// Sends a request that is in the form its server wants to hear, and keeps the connection for others.
@@ -179,14 +185,14 @@ impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
     ) -> Result<Response<Body>, Failed> {
         let Client { send, expires, known } = client;
         let answered = match send {
-            Send::Http2(mut send) => {
+            Send::Http2(mut send, stream) => {
                 *request.version_mut() = Version::HTTP_2;
                 let answered = send.try_send_request(request).await;
                 // It takes no new stream: the next request finds another.
                 if answered.as_ref().is_err_and(|error| error.message().is_some()) {
-                    self.multiplexed.borrow_mut().remove(key);
+                    self.forget(key, &stream);
                 }
-                answered
+                answered.map(|answer| answer.map(|body| Body::from((body, stream))))
             }
             Send::Http1(mut send) => {
                 chunk(&mut request);
@@ -194,7 +200,7 @@ impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
                 if answered.is_ok() {
                     self.keep(key, Kept { send, since: Instant::now(), expires, known });
                 }
-                answered
+                answered.map(|answer| answer.map(Body::from))
             }
         };
         // None of these asks for a switch (`upgrade` does): no peer could be told what this means.
@@ -202,7 +208,6 @@ impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
             return Err(Failed { reason: "it switched protocols unasked".to_owned(), unsent: None });
         }
         answered
-            .map(|answer| answer.map(Body::from))
             .map_err(|mut error| Failed { unsent: error.take_message(), reason: error_text(error.error()) })
     }
 
@@ -231,9 +236,26 @@ impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
             !kept.is_empty()
         });
         // Streams in flight live on when the handle goes.
-        self.multiplexed
-            .borrow_mut()
-            .retain(|_, one| !one.send.is_closed() && one.since.elapsed() < rest.max(SWEEP_DRAINING));
+        self.multiplexed.borrow_mut().retain(|_, all| {
+            all.retain(|one| !one.send.is_closed() && one.since.elapsed() < rest.max(SWEEP_DRAINING));
+            !all.is_empty()
+        });
+    }
+
+    // Where many found none at once, one of theirs is enough: the others end with their first request.
+    fn keep_multiplexed(&self, key: &K, one: Multiplexed<N>) {
+        let (mut all, now) = (self.multiplexed.borrow_mut(), Instant::now());
+        let kept = all.entry(key.clone()).or_default();
+        kept.retain(|one| !one.send.is_closed() && !is_over(one.expires, now));
+        if kept.len() < MAX_KEPT && !kept.iter().any(|one| one.has_room(now)) {
+            kept.push(one);
+        }
+    }
+
+    fn forget(&self, key: &K, stream: &InUse) {
+        if let Some(all) = self.multiplexed.borrow_mut().get_mut(key) {
+            all.retain(|one| !Rc::ptr_eq(&one.streams, stream));
+        }
     }
 
     // Kept from the answer's head on; not ready again before its body has ended.
@@ -265,6 +287,19 @@ impl<K: Clone + Eq + Hash, N: Clone> Clients<K, N> {
                 () = forced.cancelled() => {}
             }
         });
+    }
+}
+
+impl<N: Clone> Multiplexed<N> {
+    // The server's own bound may be lower: a request waits for it.
+    fn has_room(&self, now: Instant) -> bool {
+        let streams = Rc::strong_count(&self.streams) - 1;
+        streams < MAX_STREAMS as usize && !self.send.is_closed() && !is_over(self.expires, now)
+    }
+
+    fn client(&self) -> Client<N> {
+        let send = Send::Http2(self.send.clone(), Rc::clone(&self.streams));
+        Client { send, expires: self.expires, known: self.known.clone() }
     }
 }
 

@@ -14,6 +14,10 @@ pub const MAX_STREAMS: u32 = 100;
 pub const STREAM_WINDOW: u32 = 256 * 1024;
 /// See [`STREAM_WINDOW`].
 pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Of connections that we open to HTTP/2 servers: start, and end, of a stream's window. hyper's do not grow.
+pub const SERVER_STREAM_WINDOW: u32 = 128 * 1024;
+/// The same of the connection: more than its streams can fill, so that answers nobody reads hold up no others.
+pub const SERVER_CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// What they grow to at most, under the byte budget; the connection's to four times as much.
 pub const MAX_STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 /// Bytes that may wait to be sent on one stream.
@@ -26,3 +30,6 @@ pub const MAX_LOCAL_RESETS: usize = 128;
 pub const MAX_FRAME: u32 = 64 * 1024;
 /// Settings and preface of HTTP/2 must have come in this time.
 pub const PREFACE: Duration = Duration::from_secs(5);
+
+const _: () =
+    assert!(MAX_STREAMS * SERVER_STREAM_WINDOW < SERVER_CONNECTION_WINDOW, "its streams must not fill it");

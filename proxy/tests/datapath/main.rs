@@ -36,5 +36,6 @@ mod slow;
 mod stranger;
 mod tokens;
 mod unread;
+mod unread_http2;
 mod upgrade;
 mod websockets;

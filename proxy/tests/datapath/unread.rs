@@ -120,7 +120,7 @@ fn holds(stream: &TcpStream, bytes: usize) {
 }
 
 /// Bytes whose order shows.
-fn pattern() -> Vec<u8> {
+pub(crate) fn pattern() -> Vec<u8> {
     (0..64 * 1024_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
