@@ -7,6 +7,7 @@
 use std::{
     cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     rc::{Rc, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -29,8 +30,8 @@ pub struct Running {
     // Since it was last looked at; a clock would cost more than a byte does.
     moved: Cell<bool>,
     rests_since: Cell<Instant>,
-    // Another protocol's, whose bytes are counted where they are relayed.
-    switched: Cell<bool>,
+    // Not another protocol's bytes: those are counted where they are relayed.
+    is_request: Cell<bool>,
     ended: OnceCell<Refusal>,
     wakers: [RefCell<Option<Waker>>; 3],
 }
@@ -57,9 +58,13 @@ pub(super) struct Times {
     pub(super) rest: Duration,
 }
 
+/// How closely such times are kept.
+const STEPS: u32 = 16;
+const STEP: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
+
 /// All that runs.
 #[derive(Debug, Default)]
-pub(super) struct InFlight {
+pub struct InFlight {
     // Those that have ended are swept out before the list would have to grow: constant work for each.
     admitted: RefCell<Vec<Weak<Running>>>,
 }
@@ -76,6 +81,22 @@ impl InFlight {
             all.retain(|one| one.strong_count() > 0);
         }
         all.push(Rc::downgrade(one));
+    }
+
+    /// A request of the own application to `destination`, which ends when it rests.
+    pub fn ours(&self, destination: SocketAddr) -> Rc<Running> {
+        let one = Rc::new(Running::of_ours(destination));
+        self.admit(&one, Rc::default());
+        one
+    }
+
+    /// Ends what rests as long as `rest`; for ever.
+    pub async fn end_resting(&self, rest: Duration) {
+        let times = Times { age: Duration::MAX, total: None, rest };
+        loop {
+            tokio::time::sleep(look_every(rest)).await;
+            self.end_overdue(times, Instant::now());
+        }
     }
 
     /// What runs now.
@@ -97,22 +118,31 @@ impl Running {
     /// Facts that are still to be decided on.
     #[must_use]
     pub fn new(facts: Facts) -> Self {
-        let now = Instant::now();
+        let (now, is_request) = (Instant::now(), facts.request.is_some());
         Self {
             facts,
             said: RefCell::default(),
             since: Cell::new(now),
             moved: Cell::new(false),
             rests_since: Cell::new(now),
-            switched: Cell::new(false),
+            is_request: Cell::new(is_request),
             ended: OnceCell::new(),
             wakers: Default::default(),
         }
     }
 
+    /// A request of the own application: there is no law here for it.
+    fn of_ours(destination: SocketAddr) -> Self {
+        let own = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+        let facts = Facts { peer: None, source: own, remote: own, destination, sni: None, request: None };
+        let one = Self::new(facts);
+        one.is_request.set(true);
+        one
+    }
+
     /// It is no request any more but another protocol's bytes: only its age is limited here.
     pub fn switches(&self) {
-        self.switched.set(true);
+        self.is_request.set(false);
     }
 
     /// A byte of it has passed.
@@ -122,8 +152,7 @@ impl Running {
 
     // Bytes have time limits of their own, where they are relayed.
     fn overdue(&self, times: Times, now: Instant) -> Option<Refusal> {
-        let (age, is_request) =
-            (now.duration_since(self.since.get()), self.facts.request.is_some() && !self.switched.get());
+        let (age, is_request) = (now.duration_since(self.since.get()), self.is_request.get());
         if self.moved.take() {
             self.rests_since.set(now);
         }
@@ -175,6 +204,12 @@ impl Running {
     pub async fn ended(&self, who: Waits) -> Refusal {
         poll_fn(|cx| self.poll_ended(cx, who).map(Refusal::clone)).await
     }
+}
+
+// Often enough for what may last so long.
+pub(super) fn look_every(shortest: Duration) -> Duration {
+    let (least, most) = STEP;
+    (shortest / STEPS).clamp(least, most)
 }
 
 #[cfg(test)]

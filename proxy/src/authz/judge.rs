@@ -18,7 +18,7 @@ use super::{
     ask::Asker,
     change::apply,
     heard::Heard,
-    in_flight::{InFlight, Running, Times},
+    in_flight::{InFlight, Running, Times, look_every},
     question::{Question, Said, Shown},
     road::Road,
 };
@@ -38,9 +38,6 @@ const MOST_BODY: usize = 1024 * 1024;
 
 /// Of what runs, so many are decided on again before others get their turn: about a millisecond's work.
 const AT_ONCE: usize = 256;
-/// How closely the greatest age of a stream is kept.
-const AGE_STEPS: u32 = 16;
-const AGE_STEP: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
 
 /// Decides. Belongs to one thread.
 #[derive(Debug)]
@@ -156,7 +153,7 @@ impl Judge {
                     Ok(()) => self.look_again().await,
                     Err(_) => may_change = false,
                 },
-                () = tokio::time::sleep(look_for_age(shortest)) => {}
+                () = tokio::time::sleep(look_every(shortest)) => {}
             }
             self.in_flight.end_overdue(times, Instant::now());
         }
@@ -252,11 +249,6 @@ impl Judge {
 pub struct Asked {
     providers: Vec<Arc<Provider>>,
     heard: Heard,
-}
-
-fn look_for_age(age: Duration) -> Duration {
-    let (least, most) = AGE_STEP;
-    (age / AGE_STEPS).clamp(least, most)
 }
 
 fn wanted(provider: &Provider) -> usize {

@@ -23,7 +23,7 @@ mod road;
 pub use self::{
     change::apply,
     heard::Heard,
-    in_flight::{Running, Waits},
+    in_flight::{InFlight, Running, Waits},
     judge::{Allowed, Judge, Judged, Law, Remarks, SeenBody},
     road::{Call, MOST_BYTES, Reply, Road},
 };

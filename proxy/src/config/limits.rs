@@ -36,7 +36,8 @@ pub struct Limits {
     pub head: Duration,
     /// A request must be answered to its end in this time; `None`: as long as something moves.
     pub request: Option<Duration>,
-    /// A request in progress may rest this long without a byte in either direction.
+    /// A request in progress may rest this long without a byte in either direction; where a sidecar of ours serves it, by
+    /// that one's limit.
     pub stream_idle: Duration,
     /// An opaque stream, or a connection between two requests, may rest this long.
     pub idle: Duration,

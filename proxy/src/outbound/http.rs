@@ -126,11 +126,13 @@ impl Sender {
             Way::Sealed(candidates) | Way::Foreign(candidates) => {
                 let request = with_body(request.head(speech)?, body.take().unwrap_or_else(Body::empty));
                 // Boxed, here and below, so that requests on our own lines carry no room for the others.
-                Box::pin(self.abroad(&candidates, speech, request, access)).await
+                let abroad = async |request| self.abroad(&candidates, speech, request, access).await;
+                Box::pin(self.unless_it_rests(request, access, abroad)).await
             }
             Way::Open(addresses) => {
                 let request = with_body(request.head(speech)?, body.take().unwrap_or_else(Body::empty));
-                Box::pin(self.in_the_open(&addresses, speech, request, access)).await
+                let open = async |request| self.in_the_open(&addresses, speech, request, access).await;
+                Box::pin(self.unless_it_rests(request, access, open)).await
             }
         }
     }

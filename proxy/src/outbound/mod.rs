@@ -2,7 +2,7 @@
 //! resolved on its own.
 //!
 //! Knows not what the law of the destination says. Next: [`resolve`] (where does it lead), [`balance`] (to which of
-//! them; [`ejection`]: not to who fails again and again; [`repeats`]: how much is said again), [`pool`] (on which connection), `http` and `tcp` (what travels; `foreign` where the peer speaks Istio's dialect).
+//! them; [`ejection`]: not to who fails again and again; [`repeats`]: how much is said again), [`pool`] (on which connection), `http` and `tcp` (what travels; `foreign` where the peer speaks Istio's dialect; `resting`: what ends where nobody else would end it).
 
 pub mod balance;
 mod call;
@@ -13,6 +13,7 @@ mod http_only;
 pub mod pool;
 pub mod repeats;
 pub mod resolve;
+mod resting;
 mod routes;
 mod sender;
 mod tcp;
@@ -32,7 +33,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::debug;
 
 use crate::{
-    authz::Road,
+    authz::{InFlight, Road},
     config::Limits,
     discovery::Mesh,
     exchange::{
@@ -114,6 +115,7 @@ impl Outbound {
                 Times { connect: limits.connect, rest: limits.pool_idle },
                 shutdown.clone(),
             ),
+            unwatched: InFlight::default(),
             warned: Once::default(),
             shutdown: shutdown.clone(),
             limits,
@@ -142,7 +144,13 @@ impl Outbound {
             let crowded = (|| false, refuse);
             listener::run(listener, Rc::clone(&open), self.shutdown.clone(), serve, crowded)
         }));
-        tokio::join!(accepting, self.sender.pool.run(), self.sender.origins.run(), self.sender.foreign.run(),);
+        let sender = &self.sender;
+        let serving =
+            async { tokio::join!(accepting, sender.pool.run(), sender.origins.run(), sender.foreign.run()) };
+        tokio::select! {
+            _ = serving => {}
+            () = sender.unwatched.end_resting(sender.limits.stream_idle) => {}
+        }
     }
 
     /// How external authorizers are reached: as the application's own requests are.

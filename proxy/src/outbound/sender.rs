@@ -16,6 +16,7 @@ use http::{HeaderMap, StatusCode, header};
 use tracing::warn;
 
 use crate::{
+    authz,
     config::Limits,
     discovery::Mesh,
     exchange::{
@@ -69,6 +70,8 @@ pub(super) struct Sender {
     pub(super) http_only: HttpOnly,
     /// Connections to peers that speak another dialect than ours.
     pub(super) foreign: Clients<Key, Ends>,
+    /// Requests that no other sidecar of ours ends.
+    pub(super) unwatched: authz::InFlight,
     /// Peers that are spoken to in plaintext, warned of.
     pub(super) warned: Once,
     /// Are we draining?

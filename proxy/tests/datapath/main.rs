@@ -29,6 +29,7 @@ mod names;
 mod opaque;
 mod pods;
 mod refusals;
+mod resting;
 mod semantics;
 mod shortage;
 mod silence;
