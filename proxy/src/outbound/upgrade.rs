@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, Response};
 
 use crate::{
+    authz::Waits,
     exchange::{
         body::Body,
         ledger::SharedAccess,
@@ -50,7 +51,12 @@ impl Sender {
             Way::Sealed(candidates) | Way::Foreign(candidates) => self.sealed(&candidates, access).await?,
             Way::Open(addresses) => self.open(&addresses, access).await?,
         };
-        let asked = upgrade::ask(far, with_body(head, Body::empty()), &self.shutdown).await;
+        // A server without a sidecar of ours may never answer, and nobody but us would end it.
+        let one = self.unwatched.ours(access.borrow().record.destination);
+        let asked = tokio::select! {
+            refusal = one.ended(Waits::Exchange) => return Err(refusal),
+            asked = upgrade::ask(far, with_body(head, Body::empty()), &self.shutdown) => asked,
+        };
         Ok(match asked.map_err(|reason| Refusal::UpstreamFailed { address, reason })? {
             Asked::Answered(answer) => answer.map(|body| body.keeping(in_flight)),
             Asked::Switched(head, far, first) => {

@@ -78,6 +78,22 @@ fn a_request_that_a_plain_server_never_answers_ends_when_it_has_rested_too_long(
 }
 
 #[test]
+fn an_upgrade_that_a_plain_server_never_answers_ends_when_it_has_rested_too_long() {
+    run(async {
+        let shop = before_a_plain_server(Protocol::Http1).await;
+        let stream = shop.web.connect(PLAIN.parse().unwrap()).await;
+        let mut request = get("/head");
+        request.headers_mut().insert("connection", "upgrade".parse().unwrap());
+        request.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+
+        let answer = client1(stream).await.send_request(request).await;
+
+        assert_eq!(answer.unwrap().status(), 504);
+        eventually("it is recorded", || shop.web.refused("idle") == 1).await;
+    });
+}
+
+#[test]
 fn an_answer_of_a_plain_server_that_stops_in_the_middle_ends_broken_and_others_go_on() {
     run(async {
         for protocol in [Protocol::Http1, Protocol::Http2] {
