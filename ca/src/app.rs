@@ -32,6 +32,7 @@ use crate::{
     issue::{self, IdentityService},
     jwks::{self, Fetcher},
     metrics::{self, Metrics},
+    office::Office,
     rpc::Both,
     state::StateFolder,
     tls::{self, Bounds, Connection, Gate, Strangers, Tls},
@@ -202,7 +203,8 @@ impl App {
             fetcher.run(halt).await;
         }));
 
-        let identity = IdentityService::new(self.attestor, self.authority, Arc::clone(&self.metrics));
+        let office = Arc::new(Office::new(self.attestor, self.authority, Arc::clone(&self.metrics)));
+        let identity = IdentityService::new(office);
         let serving = serve(identity, service, incoming, halt.clone());
         let mut serving = std::pin::pin!(serving);
         let served = tokio::select! {

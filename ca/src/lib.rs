@@ -1,7 +1,7 @@
 //! Douane's control plane: it attests, signs, rotates, and streams the mesh to its sidecars.
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
-//! `main > cli > app > issue | policy | rpc | tls > attest | authority | discovery > jwks > fetch > config | metrics | peer | state > douane-proto`.
+//! `main > cli > app > issue | policy | rpc | tls > office > attest | authority | discovery > jwks > fetch > config | metrics | peer | state > douane-proto`.
 
 pub mod app;
 pub mod attest;
@@ -13,6 +13,7 @@ pub mod fetch;
 pub mod issue;
 pub mod jwks;
 pub mod metrics;
+pub mod office;
 pub mod peer;
 pub mod policy;
 pub mod rpc;

@@ -13,6 +13,7 @@ use std::{
 };
 
 use douane_proto::id::{TrustDomain, WorkloadId};
+use zeroize::Zeroizing;
 
 use crate::state::StateFolder;
 use join::{JoinTokens, Ticket};
@@ -22,13 +23,26 @@ pub use error::AttestError;
 pub use join::{CreateError, create as create_join_token};
 pub use keys::{KeySource, LiveKeys};
 
-/// What a caller presents.
-#[derive(Clone, Copy)]
-pub enum Evidence<'a> {
-    /// A projected Kubernetes service account token.
-    ServiceAccountToken(&'a str),
+/// What a caller presents. Wiped when dropped, and has no `Debug`: a token must not reach a log.
+pub enum Evidence {
+    /// A signed token (JWT): a projected Kubernetes service account token.
+    Token(Zeroizing<String>),
     /// A single-use join token.
-    JoinToken(&'a str),
+    JoinToken(Zeroizing<String>),
+    /// Nothing but the connection itself.
+    Connection,
+}
+
+impl Evidence {
+    /// A fixed word for logs and metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Token(_) => "service_account_token",
+            Self::JoinToken(_) => "join_token",
+            Self::Connection => "none",
+        }
+    }
 }
 
 /// Turns evidence into identities of one trust domain.
@@ -85,14 +99,15 @@ impl Attestor {
     ///
     /// # Errors
     /// [`AttestError`]: why it proves nothing.
-    pub fn attest(&self, evidence: Evidence<'_>, now: SystemTime) -> Result<Attested, AttestError> {
+    pub fn attest(&self, evidence: &Evidence, now: SystemTime) -> Result<Attested, AttestError> {
         let now = unix(now);
         let attested = match evidence {
-            Evidence::ServiceAccountToken(token) => self.by_token(token, now)?,
+            Evidence::Token(token) => self.by_token(token, now)?,
             Evidence::JoinToken(token) => {
                 let (id, ticket) = self.join.find(token, now)?;
                 Attested { id, evidence: "join_token", pod: None, ticket: Some(ticket) }
             }
+            Evidence::Connection => return Err(AttestError::NoEvidence),
         };
         if attested.id == self.reserved {
             return Err(AttestError::Reserved);

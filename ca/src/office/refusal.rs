@@ -1,0 +1,52 @@
+//! Why nothing was signed: one value, which the log, the metrics and every interface's answer come from.
+
+use tonic::{Code, Status};
+
+use crate::{attest::AttestError, authority::IssueError};
+
+/// Why nothing was signed. Never holds a token or a key.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The evidence proves nothing.
+    #[error(transparent)]
+    Attest(#[from] AttestError),
+    /// The request cannot be signed, or the authority cannot sign.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// Too much to do.
+    #[error("too many requests at once; come back")]
+    Overload,
+    /// A worker died over it: a bug of ours.
+    #[error("the request could not be processed")]
+    Broken,
+}
+
+impl Refusal {
+    /// A fixed word for metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Attest(error) => error.label(),
+            Self::Issue(IssueError::Csr(_)) => "csr",
+            Self::Issue(_) => "sign",
+            Self::Overload => "overload",
+            Self::Broken => "broken",
+        }
+    }
+
+    /// The answer on the wire. What the caller can mend is said; what went wrong inside is not.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let code = match self {
+            Self::Attest(AttestError::NoEvidence) | Self::Issue(IssueError::Csr(_)) => Code::InvalidArgument,
+            Self::Attest(AttestError::NoKeys) => Code::Unavailable,
+            Self::Attest(AttestError::Storage(_)) | Self::Issue(_) => {
+                return Status::new(Code::Unavailable, "the authority cannot sign now");
+            }
+            Self::Attest(_) => Code::Unauthenticated,
+            Self::Overload => Code::ResourceExhausted,
+            Self::Broken => Code::Internal,
+        };
+        Status::new(code, self.to_string())
+    }
+}
