@@ -2,7 +2,7 @@
 //!
 //! Knows no sockets, no clocks, no tasks. `ca` says these things, `proxy` acts on them.
 //!
-//! - [`wire`]: messages and stubs, generated from `douane/v1/*.proto`
+//! - [`wire`]: messages and stubs, generated from `douane/v1/*.proto`; [`workload_api`]: those of the SPIFFE Workload API
 //! - [`id`]: who a workload is
 //! - [`svid`]: certificates, trust bundles, and the identity in a certificate
 //! - [`features`]: what a sidecar understands
@@ -44,6 +44,35 @@ pub mod wire {
         reason = "generated code"
     )]
     include!("gen/douane.v1.rs");
+}
+
+/// The SPIFFE Workload API, as generated from `spiffe/workload.proto` (checked in as well).
+pub mod workload_api {
+    #![allow(
+        missing_docs,
+        unused_qualifications,
+        clippy::all,
+        clippy::use_self,
+        clippy::needless_pass_by_value,
+        clippy::allow_attributes_without_reason,
+        reason = "generated code"
+    )]
+    include!("gen/spiffe.rs");
+
+    /// What reflection tells of it: an encoded `FileDescriptorSet`.
+    pub const DESCRIPTORS: &[u8] = include_bytes!("gen/spiffe.descriptors");
+
+    // Never a key, never a token.
+    macro_rules! silent {
+        ($($message:ty),*) => {$(
+            impl std::fmt::Debug for $message {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.debug_struct(stringify!($message)).finish_non_exhaustive()
+                }
+            }
+        )*};
+    }
+    silent!(X509svid, Jwtsvid, ValidateJwtsvidRequest);
 }
 
 /// What a sidecar of this version understands of a policy; it lists them in its hello.

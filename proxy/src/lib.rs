@@ -4,7 +4,7 @@
 //! (who am I, whom do I trust), `Snapshot` (what the mesh is) and `Shutdown` (are we draining).
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
-//! `main > cli > app > inbound | outbound | admin > exchange > authz | identity | discovery | telemetry > net >
+//! `main > cli > app > inbound | outbound | admin | workload > exchange > authz | identity | discovery | telemetry > net >
 //! limits > tls | redirect | config | backoff | refusal | shutdown > budget > douane-proto`.
 
 pub mod admin;
@@ -26,3 +26,4 @@ pub mod refusal;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod workload;

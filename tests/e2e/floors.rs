@@ -61,7 +61,7 @@ const HOUSES: &[House] = &[
             &["main"],
             &["cli"],
             &["app"],
-            &["inbound", "outbound", "admin"],
+            &["inbound", "outbound", "admin", "workload"],
             // What both directions of HTTP share: bodies, headers, records, plaintext legs.
             &["exchange"],
             &["authz", "identity", "discovery", "telemetry"],

@@ -17,7 +17,7 @@ use douane_proto::id::TrustDomain;
 use douane_proxy::{
     admin::client,
     app::{self, App},
-    config::{Config, ControlPlaneAddress, Drain, Limits, Ports, Telemetry},
+    config::{Config, ControlPlaneAddress, Drain, Limits, Ports, Telemetry, Workload},
     shutdown::Stop,
 };
 use serde_json::Value;
@@ -141,6 +141,7 @@ fn drained_so(folder: &Folder, control_plane: SocketAddr, bundle: &Path, drain: 
         mark: None,
         leaf_lifetime: None,
         run_dir: folder.path("run"),
+        workload: Workload::default(),
         ports: Ports { outbound: 0, inbound: 0, health: 0 },
         telemetry: Telemetry { log: "off".to_owned(), ..Telemetry::default() },
         limits: Limits::default(),

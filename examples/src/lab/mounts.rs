@@ -24,6 +24,11 @@ pub const SECRETS: &str = "/run/secrets/douane";
 /// Where a sidecar has its sockets.
 pub const SIDECAR_DIR: &str = "/run/douane";
 
+/// Where a pod's applications find the socket of the SPIFFE Workload API: unlike [`SIDECAR_DIR`] they see it.
+pub const WORKLOAD_DIR: &str = "/run/spiffe";
+/// The socket itself.
+pub const WORKLOAD_SOCKET: &str = "/run/spiffe/workload.sock";
+
 /// A pod's files in the lab's own folder.
 #[derive(Debug, Clone)]
 pub struct PodFiles {
@@ -76,7 +81,7 @@ impl PodFiles {
     }
 }
 
-/// Mounts a pod's view. `program` is this binary; /run/douane will belong to `sidecar_uid`; `hidden` is the folder of
+/// Mounts a pod's view. `program` is this binary; /run/douane and /run/spiffe will belong to `sidecar_uid`; `hidden` is the folder of
 /// all labs' files.
 ///
 /// # Errors
@@ -90,12 +95,14 @@ pub fn mount_pod(files: &PodFiles, program: &Path, sidecar_uid: u32, hidden: &Pa
         .context("mount the pod's /run")?;
     let inside = |path: &str| under(&run, Path::new(path));
 
-    let own = inside(SIDECAR_DIR);
-    for folder in [&own, &inside(PROGRAMS_DIR), &inside(SECRETS)] {
+    let (own, shared) = (inside(SIDECAR_DIR), inside(WORKLOAD_DIR));
+    for folder in [&own, &shared, &inside(PROGRAMS_DIR), &inside(SECRETS)] {
         fs::create_dir_all(folder)?;
     }
-    chown(&own, Some(sidecar_uid), Some(sidecar_uid)).context("hand /run/douane to the sidecar")?;
-    fs::set_permissions(&own, Permissions::from_mode(0o755))?;
+    for folder in [&own, &shared] {
+        chown(folder, Some(sidecar_uid), Some(sidecar_uid)).context("hand the sidecar its folders")?;
+        fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+    }
 
     let lab = inside(LAB_PROGRAM);
     File::create(&lab)?;

@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use crate::lab::{
     confine::Confinement,
     control_plane::append_to,
-    mounts::{LAB_PROGRAM, PodFiles, SECRETS, SIDECAR_DIR},
+    mounts::{LAB_PROGRAM, PodFiles, SECRETS, SIDECAR_DIR, WORKLOAD_SOCKET},
     objects::Readiness,
     pod::Room,
     pod_plan::{ContainerPlan, PodPlan},
@@ -199,6 +199,9 @@ impl Pod {
 
     fn environment(&self, container: &ContainerPlan) -> Vec<(String, String)> {
         let mut env = vec![("HOSTNAME".to_owned(), self.plan.metadata.name.clone())];
+        if self.plan.injected {
+            env.push(("SPIFFE_ENDPOINT_SOCKET".to_owned(), format!("unix://{WORKLOAD_SOCKET}")));
+        }
         env.extend_from_slice(&container.env);
         env
     }

@@ -15,7 +15,7 @@ use crate::lab::{
     addresses::GATEWAY_V4,
     confine::Confinement,
     control_plane::{PORT, append_to, tail},
-    mounts::{LAB_PROGRAM, SECRETS},
+    mounts::{LAB_PROGRAM, SECRETS, WORKLOAD_SOCKET},
     pod::Room,
     pod_plan::PodPlan,
     probe,
@@ -157,6 +157,7 @@ impl Sidecar {
         flag("--token-file", format!("{SECRETS}/token"));
         flag("--trace-ratio", "1.0".to_owned());
         flag("--audit-log", AUDIT_LOG.to_owned());
+        flag("--workload-socket", WORKLOAD_SOCKET.to_owned());
         if let Exemption::Mark(mark) = self.exemption {
             flag("--mark", mark.to_string());
         }

@@ -1,9 +1,10 @@
 //! What is bound: redirected connections on loopback (the pod's own) and on every address (its peers'), the health
-//! port, and the admin socket. Where the kernel knows no IPv6, IPv4 alone is served.
+//! port, the admin socket, and the applications' workload socket. Where the kernel knows no IPv6, IPv4 alone is served.
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
 };
 
 use anyhow::Context as _;
@@ -13,6 +14,7 @@ use crate::{
     admin::socket,
     config::Config,
     net::socket::{BACKLOG, Sockets},
+    workload,
 };
 
 /// Bound sockets.
@@ -26,6 +28,8 @@ pub(super) struct Listeners {
     /// For both families.
     pub(super) health: TcpListener,
     pub(super) admin: UnixListener,
+    /// For applications.
+    pub(super) workload: Option<UnixListener>,
 }
 
 /// Where a sidecar listens.
@@ -50,6 +54,7 @@ impl Listeners {
             inbound: wildcard(sockets, config.ports.inbound)?,
             health: wildcard(sockets, config.ports.health)?.listen(BACKLOG).context("listen for probes")?,
             admin,
+            workload: config.workload.socket.as_deref().map(open_workload).transpose()?,
         })
     }
 
@@ -60,6 +65,15 @@ impl Listeners {
             health: self.health.local_addr()?,
         })
     }
+}
+
+fn open_workload(path: &Path) -> anyhow::Result<UnixListener> {
+    workload::socket::bind(path).with_context(|| {
+        format!(
+            "open the workload socket {} (choose another place by --workload-socket, or off)",
+            path.display()
+        )
+    })
 }
 
 fn loopback(sockets: Sockets, port: u16) -> anyhow::Result<Vec<TcpListener>> {

@@ -39,6 +39,7 @@ use crate::{
     config::{Config, Drain},
     discovery::{Mesh, follow::Follower},
     identity::{
+        application::Application,
         issuer::Issuer,
         renew::{self, Outcome},
     },
@@ -50,6 +51,7 @@ use crate::{
         self, Mtls,
         channel::{ControlPlane, Dialer},
     },
+    workload::{Source, socket::Workload},
 };
 
 /// Opening a socket to one address of the control plane.
@@ -147,10 +149,17 @@ impl App {
 
     async fn serve(self, voice: &Voice, stop: &Stop) -> anyhow::Result<()> {
         let Self { config, sockets, listeners } = self;
-        let Listeners { outbound, inbound, health, admin } = listeners;
-        let mut starting = Starting { config, sockets, critical: Critical::new(), live: Rc::default() };
+        let Listeners { outbound, inbound, health, admin, workload } = listeners;
+        let mut starting = Starting {
+            config,
+            sockets,
+            critical: Critical::new(),
+            live: Rc::default(),
+            workload: watch::Sender::default(),
+        };
         let readiness = Health::default();
         starting.answer_operators(voice, stop, &readiness, health, admin);
+        starting.answer_applications(workload);
         let (mtls, mesh) = tokio::select! {
             footing = starting.gain_footing(voice, &readiness) => footing?,
             () = stop.asked.cancelled() => return Ok(()),
@@ -193,6 +202,8 @@ struct Starting {
     sockets: Sockets,
     critical: Critical,
     live: Rc<RefCell<Live>>,
+    // What applications are given.
+    workload: watch::Sender<Option<Source>>,
 }
 
 impl Starting {
@@ -215,6 +226,12 @@ impl Starting {
         self.critical.spawn_local(named("the admin socket", admin.run(socket)));
     }
 
+    fn answer_applications(&mut self, socket: Option<UnixListener>) {
+        let Some(socket) = socket else { return };
+        let served = Workload::new(self.workload.subscribe(), self.config.workload.uids.clone());
+        self.critical.spawn_local(named("the workload socket", served.run(socket)));
+    }
+
     // The first certificate, then the first law. Both are tried until they come; both are kept fresh from then on.
     async fn gain_footing(&mut self, voice: &Voice, health: &Health) -> anyhow::Result<(Mtls, Mesh)> {
         let Config { namespace, pod, token_file, leaf_lifetime, .. } = &*self.config;
@@ -231,6 +248,11 @@ impl Starting {
         let first = renew::first(&mut issuer, &told).await;
         let (identity, identity_seen) = watch::channel(Arc::new(first));
         let (bundles, bundles_seen) = watch::channel(None);
+        if self.config.workload.socket.is_some() {
+            let (application, keeper) = Application::new(issuer.twin(), identity_seen.clone());
+            self.critical.spawn_local(named("the application's certificate", keeper.run()));
+            self.workload.send_replace(Some(Source { identity: identity_seen.clone(), application }));
+        }
         self.critical.spawn_local(named("renewal", renew::run(issuer, identity, bundles_seen, told)));
         let mtls = Mtls::new(identity_seen.clone());
         self.live.borrow_mut().mtls = Some(mtls.clone());

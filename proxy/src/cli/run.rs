@@ -8,12 +8,14 @@ use douane_proto::id::TrustDomain;
 use crate::{
     app::{self, App},
     cli::bounds::Bounds,
-    config::{AccessLog, Config, ControlPlaneAddress, Drain, Ports, Telemetry},
+    config::{AccessLog, Config, ControlPlaneAddress, Drain, Ports, Telemetry, Workload},
     redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
 };
 
 /// Where the admin socket lies, unless told otherwise.
 pub(super) const RUN_DIR: &str = "/run/douane";
+/// The name of the workload socket in there.
+const WORKLOAD_SOCKET: &str = "workload.sock";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Run {
@@ -73,6 +75,13 @@ pub(super) struct Run {
     /// Directory of the admin socket; it is made.
     #[arg(long, env = "DOUANE_RUN_DIR", default_value = RUN_DIR)]
     run_dir: PathBuf,
+    /// Unix socket of the SPIFFE Workload API for the pod's applications, or `off`. Without it: workload.sock in the run
+    /// directory. Applications find it by SPIFFE_ENDPOINT_SOCKET=unix:///run/douane/workload.sock.
+    #[arg(long, env = "DOUANE_WORKLOAD_SOCKET", value_name = "FILE|off")]
+    workload_socket: Option<PathBuf>,
+    /// Answer only processes of these uids on the workload socket (separated by commas). Without it: everybody in the pod.
+    #[arg(long, env = "DOUANE_WORKLOAD_UIDS", value_delimiter = ',')]
+    workload_uids: Option<Vec<u32>>,
     #[command(flatten)]
     bounds: Bounds,
     /// On SIGTERM, go on serving for this long after readiness ended, so that peers learn of it first.
@@ -97,6 +106,7 @@ impl Run {
     fn config(self) -> anyhow::Result<Config> {
         let control_plane_id =
             Config::control_plane_of(&self.trust_domain).context("name the control plane")?;
+        let socket = self.workload_socket.unwrap_or_else(|| self.run_dir.join(WORKLOAD_SOCKET));
         Ok(Config {
             namespace: self.namespace,
             pod: self.pod,
@@ -108,6 +118,10 @@ impl Run {
             mark: self.mark,
             leaf_lifetime: self.leaf_ttl,
             run_dir: self.run_dir,
+            workload: Workload {
+                socket: (socket.as_os_str() != "off").then_some(socket),
+                uids: self.workload_uids,
+            },
             ports: Ports { outbound: OUTBOUND_PORT, inbound: INBOUND_PORT, health: HEALTH_PORT },
             telemetry: Telemetry {
                 log: self.log,

@@ -36,6 +36,8 @@ pub struct Config {
     pub leaf_lifetime: Option<Duration>,
     /// Where the admin socket lies.
     pub run_dir: PathBuf,
+    /// What applications are given of the pod's identity.
+    pub workload: Workload,
     /// Ports that we listen on.
     pub ports: Ports,
     /// What is told of the traffic.
@@ -46,6 +48,15 @@ pub struct Config {
     pub byte_budget: Option<usize>,
     /// How we end.
     pub drain: Drain,
+}
+
+/// The SPIFFE Workload API for the pod's applications.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Workload {
+    /// Its unix socket; `None` serves none.
+    pub socket: Option<PathBuf>,
+    /// Whose requests are answered; `None` means everybody's who can reach the socket.
+    pub uids: Option<Vec<u32>>,
 }
 
 /// Ports that we listen on; 0 lets the kernel choose.

@@ -77,6 +77,15 @@ pub enum IssueError {
     Bundle,
 }
 
+impl IssueError {
+    /// Does the authority know us and say no? Anything else may come right by itself.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let Self::Refused(status) = self else { return false };
+        matches!(status.code(), tonic::Code::PermissionDenied | tonic::Code::Unauthenticated)
+    }
+}
+
 impl Issuer {
     /// An issuer for a pod of `namespace`, which proves itself by the token in `token_file`.
     #[must_use]
@@ -87,6 +96,18 @@ impl Issuer {
         lifetime: Option<Duration>,
     ) -> Self {
         Self { control_plane, namespace, token_file, lifetime, pinned: None }
+    }
+
+    /// Another that asks for the same workload in the same way.
+    #[must_use]
+    pub fn twin(&self) -> Self {
+        Self {
+            control_plane: self.control_plane.clone(),
+            namespace: self.namespace.clone(),
+            token_file: self.token_file.clone(),
+            lifetime: self.lifetime,
+            pinned: self.pinned.clone(),
+        }
     }
 
     /// A new identity, one generation after `held`.

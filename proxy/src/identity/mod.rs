@@ -3,9 +3,11 @@
 //!
 //! - [`issuer`]: one certificate: key, request, evidence, and our own checks of the answer
 //! - [`renew`]: when the next one is due, and what happens until it comes
+//! - [`application`]: the application's own certificate, with a key that is not ours
 //!
 //! Handshakes read the value in `tls`. Knows nothing of traffic.
 
+pub mod application;
 mod clock;
 pub mod issuer;
 pub mod renew;

@@ -28,9 +28,9 @@ const RETRY_CAP: Duration = Duration::from_secs(30);
 const FIRST_CAP: Duration = Duration::from_secs(5);
 const URGENT_CAP: Duration = Duration::from_secs(5);
 /// The wall clock may be set while we wait, so it is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// An authority that hands out certificates that are due at once must not be asked without pause.
-const SHORTEST_WAIT: Duration = Duration::from_millis(500);
+pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 
 /// How an attempt went; for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
