@@ -25,8 +25,9 @@ use tonic::transport::Server;
 
 use crate::{
     attest::{Attestor, KeySource, LiveKeys, TokenRules},
+    audit::Ledger,
     authority::Authority,
-    config::{Config, ConfigError, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Tokens},
+    config::{Config, ConfigError, Durability, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Tokens},
     discovery::{self, Discovery, DiscoveryService},
     fetch::{Guard, Origin, Plaintext},
     issue::{self, IdentityService},
@@ -63,6 +64,8 @@ pub struct App {
     listeners: Vec<TcpListener>,
     metrics_listener: Option<TcpListener>,
     authority: Arc<Authority>,
+    ledger: Ledger,
+    durability: Durability,
     attestor: Arc<Attestor>,
     keys: Option<Arc<LiveKeys>>,
     tls: Arc<Tls>,
@@ -105,6 +108,8 @@ impl App {
         let authority = Authority::open(&folder, &config.trust_domain, config.leaf_ttl, now)
             .context("open the authority")?;
         let authority = Arc::new(authority);
+        let audit = &config.audit;
+        let ledger = Ledger::open(&audit.dir.clone().unwrap_or_else(|| folder.audit()), audit.file_bytes)?;
         let own = WorkloadId::new(&config.trust_domain, OWN_NAMESPACE, OWN_ACCOUNT)?;
         let tls = Tls::new(Arc::clone(&authority), own.clone(), config.own_names(), now)?;
 
@@ -129,6 +134,8 @@ impl App {
                 None => None,
             },
             authority,
+            ledger,
+            durability: config.audit.durability,
             attestor: Arc::new(attestor),
             keys,
             tls: Arc::new(tls),
@@ -181,6 +188,10 @@ impl App {
         tasks.spawn(critical("the care for the authority", halt.clone(), async move |halt| {
             care(&authority, &attestor, &metrics, halt).await;
         }));
+        let ledger = self.ledger.clone();
+        tasks.spawn(critical("the keeping of the audit log", halt.clone(), async move |halt| {
+            ledger.run(halt).await;
+        }));
         let service = DiscoveryService::new(
             self.discovery.index(),
             self.discovery.learned(),
@@ -203,7 +214,9 @@ impl App {
             fetcher.run(halt).await;
         }));
 
-        let office = Arc::new(Office::new(self.attestor, self.authority, Arc::clone(&self.metrics)));
+        let audit = (self.ledger, self.durability);
+        let office = Office::new(self.attestor, self.authority, audit, Arc::clone(&self.metrics));
+        let office = Arc::new(office);
         let identity = IdentityService::new(office);
         let serving = serve(identity, service, incoming, halt.clone());
         let mut serving = std::pin::pin!(serving);

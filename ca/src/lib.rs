@@ -1,10 +1,11 @@
 //! Douane's control plane: it attests, signs, rotates, and streams the mesh to its sidecars.
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
-//! `main > cli > app > issue | policy | rpc | tls > office > attest | authority | discovery > jwks > fetch > config | metrics | peer | state > douane-proto`.
+//! `main > cli > app > issue | policy | rpc | tls > office > attest | authority | discovery > audit | jwks > fetch > config | metrics | peer | state > douane-proto`.
 
 pub mod app;
 pub mod attest;
+pub mod audit;
 pub mod authority;
 pub mod cli;
 pub mod config;

@@ -102,6 +102,12 @@ impl StateFolder {
         self.0.join("key-sets")
     }
 
+    /// The audit log, unless it is configured to lie elsewhere.
+    #[must_use]
+    pub fn audit(&self) -> PathBuf {
+        self.0.join("audit")
+    }
+
     /// Makes the folder where there is none, closes it to others (0700), and takes its lock.
     ///
     /// # Errors

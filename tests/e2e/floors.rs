@@ -49,7 +49,7 @@ const HOUSES: &[House] = &[
             &["issue", "istio", "inject", "policy", "rpc", "tls"],
             &["office"],
             &["attest", "authority", "discovery"],
-            &["jwks"],
+            &["audit", "jwks"],
             &["fetch"],
             &["config", "metrics", "peer", "state"],
         ],

@@ -5,6 +5,7 @@
 
 mod check;
 mod csr;
+mod key_hash;
 mod root;
 mod sign;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use zeroize::Zeroizing;
 use crate::state::{StateFolder, StateLock};
 
 pub use csr::CsrError;
+pub use key_hash::key_hash;
 pub use root::RootError;
 pub use sign::SignError;
 use sign::{Order, Signer};
@@ -49,6 +51,8 @@ pub struct Issued {
     pub serial: String,
     /// The end of the leaf's life, seconds since 1970.
     pub not_after: i64,
+    /// The id of the root that vouches for it.
+    pub authority: String,
 }
 
 /// When the authority's own certificates end, seconds since 1970.
@@ -195,6 +199,7 @@ impl Authority {
             chain: vec![leaf.certificate, signer.certificate.clone()],
             serial: leaf.serial,
             not_after: leaf.not_after,
+            authority: key_hash(&self.root.certificate),
         })
     }
 

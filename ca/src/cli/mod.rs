@@ -3,6 +3,7 @@
 //!
 //! Knows flags, exit codes and how errors are printed; everything else is done in the rooms below.
 
+mod audit;
 mod policy;
 mod print;
 mod run;
@@ -61,7 +62,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Version => {
             print(&format!("douane {}", env!("CARGO_PKG_VERSION"))).map(|()| ExitCode::SUCCESS)
         }
-        Command::Ca(ca) => run::run(*ca).map(|()| ExitCode::SUCCESS),
+        Command::Ca(ca) => run::run(*ca),
         Command::Policy(policy) => Ok(policy::run(policy)),
     }
 }

@@ -1,4 +1,4 @@
-//! `douane ca`: runs the control plane; `ca token create` makes a join token.
+//! `douane ca`: runs the control plane; `ca token create` makes a join token; `ca audit` reads the audit log (`audit`).
 //!
 //! Knows flags and signals; everything else is `app`'s.
 
@@ -6,6 +6,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::PathBuf,
+    process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -16,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use super::print::print;
+use super::{audit::Audit, print::print};
 use crate::{
     app::{self, App},
     attest,
@@ -43,6 +44,9 @@ enum CaCommand {
     /// Join tokens, for machines without a cluster.
     #[command(subcommand)]
     Token(Token),
+    /// The audit log: each certificate, each refusal, each change of the authority.
+    #[command(subcommand)]
+    Audit(Audit),
 }
 
 #[derive(Subcommand)]
@@ -102,13 +106,15 @@ struct Run {
 }
 
 /// Does what was asked for.
-pub(super) fn run(ca: Ca) -> Result<()> {
+pub(super) fn run(ca: Ca) -> Result<ExitCode> {
     match ca.command {
-        None => serve(ca.run),
+        None => serve(ca.run)?,
         Some(CaCommand::Token(Token::Create { dir, identity, ttl })) => {
-            create_token(&StateFolder::new(dir), &identity, ttl)
+            create_token(&StateFolder::new(dir), &identity, ttl)?;
         }
+        Some(CaCommand::Audit(command)) => return super::audit::run(command),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn serve(flags: Run) -> Result<()> {

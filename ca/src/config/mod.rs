@@ -2,6 +2,7 @@
 //!
 //! A leaf: knows no room. Unknown fields are refused, so that a misspelt one does not silently do nothing.
 
+mod audit;
 mod keys;
 mod providers;
 
@@ -16,6 +17,7 @@ use douane_proto::{
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+pub use audit::{Audit, Durability};
 pub use keys::Jwks;
 
 /// gRPC of the control plane.
@@ -73,6 +75,8 @@ pub struct Config {
     pub jwks: Jwks,
     /// Where metrics and status are served; nowhere by default.
     pub metrics: Option<SocketAddr>,
+    /// Where and how the audit log is written.
+    pub audit: Audit,
 }
 
 /// How service account tokens are verified.
@@ -256,6 +260,7 @@ impl Default for Config {
             extension_providers: Vec::new(),
             jwks: Jwks::default(),
             metrics: None,
+            audit: Audit::default(),
         }
     }
 }

@@ -5,12 +5,14 @@
 //! attestation, bounds, audit and metrics are the same for all. Knows no wire (`issue`, `istio`), nor how evidence is
 //! judged (`attest`) and what a certificate looks like (`authority`).
 //! - `refusal`: why nothing was signed, in the words of the log, of metrics and of gRPC
+//! - `record`: what of it is written into the audit log
 
+mod record;
 mod refusal;
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use douane_proto::svid::TrustBundle;
@@ -21,7 +23,9 @@ use tokio::{
 
 use crate::{
     attest::{Attested, Attestor, Evidence},
+    audit::Ledger,
     authority::{Authority, Issued},
+    config::Durability,
     metrics::Metrics,
     peer::Peer,
 };
@@ -46,6 +50,9 @@ pub struct Petition {
 /// Answers petitions.
 pub struct Office {
     desk: Arc<Desk>,
+    ledger: Ledger,
+    durability: Durability,
+    metrics: Arc<Metrics>,
     waiting: Semaphore,
     workers: Arc<Semaphore>,
 }
@@ -54,16 +61,23 @@ pub struct Office {
 struct Desk {
     attestor: Arc<Attestor>,
     authority: Arc<Authority>,
-    metrics: Arc<Metrics>,
 }
 
 impl Office {
     /// An office with as many workers as the machine has cores.
     #[must_use]
-    pub fn new(attestor: Arc<Attestor>, authority: Arc<Authority>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        attestor: Arc<Attestor>,
+        authority: Arc<Authority>,
+        (ledger, durability): (Ledger, Durability),
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            desk: Arc::new(Desk { attestor, authority, metrics }),
+            desk: Arc::new(Desk { attestor, authority }),
+            ledger,
+            durability,
+            metrics,
             waiting: Semaphore::new(MAX_WAITING),
             workers: Arc::new(Semaphore::new(cores)),
         }
@@ -75,28 +89,46 @@ impl Office {
         self.desk.authority.bundle()
     }
 
-    /// A certificate for `petition`, or why there is none. Both are recorded before this returns.
+    /// A certificate for `petition`, or why there is none. Both are recorded before this returns; what cannot be recorded
+    /// is refused.
     ///
     /// # Errors
     /// [`Refusal`].
     pub async fn answer(&self, petition: Petition, peer: &Peer, now: SystemTime) -> Result<Issued, Refusal> {
         let kind = petition.evidence.kind();
-        let outcome = self.work(petition, peer, now).await;
-        if let Err(refusal) = &outcome {
-            self.desk.note_refusal(refusal, kind, peer);
+        let outcome = match self.work(petition, now).await {
+            Ok((issued, attested)) => self.record(issued, &attested, peer).await,
+            Err(refusal) => Err(refusal),
+        };
+        match &outcome {
+            Ok(_) => self.metrics.issued(kind),
+            Err(refusal) => {
+                self.metrics.refused(refusal.label());
+                // Nothing leaves in any case; that the log cannot be written, its writer says.
+                let _ = self.ledger.refuse(record::refused(refusal, kind, peer)).await;
+            }
         }
         outcome
     }
 
-    async fn work(&self, petition: Petition, peer: &Peer, now: SystemTime) -> Result<Issued, Refusal> {
+    async fn record(&self, issued: Issued, attested: &Attested, peer: &Peer) -> Result<Issued, Refusal> {
+        let record = record::issued(&issued, attested, peer);
+        match self.durability {
+            Durability::Process => self.ledger.write(record).await?,
+            Durability::Machine => self.ledger.append(record).await?,
+        }
+        Ok(issued)
+    }
+
+    async fn work(&self, petition: Petition, now: SystemTime) -> Result<(Issued, Attested), Refusal> {
         Authority::refuse_oversized(&petition.csr)?;
         let _place = self.waiting.try_acquire().map_err(|_| Refusal::Overload)?;
         let worker = time::timeout(MAX_WAIT, Arc::clone(&self.workers).acquire_owned()).await;
         let Ok(Ok(worker)) = worker else { return Err(Refusal::Overload) };
-        let (desk, peer) = (Arc::clone(&self.desk), peer.clone());
+        let desk = Arc::clone(&self.desk);
         // Signatures take a fraction of a millisecond, a spent join token waits for the disk: both off the reactor.
         let work = tokio::task::spawn_blocking(move || {
-            let answer = desk.work(&petition, &peer, now);
+            let answer = desk.work(&petition, now);
             drop(worker);
             answer
         });
@@ -105,39 +137,11 @@ impl Office {
 }
 
 impl Desk {
-    fn work(&self, petition: &Petition, peer: &Peer, now: SystemTime) -> Result<Issued, Refusal> {
+    fn work(&self, petition: &Petition, now: SystemTime) -> Result<(Issued, Attested), Refusal> {
         let attested = self.attestor.attest(&petition.evidence, now)?;
         let issued = self.authority.issue(&petition.csr, &attested.id, petition.wanted, now)?;
         // Signed, but nobody has it yet: a single-use token is spent before the certificate leaves.
         attested.spend()?;
-        self.note_issued(&issued, &attested, peer, now);
-        Ok(issued)
-    }
-
-    fn note_issued(&self, issued: &Issued, attested: &Attested, peer: &Peer, now: SystemTime) {
-        let now = now.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok());
-        tracing::info!(
-            target: "douane::audit",
-            identity = %attested.id,
-            serial = %issued.serial,
-            lifetime_seconds = issued.not_after - now.unwrap_or(0),
-            evidence = attested.evidence,
-            pod = attested.pod.as_deref(),
-            peer = %peer.address,
-            "issued a certificate"
-        );
-        self.metrics.issued(attested.evidence);
-    }
-
-    fn note_refusal(&self, refusal: &Refusal, evidence: &'static str, peer: &Peer) {
-        tracing::warn!(
-            target: "douane::audit",
-            reason = %refusal,
-            label = refusal.label(),
-            evidence,
-            peer = %peer.address,
-            "refused a certificate"
-        );
-        self.metrics.refused(refusal.label());
+        Ok((issued, attested))
     }
 }

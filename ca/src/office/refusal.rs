@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use crate::{attest::AttestError, authority::IssueError};
+use crate::{attest::AttestError, audit::AuditError, authority::IssueError};
 
 /// Why nothing was signed. Never holds a token or a key.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,9 @@ pub enum Refusal {
     /// The request cannot be signed, or the authority cannot sign.
     #[error(transparent)]
     Issue(#[from] IssueError),
+    /// It cannot be recorded: then it does not happen.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// Too much to do.
     #[error("too many requests at once; come back")]
     Overload,
@@ -29,6 +32,7 @@ impl Refusal {
             Self::Attest(error) => error.label(),
             Self::Issue(IssueError::Csr(_)) => "csr",
             Self::Issue(_) => "sign",
+            Self::Audit(_) => "audit",
             Self::Overload => "overload",
             Self::Broken => "broken",
         }
@@ -40,7 +44,7 @@ impl Refusal {
         let code = match self {
             Self::Attest(AttestError::NoEvidence) | Self::Issue(IssueError::Csr(_)) => Code::InvalidArgument,
             Self::Attest(AttestError::NoKeys) => Code::Unavailable,
-            Self::Attest(AttestError::Storage(_)) | Self::Issue(_) => {
+            Self::Attest(AttestError::Storage(_)) | Self::Issue(_) | Self::Audit(_) => {
                 return Status::new(Code::Unavailable, "the authority cannot sign now");
             }
             Self::Attest(_) => Code::Unauthenticated,
