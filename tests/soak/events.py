@@ -39,6 +39,9 @@ class Events:
             "the control plane is killed": (1, lambda: self.end_process("control-plane", signal.SIGKILL)),
         }
 
+    def are_left(self):
+        return True
+
     def pause(self):
         return self.random.uniform(*BETWEEN)
 
@@ -46,10 +49,12 @@ class Events:
         """Does what is drawn, and waits until all is well again."""
         names = list(self.plan)
         name = self.random.choices(names, [self.plan[it][0] for it in names])[0]
-        began = time.time()
-        event = {"what": name, "at": began}
+        return self._do(name, self.plan[name][1])
+
+    def _do(self, name, act):
+        event = {"what": name, "at": time.time()}
         try:
-            event |= self.plan[name][1]() or {}
+            event |= act() or {}
         except RuntimeError as error:
             event["broken"] = str(error)
             self.broken.append(event)

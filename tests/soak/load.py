@@ -12,14 +12,14 @@ AFTERWARDS = 3.0
 class Load:
     """All clients of a run."""
 
-    def __init__(self, mesh):
+    def __init__(self, mesh, times=1.0):
         self.lock = threading.Lock()
         self.done, self.failures, self.odd = {}, [], []
         self.programs = []
         for name, pod, *words in (
-            ("checkout", "web", "http", "http://localhost:8080/checkout", 30),
-            ("orders", "web", "http", "http://orders.shop/orders", 50),
-            ("echo 1", "web", "echo", "echo.shop:7007", 0.05),
+            ("checkout", "web", "http", "http://localhost:8080/checkout", 30 * times),
+            ("orders", "web", "http", "http://orders.shop/orders", 50 * times),
+            ("echo 1", "web", "echo", "echo.shop:7007", 0.05 / times),
             ("echo 2", "web", "echo", "echo.shop:7007", 0.5),
             ("inventory", "orders-2", "grpc", "http://inventory.shop:9090"),
         ):

@@ -101,6 +101,11 @@ class Mesh:
                 found[words[words.index("--pod") + 1]] = pid
         return found
 
+    def authority(self):
+        """The folder of the control plane's state."""
+        words = _command_line(self.processes()["control-plane"])
+        return words[words.index("--dir") + 1]
+
     def write(self, name, text):
         """Replaces a file of the shop, at once and whole."""
         part = self.room / "part"

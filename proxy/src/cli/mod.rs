@@ -20,7 +20,7 @@ use crate::admin::client;
 /// who it is to the control plane with the pod's service account token, receives a short-lived certificate, and learns
 /// policies and destinations over the same road.
 #[derive(Debug, Parser)]
-#[command(name = "douane-proxy", disable_help_subcommand = true)]
+#[command(name = "douane-proxy", version, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
