@@ -26,16 +26,17 @@ use tonic::transport::Server;
 use crate::{
     attest::{Attestor, KeySource, LiveKeys, TokenRules},
     audit::Ledger,
-    authority::Authority,
+    authority::{Authority, Setup, Terms},
     config::{Config, ConfigError, Durability, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Tokens},
     discovery::{self, Discovery, DiscoveryService},
     fetch::{Guard, Origin, Plaintext},
+    holders::Holders,
     issue::{self, IdentityService},
     jwks::{self, Fetcher},
     metrics::{self, Metrics},
     office::Office,
     rpc::Both,
-    state::StateFolder,
+    state::{Disk, StateFolder},
     tls::{self, Bounds, Connection, Gate, Strangers, Tls},
 };
 
@@ -53,9 +54,11 @@ const KEEPALIVE_LIMIT: Duration = Duration::from_secs(20);
 const MAX_STREAMS_EACH: u32 = 16;
 /// A request's headers are a few hundred bytes.
 const MAX_HEADERS: u32 = 8 * 1024;
-/// Certificates of the authority and forgotten join tokens are looked at so often: after the clock was set, an
+/// The authority is looked at so often: a step of a rotation waits for nothing else, and after the clock was set, an
 /// intermediate that has ended is replaced within this.
-const CARE_EVERY: Duration = Duration::from_secs(5);
+const CARE_EVERY: Duration = Duration::from_secs(1);
+/// Forgotten join tokens are swept every so many looks.
+const SWEEP_EVERY: u32 = 5;
 /// After this, streams that did not end by themselves are dropped.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -66,6 +69,7 @@ pub struct App {
     authority: Arc<Authority>,
     ledger: Ledger,
     durability: Durability,
+    holders: Holders,
     attestor: Arc<Attestor>,
     keys: Option<Arc<LiveKeys>>,
     tls: Arc<Tls>,
@@ -105,7 +109,8 @@ impl App {
         config.check()?;
         let folder = StateFolder::new(config.dir.clone().ok_or(ConfigError::NoFolder)?);
         let now = SystemTime::now();
-        let authority = Authority::open(&folder, &config.trust_domain, config.leaf_ttl, now)
+        let holders = Holders::default();
+        let authority = Authority::open_with(&folder, authority_setup(&config, holders.clone()), now)
             .context("open the authority")?;
         let authority = Arc::new(authority);
         let audit = &config.audit;
@@ -136,6 +141,7 @@ impl App {
             authority,
             ledger,
             durability: config.audit.durability,
+            holders,
             attestor: Arc::new(attestor),
             keys,
             tls: Arc::new(tls),
@@ -195,7 +201,7 @@ impl App {
         let service = DiscoveryService::new(
             self.discovery.index(),
             self.discovery.learned(),
-            self.authority.bundle(),
+            (self.authority.bundle(), self.holders),
             Arc::clone(&self.metrics),
             halt.clone(),
         );
@@ -274,22 +280,48 @@ where
     drop(ended);
 }
 
-async fn care(authority: &Authority, attestor: &Attestor, metrics: &Metrics, stop: CancellationToken) {
+async fn care(authority: &Arc<Authority>, attestor: &Attestor, metrics: &Metrics, stop: CancellationToken) {
     let mut ticks = time::interval(CARE_EVERY);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    let (mut failing, mut looks) = (None::<String>, 0_u32);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let now = SystemTime::now();
-        if let Err(error) = authority.renew(now) {
-            tracing::error!(%error, "the intermediate could not be renewed; the old one stays");
+        // A step waits for the disk: off the reactor.
+        let cared = Arc::clone(authority);
+        let Ok(advanced) = tokio::task::spawn_blocking(move || cared.advance(SystemTime::now())).await else {
+            return;
+        };
+        let failure = advanced.err().map(|error| format!("{:#}", anyhow::Error::from(error)));
+        if let Some(error) = failure.as_ref().filter(|error| failing.as_ref() != Some(error)) {
+            tracing::error!(
+                error,
+                "the authority's next step failed; all stays as it is, and it is tried again"
+            );
         }
-        attestor.sweep(now);
+        failing = failure;
+        if looks.is_multiple_of(SWEEP_EVERY) {
+            attestor.sweep(SystemTime::now());
+        }
+        looks = looks.wrapping_add(1);
         let expiry = authority.expiry();
         metrics.authority_expires(expiry.root, expiry.intermediate);
     }
+}
+
+fn authority_setup(config: &Config, holders: Holders) -> Setup {
+    let lives = &config.authority;
+    let terms = Terms {
+        trust_domain: config.trust_domain.clone(),
+        leaf_life: config.leaf_ttl,
+        intermediate_life: lives.intermediate_ttl,
+        root_life: lives.root_ttl,
+        root_lead: lives.root_lead,
+    };
+    let seal_key = lives.root_seal.as_ref().map(|seal| seal.key_file.clone());
+    Setup { terms, seal_key, holders, disk: Disk::default() }
 }
 
 // Whoever may write a resource chooses the URLs: our own addresses are not theirs to dial.

@@ -1,7 +1,7 @@
 //! Douane's control plane: it attests, signs, rotates, and streams the mesh to its sidecars.
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
-//! `main > cli > app > issue | policy | rpc | tls > office > attest | authority | discovery > audit | jwks > fetch > config | metrics | peer | state > douane-proto`.
+//! `main > cli > app > issue | policy | rpc | tls > office > attest | authority | discovery > audit | jwks > fetch > config | holders | metrics | peer | state > douane-proto`.
 
 pub mod app;
 pub mod attest;
@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod discovery;
 pub mod fetch;
+pub mod holders;
 pub mod issue;
 pub mod jwks;
 pub mod metrics;

@@ -1,7 +1,7 @@
 //! The state folder: what lies where in it, and files that survive a power cut.
 //!
 //! A file is written beside, synced, renamed, and the folder synced: a reader sees the old bytes or the new ones, never
-//! half of them. Knows not what the files mean (`authority/root`, `attest/join`, `discovery/kept`).
+//! half of them. Knows not what the files mean (`authority/keep`, `attest/join`, `discovery/kept`).
 
 use std::{
     ffi::OsString,
@@ -9,6 +9,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// The state folder of one control plane.
@@ -19,6 +20,32 @@ pub struct StateFolder(PathBuf);
 #[derive(Debug)]
 pub struct StateLock {
     _file: File,
+}
+
+/// A step of a durable write, which a power cut may come before or after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Nothing is written yet.
+    Begun,
+    /// The bytes lie in a file beside, perhaps only in the kernel's memory.
+    Written,
+    /// They lie on the disk.
+    Synced,
+    /// They have their name.
+    Renamed,
+    /// The name lies on the disk.
+    Durable,
+    /// Everybody in this process goes by them.
+    InEffect,
+}
+
+/// What is told each step of a write with its file, and may make it fail.
+type Told = dyn Fn(Moment, &Path) -> io::Result<()> + Send + Sync;
+
+/// The disk, and who is told what happens on it.
+#[derive(Clone, Default)]
+pub struct Disk {
+    told: Option<Arc<Told>>,
 }
 
 /// Who may read a file.
@@ -72,7 +99,25 @@ impl StateFolder {
         &self.0
     }
 
-    /// The root with its key, PEM, 0600.
+    /// The authority: its roots with their keys, and where each stands, 0600.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.0.join("authority")
+    }
+
+    /// What each running control plane on the folder says of itself.
+    #[must_use]
+    pub fn replicas(&self) -> PathBuf {
+        self.0.join("replicas")
+    }
+
+    /// Where an operator's commands reach the running control plane.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.0.join("admin.sock")
+    }
+
+    /// Of older versions: the one root with its key, PEM. It is taken over into [`Self::authority`].
     #[must_use]
     pub fn root(&self) -> PathBuf {
         self.0.join("root.pem")
@@ -133,7 +178,7 @@ impl StateFolder {
             found => found.map_err(self.failed("look at"))?,
         };
         let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 == 0 || self.root().exists() {
+        if mode & 0o077 == 0 || self.root().exists() || self.authority().exists() {
             return Ok(());
         }
         let mut entries = fs::read_dir(&self.0).map_err(self.failed("list"))?;
@@ -154,20 +199,42 @@ pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error
     move |source| StateError::Io { action, path, source }
 }
 
+impl Disk {
+    /// A disk on which `told` sees each step of each write, and may make it fail: what a full or a broken disk does.
+    pub fn told(told: impl Fn(Moment, &Path) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self { told: Some(Arc::new(told)) }
+    }
+
+    /// Makes `path` hold `bytes`, whole, on the disk, before it returns.
+    pub(crate) fn write(&self, path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
+        let beside = beside(path)?;
+        self.at(Moment::Begun, path)?;
+        // What a crash left behind may have another mode or owner; it is never written into.
+        remove_if_there(&beside)?;
+        let mode = match readers {
+            Readers::Owner => 0o600,
+            Readers::Everyone => 0o644,
+        };
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+        file.write_all(bytes)?;
+        self.at(Moment::Written, path)?;
+        file.sync_all()?;
+        self.at(Moment::Synced, path)?;
+        fs::rename(&beside, path)?;
+        self.at(Moment::Renamed, path)?;
+        sync_folder_of(path)?;
+        self.at(Moment::Durable, path)
+    }
+
+    /// Tells that `moment` is reached.
+    pub(crate) fn at(&self, moment: Moment, path: &Path) -> io::Result<()> {
+        self.told.as_ref().map_or(Ok(()), |told| told(moment, path))
+    }
+}
+
 /// Makes `path` hold `bytes`, whole, on the disk, before it returns.
 pub(crate) fn write(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
-    let beside = beside(path)?;
-    // What a crash left behind may have another mode or owner; it is never written into.
-    remove_if_there(&beside)?;
-    let mode = match readers {
-        Readers::Owner => 0o600,
-        Readers::Everyone => 0o644,
-    };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    sync_folder_of(path)
+    Disk::default().write(path, bytes, readers)
 }
 
 /// Removes `path` for good. Whoever really removed it is told `true`, everybody else `false`.

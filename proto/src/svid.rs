@@ -16,8 +16,12 @@ use crate::{
 
 /// Larger leaf certificates are refused unread; ours have about 600 bytes, a post-quantum one under 8 KiB.
 const MAX_LEAF_BYTES: usize = 16 * 1024;
-/// A bundle of more roots than this is refused (a rotation needs two or three).
+/// A bundle of more roots, keys or key identifiers than this is refused (a rotation needs two or three).
 const MAX_ROOTS: usize = 32;
+/// A key id of ours has 16 characters, and a P-256 key 91 bytes.
+const MAX_JWT_KEY_BYTES: usize = 512;
+/// A hash of a key has 20 to 64 bytes.
+const MAX_KEY_ID_BYTES: usize = 64;
 
 /// What a valid leaf certificate says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +56,21 @@ pub struct TrustBundle {
     pub epoch: u64,
     /// Grows with each change.
     pub sequence: u64,
+    /// What JWT-SVIDs of the domain are verified with.
+    pub jwt_keys: Vec<JwtKey>,
+    /// Subject key identifiers of authorities that sign no more: whoever lives by one of them renews now.
+    pub tainted_keys: Vec<Vec<u8>>,
+    /// Subject key identifiers of intermediates that vouch for nobody any more.
+    pub refused_keys: Vec<Vec<u8>>,
+}
+
+/// A key that verifies JWT-SVIDs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtKey {
+    /// `kid`.
+    pub key_id: String,
+    /// SubjectPublicKeyInfo, DER; P-256.
+    pub spki_der: Vec<u8>,
 }
 
 /// Who am I, and whom do I trust: what every handshake reads at the moment of use.
@@ -133,13 +152,40 @@ impl fmt::Debug for Svid {
     }
 }
 
+impl TrustBundle {
+    /// A bundle of roots alone, the first of its history.
+    #[must_use]
+    pub fn of_roots(trust_domain: TrustDomain, roots: Vec<Vec<u8>>) -> Self {
+        Self {
+            trust_domain,
+            roots,
+            epoch: 1,
+            sequence: 1,
+            jwt_keys: Vec::new(),
+            tainted_keys: Vec::new(),
+            refused_keys: Vec::new(),
+        }
+    }
+
+    /// Where it stands in its history: only a higher place may replace a lower one.
+    #[must_use]
+    pub fn place(&self) -> (u64, u64) {
+        (self.epoch, self.sequence)
+    }
+}
+
 impl From<&TrustBundle> for wire::TrustBundle {
     fn from(bundle: &TrustBundle) -> Self {
+        let jwt_key =
+            |key: &JwtKey| wire::JwtKey { key_id: key.key_id.clone(), spki_der: key.spki_der.clone() };
         Self {
             trust_domain: bundle.trust_domain.to_string(),
             roots: bundle.roots.clone(),
             epoch: bundle.epoch,
             sequence: bundle.sequence,
+            jwt_keys: bundle.jwt_keys.iter().map(jwt_key).collect(),
+            tainted_keys: bundle.tainted_keys.clone(),
+            refused_keys: bundle.refused_keys.clone(),
         }
     }
 }
@@ -148,13 +194,68 @@ impl TryFrom<wire::TrustBundle> for TrustBundle {
     type Error = SvidError;
 
     fn try_from(bundle: wire::TrustBundle) -> Result<Self, SvidError> {
+        let wrong = |what: String| Err(SvidError::Bundle(what));
         if bundle.roots.len() > MAX_ROOTS {
-            return Err(SvidError::Bundle(format!("{} roots are too many", bundle.roots.len())));
+            return wrong(format!("{} roots are too many", bundle.roots.len()));
+        }
+        let key_ids = || bundle.tainted_keys.iter().chain(&bundle.refused_keys);
+        if bundle.jwt_keys.len() > MAX_ROOTS || key_ids().count() > MAX_ROOTS {
+            return wrong("it holds too many keys".to_owned());
+        }
+        if key_ids().any(|id| !(1..=MAX_KEY_ID_BYTES).contains(&id.len())) {
+            return wrong("it holds a key identifier that is none".to_owned());
         }
         let trust_domain =
             TrustDomain::parse(&bundle.trust_domain).map_err(|error| SvidError::Bundle(error.to_string()))?;
-        Ok(Self { trust_domain, roots: bundle.roots, epoch: bundle.epoch, sequence: bundle.sequence })
+        Ok(Self {
+            trust_domain,
+            jwt_keys: bundle.jwt_keys.into_iter().map(JwtKey::try_from).collect::<Result<_, _>>()?,
+            roots: bundle.roots,
+            epoch: bundle.epoch,
+            sequence: bundle.sequence,
+            tainted_keys: bundle.tainted_keys,
+            refused_keys: bundle.refused_keys,
+        })
     }
+}
+
+impl TryFrom<wire::JwtKey> for JwtKey {
+    type Error = SvidError;
+
+    fn try_from(key: wire::JwtKey) -> Result<Self, SvidError> {
+        let fits = |bytes: usize| (1..=MAX_JWT_KEY_BYTES).contains(&bytes);
+        if !fits(key.key_id.len()) || !fits(key.spki_der.len()) {
+            return Err(SvidError::Bundle(
+                "it holds a JWT key without an id, or one that is none".to_owned(),
+            ));
+        }
+        Ok(Self { key_id: key.key_id, spki_der: key.spki_der })
+    }
+}
+
+/// Who vouches for a certificate: its authority key identifier, if it has one that can be read.
+#[must_use]
+pub fn authority_key_id(der: &[u8]) -> Option<Vec<u8>> {
+    extension(der, |parsed| match parsed {
+        ParsedExtension::AuthorityKeyIdentifier(found) => {
+            found.key_identifier.as_ref().map(|id| id.0.to_vec())
+        }
+        _ => None,
+    })
+}
+
+/// The subject key identifier of a certificate, if it has one that can be read.
+#[must_use]
+pub fn subject_key_id(der: &[u8]) -> Option<Vec<u8>> {
+    extension(der, |parsed| match parsed {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+        _ => None,
+    })
+}
+
+fn extension<T>(der: &[u8], wanted: impl Fn(&ParsedExtension<'_>) -> Option<T>) -> Option<T> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    certificate.extensions().iter().find_map(|extension| wanted(extension.parsed_extension()))
 }
 
 /// May this certificate act as an issuer: is it a CA whose key usage allows to sign certificates? An intermediate that

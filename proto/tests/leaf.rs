@@ -138,11 +138,33 @@ fn a_bundle_of_too_many_roots_or_of_no_domain_is_refused() {
         roots: vec![vec![0]; roots],
         epoch: 1,
         sequence: 2,
+        jwt_keys: vec![wire::JwtKey { key_id: "a1".to_owned(), spki_der: vec![1; 91] }],
+        tainted_keys: vec![vec![2; 20]],
+        refused_keys: vec![vec![3; 20]],
     };
     let read = TrustBundle::try_from(bundle("cluster.local", 2)).unwrap();
     assert_eq!(wire::TrustBundle::from(&read), bundle("cluster.local", 2));
     assert!(TrustBundle::try_from(bundle("cluster.local", 33)).is_err());
     assert!(TrustBundle::try_from(bundle("", 1)).is_err());
+}
+
+#[test]
+fn a_bundle_with_keys_that_are_none_is_refused() {
+    let refused = |change: fn(&mut wire::TrustBundle)| {
+        let mut bundle =
+            wire::TrustBundle { trust_domain: "cluster.local".to_owned(), ..wire::TrustBundle::default() };
+        change(&mut bundle);
+        TrustBundle::try_from(bundle).is_err()
+    };
+    assert!(!refused(|_| {}), "empty: nobody is trusted");
+    assert!(refused(|it| it.jwt_keys = vec![wire::JwtKey { key_id: String::new(), spki_der: vec![1] }]));
+    assert!(
+        refused(|it| it.jwt_keys = vec![wire::JwtKey { key_id: "a".to_owned(), spki_der: vec![1; 513] }])
+    );
+    assert!(refused(|it| it.jwt_keys = vec![wire::JwtKey { key_id: "a".to_owned(), spki_der: vec![1] }; 33]));
+    assert!(refused(|it| it.tainted_keys = vec![Vec::new()]));
+    assert!(refused(|it| it.refused_keys = vec![vec![1; 65]]));
+    assert!(refused(|it| it.refused_keys = vec![vec![1; 20]; 33]));
 }
 
 proptest! {

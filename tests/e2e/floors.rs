@@ -51,7 +51,7 @@ const HOUSES: &[House] = &[
             &["attest", "authority", "discovery"],
             &["audit", "jwks"],
             &["fetch"],
-            &["config", "metrics", "peer", "state"],
+            &["config", "holders", "metrics", "peer", "state"],
         ],
         neighbours: &["douane_proto"],
     },

@@ -73,7 +73,7 @@ pub fn create(
     life: Duration,
     now: u64,
 ) -> Result<Zeroizing<String>, CreateError> {
-    if !state.root().is_file() {
+    if !state.authority().is_file() {
         return Err(CreateError::NoAuthority(state.path().to_owned()));
     }
     let folder = state.join_tokens();
@@ -90,7 +90,8 @@ pub fn create(
     let text = serde_json::to_vec(&entry).map_err(io::Error::other);
     let written = text.and_then(|text| state::write(&path, &text, Readers::Owner));
     written.map_err(state::failed("write", &path))?;
-    state::hand_to_owner_of(&state.root(), &[&folder, &path]).map_err(state::failed("hand over", &path))?;
+    state::hand_to_owner_of(&state.authority(), &[&folder, &path])
+        .map_err(state::failed("hand over", &path))?;
     Ok(token)
 }
 

@@ -3,7 +3,10 @@
 //!
 //! Knows not how it was made (`sign`). A failure here is a bug of ours, and costs a refusal instead of a wrong identity.
 
-use douane_proto::{id::WorkloadId, svid::Leaf};
+use douane_proto::{
+    id::{TrustDomain, WorkloadId},
+    svid::Leaf,
+};
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 /// RFC 5280 4.1.2.2 allows 20 bytes; we use 16 random ones, and a leading zero may follow from the encoding.
@@ -47,6 +50,45 @@ pub(crate) fn leaf(der: &[u8], expected: &Expected<'_>) -> Result<(), &'static s
     key_identifiers(&leaf, &signer)
 }
 
+/// Is `der` an authority of `trust_domain` that `issuer` signed, as X509-SVID 2 to 4 and RFC 5280 want it, with exactly
+/// this path length?
+pub(crate) fn signer(
+    der: &[u8],
+    issuer: &[u8],
+    trust_domain: &TrustDomain,
+    path_length: Option<u32>,
+) -> Result<(), &'static str> {
+    let (_, own) = X509Certificate::from_der(der).map_err(|_| "it cannot be parsed")?;
+    let (_, issuer) = X509Certificate::from_der(issuer).map_err(|_| "its signer cannot be parsed")?;
+    ensure(own.version().0 == 2, "it is not X.509 v3")?;
+    ensure(own.issuer().as_raw() == issuer.subject().as_raw(), "its issuer is not its signer")?;
+    ensure(own.verify_signature(Some(issuer.public_key())).is_ok(), "its signature is wrong")?;
+    ensure(own.validity().not_after <= issuer.validity().not_after, "it outlives its signer")?;
+    ensure(own.subject().iter_common_name().count() == 1, "its subject names no authority")?;
+    ensure(SERIAL_BYTES.contains(&own.raw_serial().len()), "its serial number is too long")?;
+    let basic = own.basic_constraints().ok().flatten().ok_or("it has no basic constraints")?;
+    ensure(basic.critical && basic.value.ca, "its basic constraints are not critical CA:TRUE")?;
+    ensure(basic.value.path_len_constraint == path_length, "its path length is not the wanted one")?;
+    let usage = own.key_usage().ok().flatten().ok_or("it has no key usage")?;
+    let (certificates, lists) = (usage.value.key_cert_sign(), usage.value.crl_sign());
+    // Bits 5 and 6 alone.
+    ensure(
+        usage.critical && certificates && lists && usage.value.flags == 0b110_0000,
+        "its key usage is not critical keyCertSign and cRLSign alone",
+    )?;
+    let names = own.subject_alternative_name().ok().flatten().ok_or("it has no SPIFFE ID")?;
+    let wanted = format!("spiffe://{trust_domain}");
+    let is_domain = matches!(names.value.general_names.as_slice(), [GeneralName::URI(uri)] if *uri == wanted);
+    ensure(is_domain, "its SPIFFE ID is not the trust domain's alone")?;
+    ensure(own.name_constraints().is_ok_and(|found| found.is_none()), "it has name constraints")?;
+    ensure(subject_key_id(&own).is_some_and(|id| !id.is_empty()), "it has no subject key identifier")?;
+    let is_root = own.subject().as_raw() == own.issuer().as_raw();
+    ensure(
+        is_root || authority_key_id(&own) == subject_key_id(&issuer),
+        "its authority key identifier is not its signer's",
+    )
+}
+
 // Exactly one URI is demanded by `Leaf::parse`; here, that nothing but the wanted DNS names stands beside it.
 fn names(leaf: &X509Certificate<'_>, dns_names: &[String]) -> Result<(), &'static str> {
     let names = leaf.subject_alternative_name().ok().flatten().ok_or("it has no names")?;
@@ -79,12 +121,16 @@ fn constraints(leaf: &X509Certificate<'_>) -> Result<(), &'static str> {
 fn key_identifiers(leaf: &X509Certificate<'_>, signer: &X509Certificate<'_>) -> Result<(), &'static str> {
     let own = subject_key_id(leaf).ok_or("it has no subject key identifier")?;
     ensure(!own.is_empty(), "its subject key identifier is empty")?;
-    let authority = leaf.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(found) => found.key_identifier.as_ref().map(|id| id.0),
-        _ => None,
-    });
+    let authority = authority_key_id(leaf);
     ensure(authority.is_some(), "it has no authority key identifier")?;
     ensure(authority == subject_key_id(signer), "its authority key identifier is not its signer's")
+}
+
+fn authority_key_id<'a>(certificate: &X509Certificate<'a>) -> Option<&'a [u8]> {
+    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(found) => found.key_identifier.as_ref().map(|id| id.0),
+        _ => None,
+    })
 }
 
 /// The subject key identifier of a certificate.

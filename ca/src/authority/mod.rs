@@ -1,18 +1,32 @@
-//! The authority: a sealed root, an intermediate in memory that it replaces in time, and what they sign.
+//! The authority: roots on the disk that come and go by one state machine, an intermediate in memory, and what they sign.
+//!
+//! - `standing`, `plan`: where each root stands and what comes next, as values and pure functions
+//! - `document`, `seal`, `keep`, `horizon`: how that is kept on the disk
+//! - `rotation`: the steps, durable before they take effect; `pen`: what signs now
+//! - `sign`, `jwt`, `csr`, `check`: certificates and tokens
 //!
 //! Knows not who may have which identity (`attest` says that), nor the wire (`issue`). Sidecars trust roots only, so
 //! that a new intermediate needs no announcement.
 
 mod check;
 mod csr;
+mod document;
+mod horizon;
+mod jwt;
+mod keep;
 mod key_hash;
-mod root;
+mod pen;
+mod plan;
+mod rotation;
+mod seal;
 mod sign;
+mod standing;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -24,22 +38,51 @@ use rcgen::KeyPair;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use crate::state::{StateFolder, StateLock};
+use crate::{
+    holders::{Held, Holder, Holders},
+    state::{Disk, StateFolder, StateLock},
+};
 
 pub use csr::CsrError;
+pub use jwt::JwtError;
+pub use keep::OpenError;
 pub use key_hash::key_hash;
-pub use root::RootError;
+pub use rotation::{Force, RotateError, Terms};
+pub use seal::SealError;
 pub use sign::SignError;
-use sign::{Order, Signer};
+
+use horizon::Horizon;
+use keep::{Birth, Keep};
+use pen::{Pen, Signing};
+use plan::Facts;
+use rotation::{Changed, Rotation};
+use seal::Seal;
+use sign::Order;
+
+/// Whom nobody can name: they were given certificates by a control plane that is gone.
+const BEFORE_START: &str = "(whoever got a certificate before this control plane started)";
 
 /// Signs identities of one trust domain.
 pub struct Authority {
     trust_domain: TrustDomain,
-    root: Signer,
-    intermediate: RwLock<Arc<Signer>>,
-    bundle: watch::Sender<Arc<TrustBundle>>,
     default_life: Duration,
+    rotation: Mutex<Rotation>,
+    pen: Pen,
+    holders: Holders,
+    bundle: watch::Sender<Arc<TrustBundle>>,
     _lock: StateLock,
+}
+
+/// How an authority is set up.
+pub struct Setup {
+    /// The lives of its certificates.
+    pub terms: Terms,
+    /// The file with the key that seals private keys at rest; without it they lie in a file that only its owner reads.
+    pub seal_key: Option<PathBuf>,
+    /// Who holds certificates and bundles: discovery tells it.
+    pub holders: Holders,
+    /// The disk.
+    pub disk: Disk,
 }
 
 /// A certificate that was signed for somebody.
@@ -53,6 +96,8 @@ pub struct Issued {
     pub not_after: i64,
     /// The id of the root that vouches for it.
     pub authority: String,
+    /// Key identifiers of those who vouch for it, the signer first.
+    pub key_ids: Vec<Vec<u8>>,
 }
 
 /// When the authority's own certificates end, seconds since 1970.
@@ -78,36 +123,69 @@ pub enum IssueError {
     Own(#[from] SvidError),
 }
 
+impl Setup {
+    /// The usual lives, where leaves live `leaf_life`.
+    #[must_use]
+    pub fn new(trust_domain: TrustDomain, leaf_life: Duration) -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let terms = Terms {
+            trust_domain,
+            leaf_life,
+            // Twice the longest leaf: renewed at half of it, so that no leaf is ever cut short by its signer.
+            intermediate_life: DAY * 2,
+            root_life: DAY * 90,
+            // Five times what whoever fetches bundles is told to wait.
+            root_lead: Duration::from_secs(5 * 60),
+        };
+        Self { terms, seal_key: None, holders: Holders::default(), disk: Disk::default() }
+    }
+}
+
 impl Authority {
     /// Opens the authority in `folder`, or makes one where there is no state at all. Leaves live `default_life` unless
     /// asked otherwise.
     ///
     /// # Errors
-    /// [`RootError`]: a state that is there in part, damaged or foreign is never replaced.
+    /// [`OpenError`]: a state that is there in part, damaged or foreign is never replaced.
     pub fn open(
         folder: &StateFolder,
         trust_domain: &TrustDomain,
         default_life: Duration,
         now: SystemTime,
-    ) -> Result<Self, RootError> {
+    ) -> Result<Self, OpenError> {
+        Self::open_with(folder, Setup::new(trust_domain.clone(), default_life), now)
+    }
+
+    /// The same, set up otherwise.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_with(folder: &StateFolder, setup: Setup, now: SystemTime) -> Result<Self, OpenError> {
+        let now = unix(now);
         let lock = folder.lock()?;
-        let root = root::open(folder, trust_domain, unix(now))?;
-        let intermediate = root
-            .intermediate(trust_domain, unix(now))
-            .map_err(|source| RootError::Signer { path: folder.root(), source })?;
-        let bundle = TrustBundle {
-            trust_domain: trust_domain.clone(),
-            roots: vec![root.certificate.clone()],
-            // A later root begins a later history.
-            epoch: u64::try_from(root.not_before).unwrap_or(0),
-            sequence: 1,
+        let Setup { terms, seal_key, holders, disk } = setup;
+        let seal = match &seal_key {
+            Some(file) => Seal::from_file(file)
+                .map_err(|source| OpenError::Sealed { path: folder.authority(), source })?,
+            None => Seal::Open,
         };
+        let keep = Keep::new(folder, disk.clone(), seal);
+        let trust_domain = terms.trust_domain.clone();
+        let birth = Birth { trust_domain: &trust_domain, root_life: terms.root_life, now };
+        let standing = keep.open(&birth)?;
+        let horizon = Horizon::open(folder, disk, now)?;
+        let signing = standing
+            .active()
+            .ok_or(SignError::Stored("no root signs"))
+            .and_then(|slot| Signing::below(slot, &trust_domain, terms.intermediate_life, now))
+            .map_err(|source| OpenError::Signer { path: folder.authority(), source })?;
         Ok(Self {
-            trust_domain: trust_domain.clone(),
-            root,
-            intermediate: RwLock::new(Arc::new(intermediate)),
-            bundle: watch::Sender::new(Arc::new(bundle)),
-            default_life,
+            default_life: terms.leaf_life,
+            bundle: watch::Sender::new(Arc::new(standing.bundle())),
+            rotation: Mutex::new(Rotation::new(standing, terms, keep)),
+            pen: Pen::new(signing, horizon),
+            trust_domain,
+            holders,
             _lock: lock,
         })
     }
@@ -167,24 +245,67 @@ impl Authority {
         Ok(Svid::parse(issued.chain, Zeroizing::new(key.serialize_der()))?)
     }
 
-    /// Replaces the intermediate when it has lived half its life, or when the clock says that it is not valid yet.
+    /// Signs claims (a JSON object with `exp`) as a JWT, with the key of the root that signs now.
     ///
     /// # Errors
-    /// [`SignError`]: the old one stays in use.
-    pub fn renew(&self, now: SystemTime) -> Result<(), SignError> {
+    /// [`JwtError`].
+    pub fn sign_jwt(&self, claims: &[u8], now: SystemTime) -> Result<String, JwtError> {
+        self.pen.jwt(claims, unix(now))
+    }
+
+    /// `issued` leaves for `name` (`namespace/pod`, or the identity where there is no pod) with the bundle.
+    pub fn handed_out(&self, name: &str, issued: &Issued) {
+        let bundle = self.bundle.borrow().place();
+        let held = Held { bundle, until: issued.not_after, authorities: issued.key_ids.clone() };
+        self.holders.given(name, held);
+    }
+
+    /// Does what is due: a new intermediate, the next step of a root's life. What everybody trusts is published when it
+    /// returns.
+    ///
+    /// # Errors
+    /// [`RotateError`]: nothing has changed, or less than was due; it is tried again at the next call.
+    pub fn advance(&self, now: SystemTime) -> Result<(), RotateError> {
         let now = unix(now);
-        if !due(&self.current(), now) {
-            return Ok(());
-        }
-        let fresh = Arc::new(self.root.intermediate(&self.trust_domain, now)?);
-        *self.intermediate.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-        Ok(())
+        let mut rotation = self.rotation();
+        let advanced = rotation.advance(&self.pen, &self.facts(now), now);
+        self.tell(&rotation, matches!(advanced, Ok(Changed::Yes)));
+        advanced.map(drop)
+    }
+
+    /// Begins to replace the root. Says which one comes.
+    ///
+    /// # Errors
+    /// [`RotateError`].
+    pub fn rotate_root(&self, force: Force, now: SystemTime) -> Result<String, RotateError> {
+        let id = self.rotation().rotate_root(force, unix(now))?;
+        self.advance(now)?;
+        Ok(id)
+    }
+
+    /// Replaces the intermediate at once. Says which one signs now.
+    ///
+    /// # Errors
+    /// [`RotateError`].
+    pub fn rotate_intermediate(&self, now: SystemTime) -> Result<String, RotateError> {
+        self.rotation().rotate_intermediate(&self.pen, unix(now))
+    }
+
+    /// Marks a root or an intermediate as one that must sign no more: another takes its place, and everybody whom it
+    /// vouches for is asked to renew.
+    ///
+    /// # Errors
+    /// [`RotateError`].
+    pub fn taint(&self, name: &str, now: SystemTime) -> Result<(), RotateError> {
+        self.rotation().taint(name, &self.pen, unix(now))?;
+        self.advance(now)
     }
 
     /// When its own certificates end.
     #[must_use]
     pub fn expiry(&self) -> Expiry {
-        Expiry { root: self.root.not_after, intermediate: self.current().not_after }
+        let signing = self.pen.current();
+        Expiry { root: signing.root_ends(), intermediate: signing.intermediate.not_after }
     }
 
     fn sign(
@@ -193,24 +314,42 @@ impl Authority {
         order: &Order<'_>,
         now: SystemTime,
     ) -> Result<Issued, SignError> {
-        let signer = self.current();
-        let leaf = signer.leaf(key, order, unix(now))?;
+        let (leaf, signing) = self.pen.leaf(key, order, unix(now))?;
         Ok(Issued {
-            chain: vec![leaf.certificate, signer.certificate.clone()],
+            chain: vec![leaf.certificate, signing.intermediate.certificate.clone()],
             serial: leaf.serial,
             not_after: leaf.not_after,
-            authority: key_hash(&self.root.certificate),
+            authority: signing.root_id().to_owned(),
+            key_ids: signing.authorities(),
         })
     }
 
-    fn current(&self) -> Arc<Signer> {
-        Arc::clone(&self.intermediate.read().unwrap_or_else(PoisonError::into_inner))
+    fn facts(&self, now: i64) -> Facts {
+        let (mut holders, highest_seen) = self.holders.all(now);
+        let before = self.pen.horizon.before;
+        if before > now {
+            holders.push(Holder {
+                name: BEFORE_START.to_owned(),
+                connected: false,
+                knows: (0, 0),
+                until: before,
+                authorities: Vec::new(),
+            });
+        }
+        Facts { holders, highest_seen }
     }
-}
 
-fn due(signer: &Signer, now: i64) -> bool {
-    let half = signer.not_before + (signer.not_after - signer.not_before) / 2;
-    now >= half || now < signer.not_before
+    // Whoever shows a certificate of ours looks again even if the bundle is the same: another root may sign.
+    fn tell(&self, rotation: &Rotation, changed: bool) {
+        let bundle = rotation.standing.bundle();
+        if changed || *self.bundle.borrow().as_ref() != bundle {
+            self.bundle.send_replace(Arc::new(bundle));
+        }
+    }
+
+    fn rotation(&self) -> MutexGuard<'_, Rotation> {
+        self.rotation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Seconds since 1970, negative before.

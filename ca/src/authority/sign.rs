@@ -8,17 +8,16 @@ use std::time::Duration;
 use douane_proto::id::{TrustDomain, WorkloadId};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, string::Ia5String,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
+    SigningKey, string::Ia5String,
 };
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{authority::check, config::LEAF_LIFE};
 
-/// Until roots rotate by themselves, one must not end while nobody looks.
-const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// Twice the longest leaf: renewed at half of it, so that no leaf is ever cut short by its signer.
-const INTERMEDIATE_LIFE: Duration = Duration::from_secs(48 * 3600);
+/// What the ids of older versions' authorities stood behind.
+const OLD_PREFIXES: [&str; 2] = ["douane root ", "douane intermediate "];
 /// Clocks of sidecars may be this much behind ours; of a short life at most a fifth.
 const BACKDATE: Duration = Duration::from_secs(60);
 /// The last second of the year 9999, where X.509 time ends.
@@ -26,7 +25,11 @@ const END_OF_TIME: i64 = 253_402_300_799;
 
 /// A certificate that signs others, with its key.
 pub(crate) struct Signer {
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Issuer<'static, Key>,
+    /// Unique; the common name in its subject.
+    pub(crate) id: String,
+    /// Subject key identifier.
+    pub(crate) key_id: Vec<u8>,
     /// DER.
     pub(crate) certificate: Vec<u8>,
     /// Seconds since 1970.
@@ -34,6 +37,9 @@ pub(crate) struct Signer {
     /// Seconds since 1970.
     pub(crate) not_after: i64,
 }
+
+/// A private key that is wiped when it is dropped.
+struct Key(KeyPair);
 
 /// What is to be signed.
 pub(crate) struct Order<'a> {
@@ -71,41 +77,40 @@ pub enum SignError {
     /// The result broke a rule, and was thrown away.
     #[error("the certificate was wrong and was thrown away: {0}")]
     Check(&'static str),
+    /// The disk does not take the end of what would be signed.
+    #[error("the end of the certificate could not be written down")]
+    Disk(#[from] std::io::Error),
     /// A stored signer that is none.
     #[error("the stored signer is invalid: {0}")]
     Stored(&'static str),
 }
 
 impl Signer {
-    /// A fresh root with a fresh P-256 key, and its certificate in PEM.
-    pub(crate) fn root(trust_domain: &TrustDomain, now: i64) -> Result<(Self, String), SignError> {
-        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-        let mut params = authority_params(trust_domain, "root", now, seconds(ROOT_LIFE))?;
+    /// A fresh root with a fresh P-256 key.
+    pub(crate) fn root(trust_domain: &TrustDomain, life: Duration, now: i64) -> Result<Self, SignError> {
+        let key = Key(KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?);
+        let (id, mut params) = authority_params(trust_domain, now, seconds(life))?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key)?;
-        let signer = Self {
-            issuer: Issuer::new(params, key),
-            certificate: certificate.der().to_vec(),
-            not_before: now - seconds(BACKDATE),
-            not_after: now + seconds(ROOT_LIFE),
-        };
-        Ok((signer, certificate.pem()))
+        let certificate = params.self_signed(&key)?.der().to_vec();
+        check::signer(&certificate, &certificate, trust_domain, None).map_err(SignError::Check)?;
+        Self::new(id, certificate, Issuer::new(params, key))
     }
 
     /// A fresh intermediate below this root, which may sign leaves only.
-    pub(crate) fn intermediate(&self, trust_domain: &TrustDomain, now: i64) -> Result<Self, SignError> {
-        let life = seconds(INTERMEDIATE_LIFE).min(self.remaining(now)?);
-        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-        let mut params = authority_params(trust_domain, "intermediate", now, life)?;
+    pub(crate) fn intermediate(
+        &self,
+        trust_domain: &TrustDomain,
+        life: Duration,
+        now: i64,
+    ) -> Result<Self, SignError> {
+        let life = seconds(life).min(self.remaining(now)?);
+        let key = Key(KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?);
+        let (id, mut params) = authority_params(trust_domain, now, life)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer)?.der().to_vec();
-        Ok(Self {
-            issuer: Issuer::new(params, key),
-            certificate,
-            not_before: now - seconds(BACKDATE),
-            not_after: now + life,
-        })
+        check::signer(&certificate, &self.certificate, trust_domain, Some(0)).map_err(SignError::Check)?;
+        Self::new(id, certificate, Issuer::new(params, key))
     }
 
     /// A signer from storage: its certificate (DER) and its key (PKCS#8 DER), which must fit together.
@@ -114,13 +119,13 @@ impl Signer {
         key: &[u8],
         trust_domain: &TrustDomain,
     ) -> Result<Self, SignError> {
-        let key = KeyPair::from_pkcs8_der_and_sign_algo(&key.into(), &rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let key = Key(KeyPair::from_pkcs8_der_and_sign_algo(&key.into(), &rcgen::PKCS_ECDSA_P256_SHA256)?);
         let (rest, parsed) = X509Certificate::from_der(&certificate)
             .map_err(|_| SignError::Stored("its certificate cannot be parsed"))?;
         if !rest.is_empty() {
             return Err(SignError::Stored("bytes follow its certificate"));
         }
-        if parsed.public_key().raw != key.subject_public_key_info() {
+        if parsed.public_key().raw != key.0.subject_public_key_info() {
             return Err(SignError::Stored("its key is not the one of its certificate"));
         }
         if parsed.verify_signature(None).is_err() {
@@ -132,15 +137,23 @@ impl Signer {
         if !is_of(&parsed, trust_domain) {
             return Err(SignError::Stored("it is of another trust domain than the configured one"));
         }
-        let params = restored_params(&parsed)?;
-        let (not_before, not_after) =
-            (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
-        Ok(Self { issuer: Issuer::new(params, key), certificate, not_before, not_after })
+        let (id, params) = restored_params(&parsed)?;
+        Self::new(id, certificate, Issuer::new(params, key))
     }
 
-    /// The private key, PKCS#8 PEM, for whoever seals it.
-    pub(crate) fn key_pem(&self) -> Zeroizing<String> {
-        Zeroizing::new(self.issuer.key().serialize_pem())
+    fn new(id: String, certificate: Vec<u8>, issuer: Issuer<'static, Key>) -> Result<Self, SignError> {
+        let (_, parsed) =
+            X509Certificate::from_der(&certificate).map_err(|_| SignError::Check("it cannot be parsed"))?;
+        let key_id =
+            check::subject_key_id(&parsed).ok_or(SignError::Check("it has no key identifier"))?.to_vec();
+        let validity = parsed.validity();
+        let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+        Ok(Self { issuer, id, key_id, certificate, not_before, not_after })
+    }
+
+    /// The private key, PKCS#8 DER, for whoever stores it.
+    pub(crate) fn key_der(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.issuer.key().0.serialize_der())
     }
 
     /// Signs a leaf for `key`.
@@ -194,6 +207,28 @@ impl Signer {
     }
 }
 
+impl SigningKey for Key {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.0.sign(message)
+    }
+}
+
+impl PublicKeyData for Key {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.der_bytes()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.0.algorithm()
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
 fn leaf_names(order: &Order<'_>) -> Result<Vec<SanType>, SignError> {
     let uri = order.id.to_string();
     let mut names = vec![SanType::URI(ia5(&uri)?)];
@@ -203,29 +238,23 @@ fn leaf_names(order: &Order<'_>) -> Result<Vec<SanType>, SignError> {
     Ok(names)
 }
 
-// What root and intermediate have in common. A random id in the subject keeps subjects unique: path builders that try
-// every root of one name become slow otherwise.
+// What root and intermediate have in common. A random id is the name: path builders that try every root of one name
+// become slow otherwise.
 fn authority_params(
     trust_domain: &TrustDomain,
-    kind: &str,
     now: i64,
     life: i64,
-) -> Result<CertificateParams, SignError> {
-    let mut params = CertificateParams::default();
+) -> Result<(String, CertificateParams), SignError> {
+    let id = hexadecimal(&rand::random::<[u8; 8]>());
+    let mut params = named(trust_domain.as_str(), &id);
     set_validity(&mut params, now - seconds(BACKDATE), now + life)?;
     params.serial_number = Some(SerialNumber::from_slice(&rand::random::<[u8; 16]>()));
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, trust_domain.as_str());
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("douane {kind} {}", hexadecimal(&rand::random::<[u8; 8]>())));
     params.subject_alt_names = vec![SanType::URI(ia5(&format!("spiffe://{trust_domain}"))?)];
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok(params)
+    Ok((id, params))
 }
 
 // rcgen needs of an issuer its name and its key identifier.
-fn restored_params(parsed: &X509Certificate<'_>) -> Result<CertificateParams, SignError> {
+fn restored_params(parsed: &X509Certificate<'_>) -> Result<(String, CertificateParams), SignError> {
     let subject = parsed.subject();
     let organization = subject.iter_organization().next().and_then(|name| name.as_str().ok());
     let common = subject.iter_common_name().next().and_then(|name| name.as_str().ok());
@@ -234,13 +263,19 @@ fn restored_params(parsed: &X509Certificate<'_>) -> Result<CertificateParams, Si
     };
     let key_id =
         check::subject_key_id(parsed).ok_or(SignError::Stored("it has no subject key identifier"))?;
+    let mut params = named(organization, common);
+    params.key_identifier_method = KeyIdMethod::PreSpecified(key_id.to_vec());
+    let id = OLD_PREFIXES.iter().find_map(|prefix| common.strip_prefix(prefix)).unwrap_or(common);
+    Ok((id.to_owned(), params))
+}
+
+fn named(organization: &str, common: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, organization);
     params.distinguished_name.push(DnType::CommonName, common);
-    params.key_identifier_method = KeyIdMethod::PreSpecified(key_id.to_vec());
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok(params)
+    params
 }
 
 fn is_of(parsed: &X509Certificate<'_>, trust_domain: &TrustDomain) -> bool {

@@ -3,6 +3,7 @@
 //! A leaf: knows no room. Unknown fields are refused, so that a misspelt one does not silently do nothing.
 
 mod audit;
+mod authority;
 mod keys;
 mod providers;
 
@@ -18,6 +19,7 @@ use douane_proto::{
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use audit::{Audit, Durability};
+pub use authority::{AuthorityLives, RootSeal};
 pub use keys::Jwks;
 
 /// gRPC of the control plane.
@@ -58,6 +60,8 @@ pub struct Config {
     /// How long certificates live unless a sidecar asks otherwise.
     #[serde(deserialize_with = "duration")]
     pub leaf_ttl: Duration,
+    /// How long the authority's own certificates live, and what seals its roots.
+    pub authority: AuthorityLives,
     /// How service account tokens are verified; without it, only join tokens are accepted.
     pub tokens: Option<Tokens>,
     /// Further DNS names of our own certificate.
@@ -153,6 +157,9 @@ pub enum ConfigError {
         wanted = humantime::format_duration(*.0)
     )]
     LeafTtl(Duration),
+    /// Lives of the authority's own certificates that do not fit together.
+    #[error("authority: {0}")]
+    Lives(String),
     /// A namespace that no object can be in: the law of the whole mesh would govern nobody.
     #[error("rootNamespace is {0:?}, which is no namespace; write one such as istio-system")]
     RootNamespace(String),
@@ -184,6 +191,7 @@ impl Config {
         if !LEAF_LIFE.contains(&self.leaf_ttl) {
             return Err(ConfigError::LeafTtl(self.leaf_ttl));
         }
+        self.authority.check(self.leaf_ttl)?;
         if !is_namespace(&self.root_namespace) {
             return Err(ConfigError::RootNamespace(self.root_namespace.clone()));
         }
@@ -252,6 +260,7 @@ impl Default for Config {
             cluster_domain: "cluster.local".to_owned(),
             root_namespace: "istio-system".to_owned(),
             leaf_ttl: Duration::from_secs(3600),
+            authority: AuthorityLives::default(),
             tokens: None,
             dns_names: Vec::new(),
             outbound: Outbound::default(),

@@ -23,6 +23,7 @@ use crate::{
         limits::Limits,
         stream::{Shared, Stream},
     },
+    holders::Holders,
     metrics::Metrics,
     peer::Peer,
 };
@@ -40,12 +41,13 @@ pub struct DiscoveryService {
 }
 
 impl DiscoveryService {
-    /// A service that publishes what `index` and `bundle` hold, until `stop`; what sidecars have learned goes to `learned`. Each service is a history (epoch) of its own.
+    /// A service that publishes what `index` and `bundle` hold, until `stop`; what sidecars have learned goes to
+    /// `learned`, and who lives by which bundle to `holders`. Each service is a history (epoch) of its own.
     #[must_use]
     pub fn new(
         index: watch::Receiver<Arc<Index>>,
         learned: Learned,
-        bundle: watch::Receiver<Arc<TrustBundle>>,
+        (bundle, holders): (watch::Receiver<Arc<TrustBundle>>, Holders),
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Self {
@@ -53,6 +55,7 @@ impl DiscoveryService {
             index,
             learned,
             bundle,
+            holders,
             // Never 0, which a sidecar says when it holds nothing.
             epoch: rand::random::<u64>().max(1),
             limits: Limits::default(),

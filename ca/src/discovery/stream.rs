@@ -30,6 +30,7 @@ use crate::{
         learned::Learned,
         limits::Limits,
     },
+    holders::{Attending, Held, Holders},
     metrics::Metrics,
 };
 
@@ -45,6 +46,10 @@ const MAX_AGE: Duration = Duration::from_secs(23 * 3600);
 const AGE_SPREAD_SECONDS: u64 = 3600;
 /// A host name has at most 253 bytes, and a dot may follow it.
 const MAX_HOST_BYTES: usize = 254;
+/// A hash of a key has 20 to 64 bytes.
+const MAX_KEY_ID_BYTES: usize = 64;
+/// Longer chains are not ours.
+const MAX_CHAIN: usize = 8;
 /// Different complaints that one stream may bring into the log.
 const MAX_COMPLAINTS: usize = 100;
 /// A complaint is cut after so many characters.
@@ -55,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) index: watch::Receiver<Arc<Index>>,
     pub(crate) learned: Learned,
     pub(crate) bundle: watch::Receiver<Arc<TrustBundle>>,
+    pub(crate) holders: Holders,
     pub(crate) epoch: u64,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
@@ -70,6 +76,8 @@ pub(crate) struct Stream {
     sequence: u64,
     watched: HashMap<Question, Watched>,
     complaints: HashSet<String>,
+    // Since the workload was found to be its own.
+    attending: Option<Attending>,
 }
 
 struct Watched {
@@ -106,6 +114,7 @@ impl Stream {
             sequence: 0,
             watched: HashMap::new(),
             complaints: HashSet::new(),
+            attending: None,
         }
     }
 
@@ -140,6 +149,7 @@ impl Stream {
         let age = MAX_AGE + Duration::from_secs(rand::random_range(0..AGE_SPREAD_SECONDS));
         let too_old = Instant::now() + age;
         let own = self.wait_for_own(&mut index, &hello.workload).await?;
+        self.attending = Some(self.shared.holders.attend(&hello.workload));
         let mut sent = self.greet(&index, &bundle, own).await?;
         let mut asked: Option<Question> = None;
         loop {
@@ -342,6 +352,9 @@ impl Stream {
         if let Some(own) = own.filter(|own| own.workload.id == self.id) {
             self.shared.learned.tell(&own.workload, &report.learned);
         }
+        if let Some(attending) = &self.attending {
+            attending.uses(held(&report));
+        }
         for complaint in report.complaints {
             if self.complaints.len() >= MAX_COMPLAINTS {
                 return;
@@ -375,6 +388,22 @@ impl Stream {
 }
 
 const NOT_YOURS: &str = "there is no such workload of your service account";
+
+// A sidecar that does not say which bundle it uses is one that knows none.
+fn held(report: &Report) -> Held {
+    let is_key_id = |id: &&Vec<u8>| (1..=MAX_KEY_ID_BYTES).contains(&id.len());
+    Held {
+        bundle: (report.bundle_epoch, report.bundle_sequence),
+        until: report.certificate_expires,
+        authorities: report
+            .certificate_authorities
+            .iter()
+            .filter(is_key_id)
+            .take(MAX_CHAIN)
+            .cloned()
+            .collect(),
+    }
+}
 
 fn expiry(found: &Found) -> Option<Instant> {
     matches!(found, Found::Unknown).then(|| Instant::now() + UNKNOWN_WATCHED)

@@ -142,6 +142,15 @@ impl Desk {
         let issued = self.authority.issue(&petition.csr, &attested.id, petition.wanted, now)?;
         // Signed, but nobody has it yet: a single-use token is spent before the certificate leaves.
         attested.spend()?;
+        self.authority.handed_out(&holder(&attested), &issued);
         Ok((issued, attested))
+    }
+}
+
+// As its sidecar calls itself on its discovery stream.
+fn holder(attested: &Attested) -> String {
+    match &attested.pod {
+        Some(pod) => format!("{}/{pod}", attested.id.namespace()),
+        None => attested.id.to_string(),
     }
 }

@@ -150,7 +150,7 @@ async fn a_restart_keeps_the_root_and_a_second_plane_is_kept_out() {
     let plane = ground.start().await;
     let bundle = fs::read(ground.state().join("bundle.pem")).unwrap();
     assert_eq!(mode(&ground.state()), 0o700);
-    assert_eq!(mode(&ground.state().join("root.pem")), 0o600);
+    assert_eq!(mode(&ground.state().join("authority")), 0o600);
     let second = douane_ca::app::App::bind(ground.config()).await.map(drop).unwrap_err();
     assert!(format!("{second:#}").contains("another control plane"), "{second:#}");
     plane.stop().await;

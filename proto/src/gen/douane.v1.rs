@@ -22,7 +22,7 @@ pub mod issue_request {
         JoinToken(::prost::alloc::string::String),
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct IssueResponse {
     /// DER certificates: the leaf first, then its intermediates. Never a root.
     #[prost(bytes = "vec", repeated, tag = "1")]
@@ -34,7 +34,7 @@ pub struct IssueResponse {
     pub signed_at_ms: i64,
 }
 /// The roots of one trust domain. Whole each time; (epoch, sequence) only grows.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrustBundle {
     #[prost(string, tag = "1")]
     pub trust_domain: ::prost::alloc::string::String,
@@ -45,6 +45,25 @@ pub struct TrustBundle {
     pub epoch: u64,
     #[prost(uint64, tag = "4")]
     pub sequence: u64,
+    /// What JWT-SVIDs of the domain are verified with.
+    #[prost(message, repeated, tag = "5")]
+    pub jwt_keys: ::prost::alloc::vec::Vec<JwtKey>,
+    /// Subject key identifiers of authorities, roots and intermediates, that are to sign no more: whoever holds a
+    /// certificate that one of them vouches for renews it now.
+    #[prost(bytes = "vec", repeated, tag = "6")]
+    pub tainted_keys: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Subject key identifiers of intermediates that must not vouch for anybody, although a root signed them.
+    #[prost(bytes = "vec", repeated, tag = "7")]
+    pub refused_keys: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JwtKey {
+    /// `kid`: the id of the authority that the key belongs to.
+    #[prost(string, tag = "1")]
+    pub key_id: ::prost::alloc::string::String,
+    /// SubjectPublicKeyInfo, DER; P-256.
+    #[prost(bytes = "vec", tag = "2")]
+    pub spki_der: ::prost::alloc::vec::Vec<u8>,
 }
 /// Generated client implementations.
 pub mod identity_client {
@@ -395,6 +414,14 @@ pub struct Report {
     /// Seconds since 1970 at which the sidecar's SVID ends.
     #[prost(int64, tag = "5")]
     pub certificate_expires: i64,
+    /// The trust bundle that its handshakes use; both 0 when it does not say.
+    #[prost(uint64, tag = "6")]
+    pub bundle_epoch: u64,
+    #[prost(uint64, tag = "7")]
+    pub bundle_sequence: u64,
+    /// Authority key identifiers of its certificate and of each intermediate: who vouches for it.
+    #[prost(bytes = "vec", repeated, tag = "8")]
+    pub certificate_authorities: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// What an undeclared port has been seen to speak. Of one that speaks this and that, the word is withdrawn: UNDECLARED.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -9,7 +9,7 @@ use douane_proto::{
     mtls::MtlsModes,
     policy::PolicySet,
     snapshot::{ApplyError, Found, Question, Snapshot},
-    svid::{Identity, SvidError, TrustBundle},
+    svid::{self, Identity, SvidError, TrustBundle},
     wire::{self, discovery_client::DiscoveryClient, watch_request::Kind},
 };
 use tokio::{
@@ -292,12 +292,21 @@ impl Follower {
     // Acknowledges what is held, and says what could not be applied as written.
     fn report(&self) -> Option<wire::WatchRequest> {
         let snapshot = Arc::clone(&self.held.as_ref()?.snapshot.borrow());
+        let identity = Arc::clone(&self.identity.borrow());
         Some(message(Kind::Report(wire::Report {
             epoch: snapshot.epoch,
             sequence: snapshot.sequence,
             complaints: snapshot.policies.complaints().to_vec(),
             learned: self.questions.learned.borrow_mut().take_untold(),
-            certificate_expires: self.identity.borrow().svid.leaf.not_after,
+            certificate_expires: identity.svid.leaf.not_after,
+            bundle_epoch: identity.bundle.epoch,
+            bundle_sequence: identity.bundle.sequence,
+            certificate_authorities: identity
+                .svid
+                .chain
+                .iter()
+                .filter_map(|der| svid::authority_key_id(der))
+                .collect(),
         })))
     }
 }
@@ -335,9 +344,9 @@ mod tests {
     fn follower() -> (Follower, oneshot::Receiver<Mesh>) {
         let id: douane_proto::id::WorkloadId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
         let leaf = Leaf { id: id.clone(), not_before: 0, not_after: 0 };
-        let svid = douane_proto::svid::Svid { leaf, chain: Vec::new(), key: Arc::default() };
+        let svid = svid::Svid { leaf, chain: Vec::new(), key: Arc::default() };
         let trust_domain = TrustDomain::parse("cluster.local").unwrap();
-        let bundle = Arc::new(TrustBundle { trust_domain, roots: Vec::new(), epoch: 0, sequence: 0 });
+        let bundle = Arc::new(TrustBundle::of_roots(trust_domain, Vec::new()));
         let identity = watch::channel(Arc::new(Identity { svid, bundle, generation: 1 })).1;
         let control_plane = ControlPlane {
             host: "127.0.0.1".to_owned(),

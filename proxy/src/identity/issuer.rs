@@ -195,7 +195,7 @@ impl Issuer {
 #[must_use]
 pub fn newest(held: Option<&Arc<TrustBundle>>, offered: TrustBundle) -> Arc<TrustBundle> {
     match held {
-        Some(held) if (held.epoch, held.sequence) >= (offered.epoch, offered.sequence) => Arc::clone(held),
+        Some(held) if held.place() >= offered.place() => Arc::clone(held),
         _ => Arc::new(offered),
     }
 }
@@ -235,7 +235,7 @@ mod tests {
 
     fn bundle(epoch: u64, sequence: u64) -> TrustBundle {
         let trust_domain = TrustDomain::parse("cluster.local").unwrap();
-        TrustBundle { trust_domain, roots: Vec::new(), epoch, sequence }
+        TrustBundle { epoch, sequence, ..TrustBundle::of_roots(trust_domain, Vec::new()) }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use douane_proto::svid::{Identity, TrustBundle};
+use douane_proto::svid::{self, Identity, TrustBundle};
 use tokio::sync::watch;
 
 use super::{
@@ -31,6 +31,8 @@ const URGENT_CAP: Duration = Duration::from_secs(5);
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// An authority that hands out certificates that are due at once must not be asked without pause.
 pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(500);
+/// All whom a tainted authority vouches for hear of it at once, and renew within this.
+const TAINTED_SPREAD: Duration = Duration::from_secs(4);
 
 /// How an attempt went; for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,17 +128,38 @@ async fn keep_renewing(
 async fn wait_until_due(identity: &watch::Sender<Arc<Identity>>) {
     let random = rand::random();
     let earliest = Instant::now() + SHORTEST_WAIT;
-    let due = || {
-        let leaf = identity.borrow().svid.leaf.clone();
-        let wait = renewal_wait(now(), leaf.not_before, leaf.not_after, random);
-        wait.max(earliest.saturating_duration_since(Instant::now()))
-    };
+    let mut changes = identity.subscribe();
+    let mut tainted_since = None;
     loop {
-        match due() {
-            Duration::ZERO => return,
-            wait => tokio::time::sleep(wait.min(LOOK_AGAIN)).await,
+        let held = Arc::clone(&changes.borrow_and_update());
+        let leaf = &held.svid.leaf;
+        let mut wait = renewal_wait(now(), leaf.not_before, leaf.not_after, random);
+        if is_tainted(&held) {
+            let since = *tainted_since.get_or_insert_with(|| {
+                tracing::warn!(
+                    "the authority behind our certificate is tainted: a new certificate is fetched"
+                );
+                Instant::now()
+            });
+            wait = wait.min(TAINTED_SPREAD.mul_f64(random).saturating_sub(since.elapsed()));
+        }
+        let wait = wait.max(earliest.saturating_duration_since(Instant::now()));
+        if wait.is_zero() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait.min(LOOK_AGAIN)) => {}
+            // A pushed bundle may say that we must renew.
+            Ok(()) = changes.changed() => {}
         }
     }
+}
+
+/// Does one of the authorities that vouch for the certificate sign no more?
+fn is_tainted(identity: &Identity) -> bool {
+    let tainted = &identity.bundle.tainted_keys;
+    let vouches = |der: &Vec<u8>| svid::authority_key_id(der).is_some_and(|id| tainted.contains(&id));
+    !tainted.is_empty() && identity.svid.chain.iter().any(vouches)
 }
 
 async fn keep_bundle(
@@ -214,6 +237,36 @@ mod tests {
             let _ = renewal_wait(now, from, until, 0.5);
             let _ = retry_wait(now, from, until, failures, 0.5);
         }
+    }
+
+    fn living_by(tainted_keys: Vec<Vec<u8>>) -> Identity {
+        use douane_proto::svid::{Leaf, Svid};
+        let (own, key) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+        let mut params = rcgen::CertificateParams::default();
+        params.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(vec![7; 20]);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+        let issuer = rcgen::Issuer::new(params, key);
+        let mut params = rcgen::CertificateParams::default();
+        params.use_authority_key_identifier_extension = true;
+        let chain = vec![params.signed_by(&own, &issuer).unwrap().der().to_vec()];
+        let id = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+        let from = i64::try_from(now().as_secs()).unwrap();
+        let leaf = Leaf { id, not_before: from, not_after: from + 3600 };
+        let domain = leaf.id.trust_domain().clone();
+        let bundle = TrustBundle { tainted_keys, ..TrustBundle::of_roots(domain, Vec::new()) };
+        Identity { svid: Svid { leaf, chain, key: Arc::default() }, bundle: Arc::new(bundle), generation: 1 }
+    }
+
+    #[tokio::test]
+    async fn t5_whoever_lives_by_a_tainted_authority_renews_within_seconds() {
+        assert!(!is_tainted(&living_by(vec![vec![8; 20]])), "another one");
+        let (identity, _) = watch::channel(Arc::new(living_by(Vec::new())));
+        let due = wait_until_due(&identity);
+        tokio::pin!(due);
+        assert!(futures_util::poll!(&mut due).is_pending());
+        identity.send_replace(Arc::new(living_by(vec![vec![7; 20]])));
+        // An hour's certificate: by itself it is due in half an hour.
+        tokio::time::timeout(TAINTED_SPREAD * 20, due).await.expect("it is due");
     }
 
     #[test]

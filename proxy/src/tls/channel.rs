@@ -192,7 +192,7 @@ pub fn bundle_from_pem(trust_domain: &TrustDomain, text: &[u8]) -> Result<TrustB
     if roots.is_empty() {
         return Err("it holds no certificate".to_owned());
     }
-    let bundle = TrustBundle { trust_domain: trust_domain.clone(), roots, epoch: 0, sequence: 0 };
+    let bundle = TrustBundle { epoch: 0, sequence: 0, ..TrustBundle::of_roots(trust_domain.clone(), roots) };
     super::verify::Anchors::new(Arc::new(bundle.clone()), Arc::default())
         .map_err(|error| error.to_string())?;
     Ok(bundle)

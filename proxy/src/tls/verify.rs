@@ -68,8 +68,11 @@ impl Anchors {
             return Err(PeerFault::TooManyIntermediates(intermediates.len()).into());
         }
         // webpki does not look at key usage: without this a leaf could sign leaves.
-        let issuers: Vec<_> =
-            intermediates.iter().filter(|certificate| svid::may_issue(certificate)).cloned().collect();
+        let issuers: Vec<_> = intermediates
+            .iter()
+            .filter(|certificate| svid::may_issue(certificate) && !self.is_refused(certificate))
+            .cloned()
+            .collect();
         // Named after servers, but the path rules are the same for clients: an SVID's extended key usage, where there
         // is one, must name both purposes (checked by `Leaf::parse`).
         verify_server_cert_signed_by_trust_anchor(
@@ -80,6 +83,12 @@ impl Anchors {
             provider().signature_verification_algorithms.all,
         )?;
         Ok(parsed)
+    }
+
+    // An intermediate whose key is known to others was signed by a root of ours, and must vouch for nobody all the same.
+    fn is_refused(&self, intermediate: &CertificateDer<'_>) -> bool {
+        let refused = &self.bundle.refused_keys;
+        !refused.is_empty() && svid::subject_key_id(intermediate).is_none_or(|id| refused.contains(&id))
     }
 
     fn is_ours(&self, domain: &TrustDomain) -> bool {

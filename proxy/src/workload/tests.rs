@@ -48,7 +48,7 @@ impl Drop for Bench {
 fn bundle(sequence: u64) -> Arc<TrustBundle> {
     let trust_domain = TrustDomain::parse("cluster.local").unwrap();
     let root = format!("root {sequence}").into_bytes();
-    Arc::new(TrustBundle { trust_domain, roots: vec![root], epoch: 1, sequence })
+    Arc::new(TrustBundle { sequence, ..TrustBundle::of_roots(trust_domain, vec![root]) })
 }
 
 fn identity() -> Identity {

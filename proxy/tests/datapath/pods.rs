@@ -175,8 +175,7 @@ impl Ca {
         params.not_before = epoch + now.checked_sub(Duration::from_secs(60)).unwrap();
         params.not_after = epoch + now + life;
         let leaf = params.signed_by(&key, &self.issuer).unwrap().der().to_vec();
-        let bundle =
-            TrustBundle { trust_domain: domain(), roots: vec![self.root.clone()], epoch: 1, sequence: 1 };
+        let bundle = TrustBundle::of_roots(domain(), vec![self.root.clone()]);
         let svid = Svid::parse(vec![leaf], Zeroizing::new(key.serialize_der())).unwrap();
         Arc::new(Identity { svid, bundle: Arc::new(bundle), generation })
     }

@@ -76,7 +76,7 @@ impl Ca {
 
     fn bundle(&self) -> Arc<TrustBundle> {
         let roots = vec![self.root.clone()];
-        Arc::new(TrustBundle { trust_domain: self.domain.clone(), roots, epoch: 1, sequence: 1 })
+        Arc::new(TrustBundle::of_roots(self.domain.clone(), roots))
     }
 
     fn sign(&self, spec: &LeafSpec) -> (Vec<Vec<u8>>, KeyPair) {
@@ -364,6 +364,29 @@ fn a_new_root_set_counts_for_the_next_handshake_and_ends_what_the_old_root_vouch
         next.bundle = new.bundle();
         writer.send_replace(Arc::new(next));
         server.distrusted(&session).await;
+    });
+}
+
+#[test]
+fn t5_a_refused_intermediate_vouches_for_nobody_and_its_sessions_end() {
+    corked(async {
+        let ca = Ca::new("cluster.local");
+        let (writer, reader) = watch::channel(Arc::new(ca.identity(ORDERS)));
+        let server = Mtls::new(reader);
+        let (client, orders) = (mtls(ca.identity(WEB)), id(ORDERS));
+        let (server_io, client_io) = sockets().await;
+        let (accepted, _) = tokio::join!(server.accept(server_io), client.connect(client_io, &orders));
+        let session = accepted.unwrap().1;
+
+        let mut next = (*server.identity()).clone();
+        let refused_keys = vec![douane_proto::svid::subject_key_id(&ca.intermediate).unwrap()];
+        next.bundle = Arc::new(TrustBundle { refused_keys, sequence: 2, ..(*ca.bundle()).clone() });
+        writer.send_replace(Arc::new(next));
+
+        server.distrusted(&session).await;
+        let (server_io, client_io) = sockets().await;
+        let (accepted, _) = tokio::join!(server.accept(server_io), client.connect(client_io, &orders));
+        assert!(accepted.is_err());
     });
 }
 

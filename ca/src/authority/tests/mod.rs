@@ -18,8 +18,10 @@ use rcgen::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Authority, CsrError, IssueError, RootError, SignError};
+use super::{Authority, CsrError, IssueError, OpenError, Setup, SignError};
 use crate::state::{StateError, StateFolder};
+
+mod state;
 
 const NOW: u64 = 1_800_000_000;
 
@@ -35,7 +37,7 @@ fn web() -> WorkloadId {
     WorkloadId::new(&domain(), "shop", "web").unwrap()
 }
 
-fn open(folder: &Path) -> Result<Authority, RootError> {
+fn open(folder: &Path) -> Result<Authority, OpenError> {
     Authority::open(&StateFolder::new(folder), &domain(), Duration::from_secs(3600), at(NOW))
 }
 
@@ -171,12 +173,12 @@ fn no_leaf_outlives_its_signer() {
 fn the_intermediate_is_replaced_at_half_its_life_or_when_the_clock_went_back() {
     let (_home, authority) = authority();
     let first = authority.expiry().intermediate;
-    authority.renew(at(NOW + 3600)).unwrap();
+    authority.advance(at(NOW + 3600)).unwrap();
     assert_eq!(authority.expiry().intermediate, first, "too early");
-    authority.renew(at(NOW + 25 * 3600)).unwrap();
+    authority.advance(at(NOW + 25 * 3600)).unwrap();
     let second = authority.expiry().intermediate;
     assert!(second > first);
-    authority.renew(at(NOW - 3600)).unwrap();
+    authority.advance(at(NOW - 3600)).unwrap();
     assert!(authority.expiry().intermediate < first);
     let issued = authority.issue(&csr(&KeyPair::generate().unwrap()), &web(), None, at(NOW - 3600)).unwrap();
     assert_eq!(Leaf::parse(&issued.chain[0]).unwrap().id, web());
@@ -195,60 +197,6 @@ fn our_own_certificate_has_dns_names_beside_its_identity() {
 }
 
 #[test]
-fn the_root_survives_a_restart_and_is_ours_alone_to_read() {
-    let home = tempfile::tempdir().unwrap();
-    let state = home.path().join("state");
-    let root = open(&state).unwrap().bundle().borrow().clone();
-    assert_eq!(open(&state).unwrap().bundle().borrow().roots, root.roots);
-    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&state), mode(&state.join("root.pem"))), (0o700, 0o600));
-    assert!(!fs::read_to_string(state.join("bundle.pem")).unwrap().contains("PRIVATE"));
-}
-
-#[test]
-fn a_state_in_part_or_damaged_or_foreign_stops_the_start() {
-    let home = tempfile::tempdir().unwrap();
-    let state = home.path().join("state");
-    drop(open(&state).unwrap());
-    let (root, bundle) = (state.join("root.pem"), state.join("bundle.pem"));
-    let good = fs::read(&root).unwrap();
-
-    fs::remove_file(&root).unwrap();
-    assert!(matches!(open(&state).map(drop), Err(RootError::Partial { .. })));
-    for damaged in [&good[..good.len() / 2], &good[..good.len() - 10], b"", b"garbage"] {
-        fs::write(&root, damaged).unwrap();
-        fs::set_permissions(&root, fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(matches!(open(&state).map(drop), Err(RootError::Corrupt { .. })));
-    }
-    fs::write(&root, &good).unwrap();
-    fs::set_permissions(&root, fs::Permissions::from_mode(0o644)).unwrap();
-    let readable = open(&state).map(drop).unwrap_err().to_string();
-    assert!(readable.contains("600"), "{readable}");
-    fs::set_permissions(&root, fs::Permissions::from_mode(0o600)).unwrap();
-    drop(open(&state).unwrap());
-
-    // The key of one authority with the certificate of another.
-    let other = home.path().join("other");
-    drop(open(&other).unwrap());
-    let text = |path: &Path| fs::read_to_string(path).unwrap();
-    let (ours, theirs) = (text(&root), text(&other.join("root.pem")));
-    let split = |text: &str| text.find("-----BEGIN PRIVATE KEY").unwrap();
-    let mixed = format!("{}{}", &ours[..split(&ours)], &theirs[split(&theirs)..]);
-    fs::write(&root, mixed).unwrap();
-    assert!(matches!(open(&state).map(drop), Err(RootError::Signer { .. })));
-    fs::write(&root, &good).unwrap();
-    fs::copy(other.join("bundle.pem"), &bundle).unwrap();
-    assert!(matches!(open(&state).map(drop), Err(RootError::Corrupt { .. })));
-    fs::remove_file(&bundle).unwrap();
-    drop(open(&state).unwrap());
-
-    let elsewhere = TrustDomain::parse("example.org").unwrap();
-    let foreign = Authority::open(&StateFolder::new(&state), &elsewhere, Duration::from_secs(60), at(NOW));
-    assert!(matches!(foreign.map(drop), Err(RootError::Signer { .. })));
-    assert_eq!(fs::read(&root).unwrap(), good, "it was never replaced");
-}
-
-#[test]
 fn a_folder_that_others_use_is_not_taken() {
     let home = tempfile::tempdir().unwrap();
     let state = home.path().join("shared");
@@ -256,7 +204,7 @@ fn a_folder_that_others_use_is_not_taken() {
     fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(state.join("diary.txt"), "mine").unwrap();
     let refused = open(&state).map(drop).unwrap_err();
-    assert!(matches!(refused, RootError::State(StateError::Shared { mode: 0o755, .. })), "{refused}");
+    assert!(matches!(refused, OpenError::State(StateError::Shared { mode: 0o755, .. })), "{refused}");
     fs::remove_file(state.join("diary.txt")).unwrap();
     drop(open(&state).unwrap());
 }

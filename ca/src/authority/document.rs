@@ -1,0 +1,204 @@
+//! The state as bytes, and back: a line that says what it is and its checksum, then JSON. What is torn, changed or of
+//! another kind is never read in part.
+//!
+//! Private keys lie in it as they are, or sealed (`seal`). Knows not where the bytes lie (`keep`).
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use douane_proto::id::TrustDomain;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{
+    seal::{Boxed, Seal, SealError},
+    sign::{SignError, Signer},
+    standing::{Keys, Phase, Slot, Spoilt, Standing},
+};
+
+/// What every document begins with; the number is the version of the form.
+const HEAD: &str = "douane-authority 1 sha256:";
+/// Rotation needs two or three; who needs more has a loop.
+const MOST_SLOTS: usize = 16;
+
+/// Why bytes are no state of ours.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DocumentError {
+    #[error("it is no state of an authority, or one of a version that this one does not know")]
+    Foreign,
+    #[error("its checksum is wrong: it was changed, or written in part")]
+    Changed,
+    #[error("it holds what no state can hold: {0}")]
+    Senseless(String),
+    #[error("it is of the trust domain {found}, the configured one is {wanted}")]
+    OtherDomain { found: String, wanted: TrustDomain },
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error("its root {id} cannot be used: {source}")]
+    Root { id: String, source: SignError },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Written {
+    trust_domain: String,
+    generation: u64,
+    epoch: u64,
+    sequence: u64,
+    roots: Vec<WrittenSlot>,
+    spoilt_intermediates: Vec<WrittenSpoilt>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct WrittenSlot {
+    id: String,
+    phase: Phase,
+    since: i64,
+    tainted: bool,
+    forced: bool,
+    published_at: Option<u64>,
+    leaves_until: Option<i64>,
+    certificate: String,
+    key: Boxed,
+    jwt_key: Boxed,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct WrittenSpoilt {
+    id: String,
+    key_id: String,
+    since: i64,
+    until: i64,
+    refused: bool,
+}
+
+/// The bytes of a state.
+pub(crate) fn encode(standing: &Standing, seal: &Seal) -> Result<Zeroizing<Vec<u8>>, DocumentError> {
+    let domain = &standing.trust_domain;
+    let slot = |slot: &Slot| {
+        let place = |kind| format!("{domain}/{}/{kind}", slot.id);
+        Ok(WrittenSlot {
+            id: slot.id.clone(),
+            phase: slot.phase,
+            since: slot.since,
+            tainted: slot.tainted,
+            forced: slot.forced,
+            published_at: slot.published_at,
+            leaves_until: slot.leaves_until,
+            certificate: STANDARD.encode(&slot.certificate),
+            key: seal.close(&slot.keys.x509, &place("x509"))?,
+            jwt_key: seal.close(&slot.keys.jwt, &place("jwt"))?,
+        })
+    };
+    let spoilt = |spoilt: &Spoilt| WrittenSpoilt {
+        id: spoilt.id.clone(),
+        key_id: STANDARD.encode(&spoilt.key_id),
+        since: spoilt.since,
+        until: spoilt.until,
+        refused: spoilt.refused,
+    };
+    let written = Written {
+        trust_domain: domain.to_string(),
+        generation: standing.generation,
+        epoch: standing.epoch,
+        sequence: standing.sequence,
+        roots: standing.slots.iter().map(slot).collect::<Result<_, DocumentError>>()?,
+        spoilt_intermediates: standing.spoilt.iter().map(spoilt).collect(),
+    };
+    let body =
+        serde_json::to_vec_pretty(&written).map_err(|error| DocumentError::Senseless(error.to_string()))?;
+    let body = Zeroizing::new(body);
+    let mut bytes = Zeroizing::new(format!("{HEAD}{}\n", checksum(&body)).into_bytes());
+    bytes.extend_from_slice(&body);
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// The state that `bytes` hold.
+pub(crate) fn decode(bytes: &[u8], wanted: &TrustDomain, seal: &Seal) -> Result<Standing, DocumentError> {
+    let end_of_head = bytes.iter().position(|byte| *byte == b'\n').ok_or(DocumentError::Foreign)?;
+    let (head, rest) = bytes.split_at(end_of_head);
+    let sum = head.strip_prefix(HEAD.as_bytes()).ok_or(DocumentError::Foreign)?;
+    let body =
+        rest.strip_prefix(b"\n").and_then(|rest| rest.strip_suffix(b"\n")).ok_or(DocumentError::Changed)?;
+    if checksum(body).as_bytes() != sum {
+        return Err(DocumentError::Changed);
+    }
+    let senseless = |what: &str| DocumentError::Senseless(what.to_owned());
+    let written: Written = serde_json::from_slice(body).map_err(|error| senseless(&error.to_string()))?;
+    if written.trust_domain != wanted.as_str() {
+        return Err(DocumentError::OtherDomain { found: written.trust_domain, wanted: wanted.clone() });
+    }
+    if written.roots.len() > MOST_SLOTS || written.spoilt_intermediates.len() > MOST_SLOTS {
+        return Err(senseless("more roots than a rotation needs"));
+    }
+    let slots: Vec<Slot> =
+        written.roots.into_iter().map(|slot| slot.read(wanted, seal)).collect::<Result<_, _>>()?;
+    if slots.iter().filter(|slot| slot.phase == Phase::Active).count() != 1 {
+        return Err(senseless("not exactly one root signs"));
+    }
+    let spoilt =
+        written.spoilt_intermediates.into_iter().map(WrittenSpoilt::read).collect::<Result<_, _>>()?;
+    Ok(Standing {
+        trust_domain: wanted.clone(),
+        generation: written.generation,
+        epoch: written.epoch,
+        sequence: written.sequence,
+        slots,
+        spoilt,
+    })
+}
+
+/// Do private keys lie open in these bytes of a state?
+pub(crate) fn is_plain(bytes: &[u8]) -> bool {
+    // As `Boxed::Plain` is written; base64 holds no quotation marks.
+    bytes.windows(8).any(|window| window == b"\"plain\":")
+}
+
+impl WrittenSlot {
+    fn read(self, domain: &TrustDomain, seal: &Seal) -> Result<Slot, DocumentError> {
+        let place = |kind| format!("{domain}/{}/{kind}", self.id);
+        let keys = Keys {
+            x509: seal.open(&self.key, &place("x509"))?,
+            jwt: seal.open(&self.jwt_key, &place("jwt"))?,
+        };
+        let certificate = unbase64(&self.certificate)?;
+        let stored = |source| DocumentError::Root { id: self.id.clone(), source };
+        let signer = Signer::restore(certificate.clone(), &keys.x509, domain).map_err(stored)?;
+        let jwt_spki = super::jwt::public_key(&keys.jwt).map_err(stored)?;
+        Ok(Slot {
+            id: self.id.clone(),
+            phase: self.phase,
+            since: self.since,
+            tainted: self.tainted,
+            forced: self.forced,
+            published_at: self.published_at,
+            leaves_until: self.leaves_until,
+            certificate,
+            key_id: signer.key_id,
+            not_before: signer.not_before,
+            not_after: signer.not_after,
+            jwt_spki,
+            keys: Arc::new(keys),
+        })
+    }
+}
+
+impl WrittenSpoilt {
+    fn read(self) -> Result<Spoilt, DocumentError> {
+        let key_id = unbase64(&self.key_id)?;
+        Ok(Spoilt { id: self.id, key_id, since: self.since, until: self.until, refused: self.refused })
+    }
+}
+
+fn unbase64(text: &str) -> Result<Vec<u8>, DocumentError> {
+    STANDARD.decode(text).map_err(|error| DocumentError::Senseless(error.to_string()))
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    let sum = digest::digest(&digest::SHA256, bytes);
+    sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}

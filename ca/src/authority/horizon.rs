@@ -1,0 +1,105 @@
+//! Until when anything that was signed may be valid: written down before it is signed, so that a control plane that was
+//! killed knows when its last certificate has ended.
+//!
+//! Each control plane writes a file of its own, ahead of what it signs, so that not every signature waits for the disk.
+
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::state::{self, Disk, Readers, StateError, StateFolder};
+
+/// The file is this much ahead, at most: seconds. So often it is written while certificates are signed.
+const MOST_AHEAD: i64 = 900;
+/// What is unreadable may stand for the longest certificate there is: seconds.
+const LONGEST_LIFE: i64 = 24 * 3600;
+/// One number.
+const MAX_FILE_BYTES: u64 = 4096;
+
+/// The end of everything that was signed.
+pub(crate) struct Horizon {
+    file: PathBuf,
+    disk: Disk,
+    // Durable.
+    until: AtomicI64,
+    writing: Mutex<()>,
+    /// Of all control planes that ran here before, seconds since 1970; 0: none signed anything that is still valid.
+    pub(crate) before: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Written {
+    signed_until: i64,
+}
+
+impl Horizon {
+    /// Reads what others have left in the folder, and forgets what has ended.
+    pub(crate) fn open(folder: &StateFolder, disk: Disk, now: i64) -> Result<Self, StateError> {
+        let replicas = folder.replicas();
+        state::private_folder(&replicas).map_err(state::failed("make", &replicas))?;
+        let mut before = 0;
+        for entry in fs::read_dir(&replicas).map_err(state::failed("list", &replicas))? {
+            let path = entry.map_err(state::failed("list", &replicas))?.path();
+            let until = read(&path).unwrap_or_else(|| {
+                tracing::warn!(file = %path.display(), "it cannot be read; what was signed may be valid for a day");
+                now.saturating_add(LONGEST_LIFE)
+            });
+            if until > now {
+                before = before.max(until);
+            } else {
+                // What stays is removed at the next start.
+                let _ = state::remove(&path);
+            }
+        }
+        let name: String = rand::random::<[u8; 8]>().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self {
+            file: replicas.join(name),
+            disk,
+            until: AtomicI64::new(0),
+            writing: Mutex::new(()),
+            before,
+        })
+    }
+
+    /// Makes sure that the disk knows of something that is valid until `not_after`.
+    pub(crate) fn cover(&self, not_after: i64, now: i64) -> io::Result<()> {
+        if not_after <= self.until.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if not_after <= self.until.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let ahead = (not_after.saturating_sub(now) / 4).clamp(1, MOST_AHEAD);
+        let until = not_after.saturating_add(ahead);
+        let written = serde_json::to_vec(&Written { signed_until: until })?;
+        self.disk.write(&self.file, &written, Readers::Owner)?;
+        self.until.store(until, Ordering::Release);
+        Ok(())
+    }
+
+    /// The end of everything that was signed here, until now and before.
+    pub(crate) fn until(&self) -> i64 {
+        self.until.load(Ordering::Acquire).max(self.before)
+    }
+}
+
+fn read(path: &std::path::Path) -> Option<i64> {
+    let hidden = path.file_name()?.to_str()?.starts_with('.');
+    if hidden {
+        // A write that a crash cut short: the certificate was never signed.
+        return Some(0);
+    }
+    if fs::metadata(path).ok()?.len() > MAX_FILE_BYTES {
+        return None;
+    }
+    Some(serde_json::from_slice::<Written>(&fs::read(path).ok()?).ok()?.signed_until)
+}

@@ -1,0 +1,349 @@
+//! The state on the disk: read at the start, taken over from older versions, and each change durable before anybody goes
+//! by it. Beside it lies the public bundle.
+//!
+//! A folder that holds a state in part, a damaged one, or one of another trust domain stops the start: a new root in its
+//! place would cut off every sidecar that trusts the old one. Knows not when the state changes (`plan`).
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use douane_proto::id::TrustDomain;
+use x509_parser::pem::Pem;
+use zeroize::Zeroizing;
+
+use super::{
+    document::{self, DocumentError},
+    jwt,
+    seal::{Seal, SealError},
+    sign::{SignError, Signer},
+    standing::{Keys, Phase, Slot, Standing},
+};
+use crate::state::{self, Disk, Moment, Readers, StateError, StateFolder};
+
+/// A state of a few roots has some 10 KiB; a larger file is not one of ours.
+const MAX_STATE_BYTES: u64 = 256 * 1024;
+
+/// Why there is no authority to sign with. It is never mended by making a new one.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A part of a state is there, the roots are not.
+    #[error(
+        "{found} exists but {authority} does not: the roots are lost. Restore {authority} from a backup, or choose an \
+         empty folder (all sidecars must then get the new bundle)",
+        found = found.display(), authority = authority.display()
+    )]
+    Partial {
+        /// What was found.
+        found: PathBuf,
+        /// What is missing.
+        authority: PathBuf,
+    },
+    /// A file is damaged, or not ours.
+    #[error("{path}: {reason}; restore it from a backup", path = path.display())]
+    Corrupt {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The seal cannot be opened.
+    #[error("{path}", path = path.display())]
+    Sealed {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: SealError,
+    },
+    /// A root could not be made or restored.
+    #[error("the root in {path}", path = path.display())]
+    Signer {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        source: SignError,
+    },
+}
+
+/// What a first root is made by.
+pub(crate) struct Birth<'a> {
+    pub(crate) trust_domain: &'a TrustDomain,
+    pub(crate) root_life: Duration,
+    pub(crate) now: i64,
+}
+
+/// The place of the state.
+pub(crate) struct Keep {
+    folder: StateFolder,
+    disk: Disk,
+    seal: Seal,
+}
+
+impl Keep {
+    pub(crate) fn new(folder: &StateFolder, disk: Disk, seal: Seal) -> Self {
+        Self { folder: folder.clone(), disk, seal }
+    }
+
+    /// Reads the state of a locked folder, or makes one where there is none at all.
+    pub(crate) fn open(&self, birth: &Birth<'_>) -> Result<Standing, OpenError> {
+        let path = self.folder.authority();
+        let standing = if is_there(&path)? {
+            let standing = self.read(birth.trust_domain)?;
+            self.drop_old_form(&standing)?;
+            standing
+        } else if is_there(&self.folder.root())? {
+            self.take_over(birth)?
+        } else {
+            self.refuse_partial()?;
+            let slot = new_slot(birth).map_err(|source| OpenError::Signer { path: path.clone(), source })?;
+            let epoch = u64::try_from(birth.now).unwrap_or(1);
+            let first = Standing::first(birth.trust_domain.clone(), slot, epoch);
+            self.store(&first)?;
+            // Aloud: where a folder was not mounted, this is not what its operator wanted.
+            tracing::warn!(
+                file = %path.display(),
+                "a new root was made, because the state folder held none; sidecars trust it by the bundle.pem beside it"
+            );
+            first
+        };
+        if self.seal.is_closed() && self.holds_plain_keys()? {
+            self.store(&standing)?;
+            tracing::info!(file = %path.display(), "the private keys of the roots are sealed now");
+        }
+        let standing = self.follow_bundle(standing, birth.now)?;
+        self.publish(&standing)?;
+        Ok(standing)
+    }
+
+    /// What the disk says now; for whoever does not run the authority, too.
+    pub(crate) fn read(&self, trust_domain: &TrustDomain) -> Result<Standing, OpenError> {
+        let path = self.folder.authority();
+        let bytes = read_private(&path)?;
+        document::decode(&bytes, trust_domain, &self.seal).map_err(|error| refused(&path, error))
+    }
+
+    /// Makes `standing` durable. Whoever calls it lets it take effect afterwards.
+    pub(crate) fn store(&self, standing: &Standing) -> Result<(), OpenError> {
+        let path = self.folder.authority();
+        let bytes = document::encode(standing, &self.seal).map_err(|error| refused(&path, error))?;
+        Ok(self.disk.write(&path, &bytes, Readers::Owner).map_err(state::failed("write", &path))?)
+    }
+
+    /// Lets `bundle.pem` hold what sidecars trust, where it does not yet.
+    pub(crate) fn publish(&self, standing: &Standing) -> Result<(), OpenError> {
+        let path = self.folder.bundle();
+        let text = bundle_text(standing);
+        if is_there(&path)? && fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+            return Ok(());
+        }
+        let written = self.disk.write(&path, text.as_bytes(), Readers::Everyone);
+        Ok(written.map_err(state::failed("write", &path))?)
+    }
+
+    /// Tells whoever watches the disk that everybody goes by the state now.
+    pub(crate) fn in_effect(&self) {
+        // It cannot fail any more.
+        let _ = self.disk.at(Moment::InEffect, &self.folder.authority());
+    }
+
+    // Of a state that was written before there was a seal.
+    fn holds_plain_keys(&self) -> Result<bool, OpenError> {
+        Ok(document::is_plain(&read_private(&self.folder.authority())?))
+    }
+
+    // The form of older versions: one root in PEM. Its JWT key is new, so that its bundle is.
+    fn take_over(&self, birth: &Birth<'_>) -> Result<Standing, OpenError> {
+        let path = self.folder.root();
+        let failed = |source| OpenError::Signer { path: path.clone(), source };
+        let signer = old_root(&path, birth.trust_domain)?;
+        // As it was counted.
+        let epoch = u64::try_from(signer.not_before).unwrap_or(0);
+        let slot = slot_of(signer, birth.now).map_err(failed)?;
+        let standing = Standing { sequence: 2, ..Standing::first(birth.trust_domain.clone(), slot, epoch) };
+        self.refuse_foreign_bundle(&standing)?;
+        self.store(&standing)?;
+        tracing::info!(from = %path.display(), to = %self.folder.authority().display(), "the root was taken over");
+        self.drop_old_form(&standing)?;
+        Ok(standing)
+    }
+
+    // What was taken over must not lie around for ever; what was not is not ours to remove.
+    fn drop_old_form(&self, standing: &Standing) -> Result<(), OpenError> {
+        let path = self.folder.root();
+        if !is_there(&path)? {
+            return Ok(());
+        }
+        let signer = old_root(&path, &standing.trust_domain)?;
+        if standing.slots.iter().any(|slot| slot.certificate == signer.certificate) {
+            state::remove(&path).map_err(state::failed("remove", &path))?;
+            return Ok(());
+        }
+        Err(OpenError::Corrupt {
+            path,
+            reason: "it is not one of the roots in `authority` beside it: one of the two is of another authority, move it \
+                     away"
+                .to_owned(),
+        })
+    }
+
+    // The bundle is written after the state: where it is ahead, the state is an older one that was restored, and what
+    // sidecars heard since then must not be said again with other words.
+    fn follow_bundle(&self, standing: Standing, now: i64) -> Result<Standing, OpenError> {
+        self.refuse_foreign_bundle(&standing)?;
+        let text = fs::read_to_string(self.folder.bundle()).unwrap_or_default();
+        let Some(place) = place_in(&text) else { return Ok(standing) };
+        if place <= (standing.epoch, standing.sequence) {
+            return Ok(standing);
+        }
+        let epoch = u64::try_from(now).unwrap_or(0).max(place.0.saturating_add(1));
+        tracing::error!(
+            epoch,
+            "the state is older than the bundle beside it: it was restored from a backup; a new history of the bundle begins"
+        );
+        let next = standing.in_epoch(epoch);
+        self.store(&next)?;
+        Ok(next)
+    }
+
+    // A bundle follows from the state, so that a crash between the two is mended; one that shares no root is not ours.
+    fn refuse_foreign_bundle(&self, standing: &Standing) -> Result<(), OpenError> {
+        let path = self.folder.bundle();
+        if !is_there(&path)? {
+            return Ok(());
+        }
+        let text = fs::read(&path).map_err(state::failed("read", &path))?;
+        let is_ours = |der: &[u8]| standing.slots.iter().any(|slot| slot.certificate == der);
+        if Pem::iter_from_buffer(&text).any(|pem| pem.is_ok_and(|pem| is_ours(&pem.contents))) {
+            return Ok(());
+        }
+        Err(OpenError::Corrupt {
+            path,
+            reason: "it does not hold any root of the authority beside it: one of the two is of another authority, or \
+                     much older"
+                .to_owned(),
+        })
+    }
+
+    fn refuse_partial(&self) -> Result<(), OpenError> {
+        let folder = &self.folder;
+        for found in [folder.bundle(), folder.join_tokens(), folder.last_good(), folder.replicas()] {
+            if is_there(&found)? {
+                return Err(OpenError::Partial { found, authority: folder.authority() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A root with new keys, which nobody knows.
+pub(crate) fn new_slot(birth: &Birth<'_>) -> Result<Slot, SignError> {
+    slot_of(Signer::root(birth.trust_domain, birth.root_life, birth.now)?, birth.now)
+}
+
+fn slot_of(signer: Signer, now: i64) -> Result<Slot, SignError> {
+    let keys = Keys { x509: signer.key_der(), jwt: jwt::new_key()? };
+    Ok(Slot {
+        jwt_spki: jwt::public_key(&keys.jwt)?,
+        id: signer.id,
+        phase: Phase::Prepared,
+        since: now,
+        tainted: false,
+        forced: false,
+        published_at: None,
+        leaves_until: None,
+        certificate: signer.certificate,
+        key_id: signer.key_id,
+        not_before: signer.not_before,
+        not_after: signer.not_after,
+        keys: Arc::new(keys),
+    })
+}
+
+fn refused(path: &Path, error: DocumentError) -> OpenError {
+    let path = path.to_owned();
+    match error {
+        DocumentError::Seal(source) => OpenError::Sealed { path, source },
+        DocumentError::Root { source, .. } => OpenError::Signer { path, source },
+        other => OpenError::Corrupt { path, reason: other.to_string() },
+    }
+}
+
+fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    let corrupt = |reason: &str| OpenError::Corrupt { path: path.to_owned(), reason: reason.to_owned() };
+    let metadata = fs::symlink_metadata(path).map_err(state::failed("look at", path))?;
+    if !metadata.is_file() || metadata.len() > MAX_STATE_BYTES {
+        return Err(corrupt("it is not a file of ours"));
+    }
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(corrupt(&format!("its mode is {mode:o}: others can reach the keys; it must be 600")));
+    }
+    Ok(Zeroizing::new(fs::read(path).map_err(state::failed("read", path))?))
+}
+
+fn old_root(path: &Path, trust_domain: &TrustDomain) -> Result<Signer, OpenError> {
+    let corrupt = |reason: &str| OpenError::Corrupt { path: path.to_owned(), reason: reason.to_owned() };
+    let text = read_private(path)?;
+    let text = std::str::from_utf8(&text).map_err(|_| corrupt("it is not PEM"))?;
+    let certificate = block(text, "CERTIFICATE").ok_or_else(|| corrupt("it holds no whole certificate"))?;
+    let key = block(text, "PRIVATE KEY").ok_or_else(|| corrupt("it holds no whole private key"))?;
+    let key = Zeroizing::new(key);
+    Signer::restore(certificate, &key, trust_domain)
+        .map_err(|source| OpenError::Signer { path: path.to_owned(), source })
+}
+
+fn bundle_text(standing: &Standing) -> String {
+    let bundle = standing.bundle();
+    let mut text = format!(
+        "# Trust bundle of {}, epoch {}, sequence {}\n",
+        bundle.trust_domain, bundle.epoch, bundle.sequence
+    );
+    for root in &bundle.roots {
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        let body = STANDARD.encode(root);
+        let mut rest = body.as_str();
+        // RFC 7468 2: 64 characters a line.
+        while let Some((line, more)) = rest.split_at_checked(64) {
+            text.push_str(line);
+            text.push('\n');
+            rest = more;
+        }
+        if !rest.is_empty() {
+            text.push_str(rest);
+            text.push('\n');
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    text
+}
+
+fn place_in(bundle: &str) -> Option<(u64, u64)> {
+    let first = bundle.lines().next()?.strip_prefix("# Trust bundle of ")?;
+    let (_, place) = first.split_once(", epoch ")?;
+    let (epoch, sequence) = place.split_once(", sequence ")?;
+    Some((epoch.parse().ok()?, sequence.parse().ok()?))
+}
+
+// The DER of the one block with this label.
+fn block(text: &str, label: &str) -> Option<Vec<u8>> {
+    let (begin, end) = (format!("-----BEGIN {label}-----"), format!("-----END {label}-----\n"));
+    let from = text.get(text.find(&begin)?..)?;
+    let block = from.get(..from.find(&end)? + end.len())?;
+    Some(Pem::iter_from_buffer(block.as_bytes()).next()?.ok()?.contents)
+}
+
+fn is_there(path: &Path) -> Result<bool, StateError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(state::failed("look at", path)(source)),
+    }
+}

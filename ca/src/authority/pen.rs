@@ -1,0 +1,126 @@
+//! What signs now: the root in use, the intermediate below it that lives in memory only, and the JWT key; one value that
+//! is replaced as a whole, and never while something is being signed.
+//!
+//! Knows not when to replace it (`rotation`).
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use douane_proto::id::TrustDomain;
+use rcgen::PublicKeyData;
+
+use super::{
+    horizon::Horizon,
+    jwt::{JwtError, JwtSigner},
+    sign::{Order, SignError, SignedLeaf, Signer},
+    standing::Slot,
+};
+use std::time::Duration;
+
+/// What signs.
+pub(crate) struct Signing {
+    root: Arc<Signer>,
+    jwt: Arc<JwtSigner>,
+    pub(crate) intermediate: Arc<Signer>,
+}
+
+/// The live value, with one writer.
+pub(crate) struct Pen {
+    current: RwLock<Arc<Signing>>,
+    pub(crate) horizon: Horizon,
+}
+
+/// While this lives nothing is signed.
+pub(crate) struct Lifted<'a> {
+    current: RwLockWriteGuard<'a, Arc<Signing>>,
+    horizon: &'a Horizon,
+}
+
+impl Signing {
+    /// What signs below the root of `slot`, with a fresh intermediate.
+    pub(crate) fn below(
+        slot: &Slot,
+        domain: &TrustDomain,
+        life: Duration,
+        now: i64,
+    ) -> Result<Self, SignError> {
+        let root = Signer::restore(slot.certificate.clone(), &slot.keys.x509, domain)?;
+        let intermediate = Arc::new(root.intermediate(domain, life, now)?);
+        let jwt = Arc::new(JwtSigner::new(&slot.id, &slot.keys.jwt)?);
+        Ok(Self { root: Arc::new(root), jwt, intermediate })
+    }
+
+    /// The same with another intermediate.
+    pub(crate) fn renewed(&self, domain: &TrustDomain, life: Duration, now: i64) -> Result<Self, SignError> {
+        let intermediate = Arc::new(self.root.intermediate(domain, life, now)?);
+        Ok(Self { root: Arc::clone(&self.root), jwt: Arc::clone(&self.jwt), intermediate })
+    }
+
+    /// Key identifiers of those who vouch for what it signs.
+    pub(crate) fn authorities(&self) -> Vec<Vec<u8>> {
+        vec![self.intermediate.key_id.clone(), self.root.key_id.clone()]
+    }
+
+    /// The id of its root.
+    pub(crate) fn root_id(&self) -> &str {
+        &self.root.id
+    }
+
+    /// When its root ends, seconds since 1970.
+    pub(crate) fn root_ends(&self) -> i64 {
+        self.root.not_after
+    }
+}
+
+impl Pen {
+    pub(crate) fn new(signing: Signing, horizon: Horizon) -> Self {
+        Self { current: RwLock::new(Arc::new(signing)), horizon }
+    }
+
+    /// What signs now.
+    pub(crate) fn current(&self) -> Arc<Signing> {
+        Arc::clone(&self.read())
+    }
+
+    /// Signs a leaf.
+    pub(crate) fn leaf(
+        &self,
+        key: &impl PublicKeyData,
+        order: &Order<'_>,
+        now: i64,
+    ) -> Result<(SignedLeaf, Arc<Signing>), SignError> {
+        let signing = self.read();
+        let leaf = signing.intermediate.leaf(key, order, now)?;
+        self.horizon.cover(leaf.not_after, now)?;
+        Ok((leaf, Arc::clone(&signing)))
+    }
+
+    /// Signs claims as a JWT.
+    pub(crate) fn jwt(&self, claims: &[u8], now: i64) -> Result<String, JwtError> {
+        let signing = self.read();
+        let (token, exp) = signing.jwt.sign(claims, signing.root.not_after, now)?;
+        self.horizon.cover(exp, now).map_err(|error| JwtError::Failed(error.to_string()))?;
+        Ok(token)
+    }
+
+    /// Waits until nothing is being signed, and holds everybody off.
+    pub(crate) fn lift(&self) -> Lifted<'_> {
+        let current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        Lifted { current, horizon: &self.horizon }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Arc<Signing>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lifted<'_> {
+    /// Nothing that was signed until now is valid after this.
+    pub(crate) fn signed_until(&self) -> i64 {
+        self.horizon.until()
+    }
+
+    /// From now on `signing` signs.
+    pub(crate) fn put_down(mut self, signing: Signing) {
+        *self.current = Arc::new(signing);
+    }
+}

@@ -1,0 +1,353 @@
+//! Rotation at work: what `plan` decides is made durable (`keep`), and then takes effect. What an operator asks for goes
+//! the same way.
+//!
+//! A step that cannot be stored did not happen, and is tried again. Knows neither requests nor streams.
+
+use std::time::Duration;
+
+use douane_proto::id::TrustDomain;
+
+use super::{
+    keep::{Birth, Keep, OpenError, new_slot},
+    pen::{Pen, Signing},
+    plan::{self, Facts, Next, Pace, Step, Waiting},
+    sign::SignError,
+    standing::{Phase, Spoilt, Standing},
+};
+
+/// A loop of steps would be a fault of ours; a whole rotation has four.
+const MOST_STEPS: usize = 16;
+/// So many roots, or marks on intermediates, are kept at once; each ends by itself.
+const MOST_AT_ONCE: usize = 8;
+/// SHA-256, cut to 160 bits (RFC 7093 2), as key identifiers are.
+const KEY_ID_BYTES: usize = 20;
+
+/// The lives of an authority's certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// Whose identities are signed.
+    pub trust_domain: TrustDomain,
+    /// How long leaves live unless asked otherwise.
+    pub leaf_life: Duration,
+    /// How long an intermediate lives; it is replaced at half of that.
+    pub intermediate_life: Duration,
+    /// How long a root lives; another is prepared at half of that.
+    pub root_life: Duration,
+    /// From the publication of a root to its first signature, at least.
+    pub root_lead: Duration,
+}
+
+/// Why the state is not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RotateError {
+    /// The disk refuses.
+    #[error(transparent)]
+    State(#[from] OpenError),
+    /// No certificate could be made.
+    #[error("making a certificate")]
+    Sign(#[from] SignError),
+    /// Another root is on its way.
+    #[error(
+        "root {id} is on its way already ({phase}); `douane ca status` says what it waits for, and `--force` does not wait"
+    )]
+    OnItsWay {
+        /// Which.
+        id: String,
+        /// How far it is.
+        phase: &'static str,
+    },
+    /// Too much at once.
+    #[error("there are {MOST_AT_ONCE} authorities that are on their way out: wait until one of them is gone")]
+    TooMany,
+    /// Nobody of that name.
+    #[error(
+        "there is no authority {0:?}: give the id of a root or an intermediate as `douane ca status` shows it, or the \
+         authority key identifier (40 hexadecimal digits) of a certificate that the intermediate signed"
+    )]
+    Unknown(String),
+    /// Nothing to be changed.
+    #[error("authority {0} is tainted already")]
+    Tainted(String),
+}
+
+/// An intermediate that this control plane has signed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Past {
+    pub(crate) id: String,
+    pub(crate) key_id: Vec<u8>,
+    pub(crate) not_after: i64,
+}
+
+/// The one writer of the state.
+pub(crate) struct Rotation {
+    pub(crate) standing: Standing,
+    pub(crate) terms: Terms,
+    /// What the next steps wait for, as of the last look.
+    pub(crate) waiting: Vec<Waiting>,
+    /// Intermediates before the current one.
+    pub(crate) past: Vec<Past>,
+    keep: Keep,
+}
+
+impl Rotation {
+    pub(crate) fn new(standing: Standing, terms: Terms, keep: Keep) -> Self {
+        Self { standing, terms, waiting: Vec::new(), past: Vec::new(), keep }
+    }
+
+    /// Does what is due; everybody goes by the new state when it returns. Says whether anything has changed.
+    pub(crate) fn advance(&mut self, pen: &Pen, facts: &Facts, now: i64) -> Result<Changed, RotateError> {
+        // Of an earlier step, perhaps, whose bundle could not be written.
+        self.keep.publish(&self.standing)?;
+        let mut changed = self.renew_intermediate(pen, now)?;
+        for _ in 0..MOST_STEPS {
+            match plan::next(&self.standing, facts, now, self.pace()) {
+                Next::Do(step) => {
+                    self.take(&step, pen, facts, now)?;
+                    changed = Changed::Yes;
+                }
+                Next::Wait(waiting) => {
+                    self.waiting = waiting;
+                    break;
+                }
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Begins to replace the root; the way is the same as of one that is due.
+    pub(crate) fn rotate_root(&mut self, force: Force, now: i64) -> Result<String, RotateError> {
+        let coming =
+            self.standing.slots.iter().find(|slot| matches!(slot.phase, Phase::Prepared | Phase::Published));
+        let id = match coming {
+            Some(slot) if force == Force::No => {
+                return Err(RotateError::OnItsWay { id: slot.id.clone(), phase: phase_name(slot.phase) });
+            }
+            Some(slot) => slot.id.clone(),
+            None => self.prepare(now)?,
+        };
+        if force == Force::Yes {
+            tracing::warn!(
+                root = id,
+                "forced: the new root signs at once, whoever does not know it yet is cut off"
+            );
+            self.commit(self.standing.with_forced(&id))?;
+        }
+        Ok(id)
+    }
+
+    /// Replaces the intermediate.
+    pub(crate) fn rotate_intermediate(&mut self, pen: &Pen, now: i64) -> Result<String, RotateError> {
+        let fresh = pen.current().renewed(&self.terms.trust_domain, self.terms.intermediate_life, now)?;
+        let id = fresh.intermediate.id.clone();
+        self.replace(pen, fresh, now);
+        Ok(id)
+    }
+
+    /// Marks an authority as one that must sign no more, and puts another in its place.
+    pub(crate) fn taint(&mut self, name: &str, pen: &Pen, now: i64) -> Result<(), RotateError> {
+        if let Some(slot) = self.standing.slot(name) {
+            if slot.tainted {
+                return Err(RotateError::Tainted(name.to_owned()));
+            }
+            tracing::warn!(
+                root = name,
+                "tainted: another root takes its place, and everybody below it renews"
+            );
+            return self.commit(self.standing.with_tainted(name));
+        }
+        let spoilt =
+            self.find_intermediate(name, pen, now).ok_or_else(|| RotateError::Unknown(name.to_owned()))?;
+        if self.standing.spoilt.iter().any(|known| known.key_id == spoilt.key_id) {
+            return Err(RotateError::Tainted(name.to_owned()));
+        }
+        if self.standing.spoilt.len() >= MOST_AT_ONCE {
+            return Err(RotateError::TooMany);
+        }
+        // First another: whoever renews must not get the same again.
+        if pen.current().intermediate.key_id == spoilt.key_id {
+            self.rotate_intermediate(pen, now)?;
+        }
+        tracing::warn!(intermediate = spoilt.id, "tainted: it signs no more, and everybody below it renews");
+        self.commit(self.standing.with_spoilt(spoilt))
+    }
+
+    fn find_intermediate(&self, name: &str, pen: &Pen, now: i64) -> Option<Spoilt> {
+        let current = pen.current();
+        let of = |id: &str, key_id: &[u8], until: i64| Spoilt {
+            id: id.to_owned(),
+            key_id: key_id.to_vec(),
+            since: now,
+            until,
+            refused: false,
+        };
+        let signer = &current.intermediate;
+        if signer.id == name {
+            return Some(of(name, &signer.key_id, signer.not_after));
+        }
+        if let Some(past) = self.past.iter().find(|past| past.id == name) {
+            return Some(of(name, &past.key_id, past.not_after));
+        }
+        // Of another control plane, or of one that is gone.
+        let key_id = unhex(name).filter(|id| id.len() == KEY_ID_BYTES)?;
+        let longest = i64::try_from(self.terms.intermediate_life.as_secs()).unwrap_or(i64::MAX);
+        Some(of(name, &key_id, now.saturating_add(longest)))
+    }
+
+    // At half its life, or when the clock says that it is not valid yet.
+    fn renew_intermediate(&mut self, pen: &Pen, now: i64) -> Result<Changed, SignError> {
+        let current = pen.current();
+        let signer = &current.intermediate;
+        let half = signer.not_before + (signer.not_after - signer.not_before) / 2;
+        if now < half && now >= signer.not_before {
+            return Ok(Changed::No);
+        }
+        let fresh = current.renewed(&self.terms.trust_domain, self.terms.intermediate_life, now)?;
+        // Below a root that ends soon a new one would end as early: nothing is won.
+        if fresh.intermediate.not_after <= signer.not_after && now >= signer.not_before {
+            return Ok(Changed::No);
+        }
+        self.replace(pen, fresh, now);
+        Ok(Changed::Yes)
+    }
+
+    fn replace(&mut self, pen: &Pen, fresh: Signing, now: i64) {
+        let before = pen.current();
+        let (old, new) = (&before.intermediate, &fresh.intermediate);
+        tracing::info!(
+            intermediate = new.id,
+            replaces = old.id,
+            ends = %moment(new.not_after),
+            "a new intermediate signs"
+        );
+        self.past.retain(|past| past.not_after > now);
+        self.past.push(Past { id: old.id.clone(), key_id: old.key_id.clone(), not_after: old.not_after });
+        pen.lift().put_down(fresh);
+    }
+
+    fn prepare(&mut self, now: i64) -> Result<String, RotateError> {
+        if self.standing.slots.len() >= MOST_AT_ONCE {
+            return Err(RotateError::TooMany);
+        }
+        let terms = &self.terms;
+        let birth = Birth { trust_domain: &terms.trust_domain, root_life: terms.root_life, now };
+        let slot = new_slot(&birth)?;
+        let id = slot.id.clone();
+        let ends = moment(slot.not_after);
+        self.commit(self.standing.with_prepared(slot))?;
+        tracing::info!(root = id, %ends, "a new root is prepared");
+        Ok(id)
+    }
+
+    fn take(&mut self, step: &Step, pen: &Pen, facts: &Facts, now: i64) -> Result<(), RotateError> {
+        match step {
+            Step::BeginEpoch(epoch) => {
+                tracing::error!(
+                    epoch,
+                    "a sidecar holds a newer bundle than ours: the state was restored from a backup; a new history begins"
+                );
+                self.commit(self.standing.in_epoch(*epoch))
+            }
+            Step::Prepare => self.prepare(now).map(drop),
+            Step::Publish(id) => {
+                self.commit(self.standing.with_published(id, now))?;
+                tracing::info!(
+                    root = id,
+                    sequence = self.standing.sequence,
+                    "a new root is published; it signs once everybody knows it"
+                );
+                Ok(())
+            }
+            Step::Activate(id) => self.activate(id, pen, facts, now),
+            Step::Remove(id) => {
+                self.commit(self.standing.without(id))?;
+                tracing::info!(root = id, sequence = self.standing.sequence, "a root has left the bundle");
+                Ok(())
+            }
+            Step::Refuse(id) => {
+                self.commit(self.standing.with_refused(id, now))?;
+                tracing::warn!(intermediate = id, "a tainted intermediate is refused from now on");
+                Ok(())
+            }
+            Step::Forget(id) => self.commit(self.standing.without_spoilt(id)),
+        }
+    }
+
+    fn activate(&mut self, id: &str, pen: &Pen, facts: &Facts, now: i64) -> Result<(), RotateError> {
+        let Some(slot) = self.standing.slot(id) else { return Ok(()) };
+        let lagging = plan::strangers_to(slot, &self.standing, facts, now);
+        let signing = Signing::below(slot, &self.terms.trust_domain, self.terms.intermediate_life, now)?;
+        let before = pen.current();
+        // Nothing is signed while the end of what was signed is written down.
+        let lifted = pen.lift();
+        let signed_until = lifted.signed_until().max(now);
+        let next = self.standing.with_active(id, signed_until, now);
+        self.commit(next)?;
+        lifted.put_down(signing);
+        let old = &before.intermediate;
+        self.past.push(Past { id: old.id.clone(), key_id: old.key_id.clone(), not_after: old.not_after });
+        let cut_off: Vec<&str> = lagging.iter().take(10).map(|holder| holder.name.as_str()).collect();
+        if cut_off.is_empty() {
+            tracing::info!(root = id, old_until = %moment(signed_until), "a new root signs; the old one retires");
+        } else {
+            tracing::warn!(
+                root = id,
+                lagging = lagging.len(),
+                names = cut_off.join(", "),
+                "a new root signs although some may not know it"
+            );
+        }
+        Ok(())
+    }
+
+    // The one way to another state: first the disk, then everybody.
+    fn commit(&mut self, next: Standing) -> Result<(), RotateError> {
+        self.keep.store(&next)?;
+        self.standing = next;
+        self.keep.publish(&self.standing)?;
+        self.keep.in_effect();
+        Ok(())
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { lead: i64::try_from(self.terms.root_lead.as_secs()).unwrap_or(i64::MAX) }
+    }
+}
+
+/// Did anything change?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Changed {
+    No,
+    Yes,
+}
+
+/// Is a step done although it breaks somebody?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Force {
+    /// It waits for them.
+    No,
+    /// It does not.
+    Yes,
+}
+
+/// As a human writes it.
+pub(crate) fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Prepared => "prepared",
+        Phase::Published => "published",
+        Phase::Active => "active",
+        Phase::Retiring => "retiring",
+    }
+}
+
+fn moment(unix: i64) -> humantime::Rfc3339Timestamp {
+    let since = Duration::from_secs(u64::try_from(unix).unwrap_or(0));
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since)
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> =
+        text.chars().map(|digit| digit.to_digit(16).and_then(|value| u8::try_from(value).ok())).collect();
+    let digits = digits?;
+    (digits.len() % 2 == 0)
+        .then(|| digits.chunks(2).map(|pair| pair.iter().fold(0, |sum, digit| sum * 16 + digit)).collect())
+}

@@ -1,0 +1,82 @@
+//! `authority`: how long the authority's own certificates live, and what seals its roots at rest.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+
+use super::ConfigError;
+
+/// Shorter, and rotation never comes to rest.
+const SHORTEST_ROOT: Duration = Duration::from_secs(60);
+/// Longer ones are not replaced by anybody who is still there.
+const LONGEST_ROOT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// How long the authority's own certificates live, and what seals its roots.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct AuthorityLives {
+    /// How long a root lives; another is prepared at half of that.
+    #[serde(deserialize_with = "super::duration")]
+    pub root_ttl: Duration,
+    /// How long an intermediate lives; it is replaced at half of that.
+    #[serde(deserialize_with = "super::duration")]
+    pub intermediate_ttl: Duration,
+    /// From the publication of a root to its first signature, at least: whoever fetches bundles does so in this.
+    #[serde(deserialize_with = "super::duration")]
+    pub root_lead: Duration,
+    /// What seals the private keys of roots at rest; without it they lie in a file of mode 600.
+    pub root_seal: Option<RootSeal>,
+}
+
+/// What seals the private keys of roots.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RootSeal {
+    /// 32 random bytes in a file of mode 600, such as a mounted secret.
+    pub key_file: PathBuf,
+}
+
+impl AuthorityLives {
+    // A leaf never outlives its signer: half of an intermediate's life is what leaves can have.
+    pub(super) fn check(&self, leaf: Duration) -> Result<(), ConfigError> {
+        let wrong = |what: String| Err(ConfigError::Lives(what));
+        let text = |duration| humantime::format_duration(duration).to_string();
+        if self.intermediate_ttl < leaf * 2 {
+            let (intermediate, leaf) = (text(self.intermediate_ttl), text(leaf));
+            return wrong(format!(
+                "an intermediate of {intermediate} (intermediateTtl) cuts leaves of {leaf} (leafTtl) short: it lives twice as long at least"
+            ));
+        }
+        if self.root_ttl < (self.intermediate_ttl * 2).max(SHORTEST_ROOT) || self.root_ttl > LONGEST_ROOT {
+            return wrong(format!(
+                "a root lives twice as long as its intermediates (intermediateTtl {}), at least {}, and at most 10 years; \
+                 rootTtl is {}",
+                text(self.intermediate_ttl),
+                text(SHORTEST_ROOT),
+                text(self.root_ttl)
+            ));
+        }
+        if self.root_lead > self.root_ttl / 4 {
+            return wrong(format!(
+                "rootLead {} is more than a quarter of rootTtl {}: the next root would come too late",
+                text(self.root_lead),
+                text(self.root_ttl)
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Default for AuthorityLives {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        Self {
+            root_ttl: DAY * 90,
+            // Twice the longest leaf: replaced at half of it, so that no leaf is ever cut short by its signer.
+            intermediate_ttl: DAY * 2,
+            // Five times what whoever fetches bundles is told to wait.
+            root_lead: Duration::from_secs(5 * 60),
+            root_seal: None,
+        }
+    }
+}
