@@ -1,9 +1,11 @@
 //! End to end, through public doors only. One binary, so that it links once.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says where")]
 
+mod alone;
 mod attacks;
 mod every_refusal;
 mod floors;
 mod mesh;
 mod servers;
 mod sidecar;
+mod workload;

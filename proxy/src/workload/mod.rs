@@ -3,6 +3,7 @@
 //! name in `SPIFFE_ENDPOINT_SOCKET`.
 //!
 //! - [`socket`]: the socket: who may connect, how many, for how long
+//! - `authority`: what some clients call a socket
 //! - `guard`: what each request must carry before anybody looks at it
 //! - `doors`: which service a request is for: the Workload API, or reflection
 //! - `service`: the Workload API itself; `updates`: its streams
@@ -10,6 +11,7 @@
 //! Everybody in the pod shares the pod's identity (the socket lies in the pod's own volume). Knows not how a certificate
 //! is had (`identity`).
 
+mod authority;
 mod doors;
 mod guard;
 mod service;

@@ -29,6 +29,7 @@ use tonic_reflection::server::{v1, v1alpha};
 
 use super::{
     Sources,
+    authority::Tolerant,
     doors::{self, Doors},
     guard::Guard,
     service::WorkloadApi,
@@ -172,7 +173,7 @@ impl Workload {
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_LIMIT)
             .auto_date_header(false)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Tolerant::new(stream)), service);
         let mut connection = pin!(connection);
         let (mut asked_to_end, mut seen) = (false, 0);
         loop {
