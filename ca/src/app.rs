@@ -5,6 +5,7 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -15,7 +16,7 @@ use douane_proto::{
     wire::{discovery_server::DiscoveryServer, identity_server::IdentityServer},
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     sync::{Semaphore, mpsc},
     time,
 };
@@ -24,10 +25,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
 
 use crate::{
-    attest::{Attestor, KeySource, LiveKeys, TokenRules},
+    attest::{Attestor, KeySource, LiveKeys, Meaning, TokenRules},
     audit::Ledger,
     authority::{Authority, Setup, Terms},
-    config::{Config, ConfigError, Durability, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Tokens},
+    config::{Config, ConfigError, Durability, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Oidc, Tokens},
     discovery::{self, Discovery, DiscoveryService},
     fetch::{Guard, Origin, Plaintext},
     holders::Holders,
@@ -71,7 +72,8 @@ pub struct App {
     durability: Durability,
     holders: Holders,
     attestor: Arc<Attestor>,
-    keys: Option<Arc<LiveKeys>>,
+    local: Option<UnixListener>,
+    keys: Vec<Arc<LiveKeys>>,
     tls: Arc<Tls>,
     discovery: Discovery,
     fetcher: Fetcher,
@@ -118,15 +120,17 @@ impl App {
         let own = WorkloadId::new(&config.trust_domain, OWN_NAMESPACE, OWN_ACCOUNT)?;
         let tls = Tls::new(Arc::clone(&authority), own.clone(), config.own_names(), now)?;
 
-        let rules = config.tokens.as_ref().map(token_rules).transpose()?;
-        let keys = rules.as_ref().map(|rules| Arc::clone(&rules.keys));
-        if let Some(keys) = &keys
-            && let Err(error) = keys.refresh().await
-        {
-            // It may come later (the issuer may start after us); until then tokens are refused.
-            tracing::warn!(%error, "there are no keys to verify service account tokens with yet");
+        let rules = token_rules(&config)?;
+        let keys: Vec<_> = rules.iter().map(|rules| Arc::clone(&rules.keys)).collect();
+        for rules in &rules {
+            if let Err(error) = rules.keys.refresh().await {
+                // It may come later (the issuer may start after us); until then tokens are refused.
+                let issuer = &rules.issuer;
+                tracing::warn!(%error, issuer, "there are no keys to verify the issuer's tokens with yet");
+            }
         }
-        let attestor = Attestor::new(&folder, &config.trust_domain, own, rules);
+        let users = config.unix.as_ref().map_or(&[][..], |unix| &unix.identities);
+        let attestor = Attestor::new(&folder, &config.trust_domain, own, rules).with_users(users)?;
         let metrics = Arc::new(Metrics::new());
         let (fetcher, keyring) = Fetcher::new(key_terms(&config, &folder)?, Arc::clone(&metrics));
         let discovery =
@@ -136,6 +140,13 @@ impl App {
             listeners: bind_all(&config.listen).await?,
             metrics_listener: match config.metrics {
                 Some(address) => Some(bind(address).await?),
+                None => None,
+            },
+            local: match &config.unix {
+                Some(unix) => {
+                    let path = &unix.socket;
+                    Some(tls::bind_local(path).with_context(|| format!("listen on {}", path.display()))?)
+                }
                 None => None,
             },
             authority,
@@ -179,12 +190,15 @@ impl App {
         for listener in self.listeners {
             tasks.spawn(tls::listen(listener, gate.clone(), secured.clone(), halt.clone()));
         }
+        if let Some(local) = self.local {
+            tasks.spawn(tls::listen_local(local, gate.clone(), secured.clone(), halt.clone()));
+        }
         drop(secured);
         let tls = Arc::clone(&self.tls);
         tasks.spawn(critical("the renewal of our certificate", halt.clone(), async move |halt| {
             tls.run(halt).await;
         }));
-        if let Some(keys) = self.keys {
+        for keys in self.keys {
             tasks.spawn(critical("the reading of token keys", halt.clone(), async move |halt| {
                 keys.run(halt).await;
             }));
@@ -346,25 +360,30 @@ fn key_terms(config: &Config, folder: &StateFolder) -> Result<jwks::Terms> {
     })
 }
 
-fn token_rules(tokens: &Tokens) -> Result<TokenRules> {
-    let is_url = tokens.jwks.starts_with("http://") || tokens.jwks.starts_with("https://");
-    let source = if is_url {
-        let url = tokens.jwks.parse().with_context(|| format!("{:?} is no URL", tokens.jwks))?;
-        let trust = tokens.jwks_trust.as_deref();
-        if trust.is_none() && tokens.jwks.starts_with("https://") {
-            bail!("{} needs jwksTrust: a PEM file that vouches for it", tokens.jwks);
-        }
-        let tls =
-            trust.map(|path| tls::https_connector(path).with_context(|| format!("read {}", path.display())));
-        KeySource::Url(Origin { url, tls: tls.transpose()? })
-    } else {
-        KeySource::File(tokens.jwks.clone().into())
-    };
-    Ok(TokenRules {
-        issuer: tokens.issuer.clone(),
-        audience: tokens.audience.clone(),
-        keys: Arc::new(LiveKeys::new(source)),
-    })
+fn token_rules(config: &Config) -> Result<Vec<TokenRules>> {
+    let mut rules = Vec::new();
+    if let Some(Tokens { issuer, audience, jwks, jwks_trust }) = config.tokens.clone() {
+        let keys = Arc::new(LiveKeys::new(key_source(&jwks, jwks_trust.as_deref())?));
+        rules.push(TokenRules { issuer, audience, keys, meaning: Meaning::ServiceAccounts });
+    }
+    for Oidc { issuer, audience, jwks, jwks_trust, identities } in config.oidc.clone() {
+        let keys = Arc::new(LiveKeys::new(key_source(&jwks, jwks_trust.as_deref())?));
+        rules.push(TokenRules { issuer, audience, keys, meaning: Meaning::Mapped(identities) });
+    }
+    Ok(rules)
+}
+
+fn key_source(jwks: &str, trust: Option<&Path>) -> Result<KeySource> {
+    if !jwks.starts_with("http://") && !jwks.starts_with("https://") {
+        return Ok(KeySource::File(jwks.into()));
+    }
+    let url = jwks.parse().with_context(|| format!("{jwks:?} is no URL"))?;
+    if trust.is_none() && jwks.starts_with("https://") {
+        bail!("{jwks} needs jwksTrust: a PEM file that vouches for it");
+    }
+    let tls =
+        trust.map(|path| tls::https_connector(path).with_context(|| format!("read {}", path.display())));
+    Ok(KeySource::Url(Origin { url, tls: tls.transpose()? }))
 }
 
 // Without a choice: all addresses, of both families where there are two.

@@ -135,6 +135,12 @@ impl StateFolder {
         self.0.join("join-tokens")
     }
 
+    /// Who came by a join token, and renews by certificate.
+    #[must_use]
+    pub fn joined(&self) -> PathBuf {
+        self.0.join("joined")
+    }
+
     /// The last good resource files.
     #[must_use]
     pub fn last_good(&self) -> PathBuf {

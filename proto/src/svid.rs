@@ -32,6 +32,8 @@ pub struct Leaf {
     pub not_before: i64,
     /// Seconds since 1970.
     pub not_after: i64,
+    /// The serial number in hexadecimal, without leading zeros.
+    pub serial: String,
 }
 
 /// A workload's certificate with its private key.
@@ -127,6 +129,7 @@ impl Leaf {
             id: uri_name(&certificate)?.parse()?,
             not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
+            serial: certificate.tbs_certificate.serial.to_str_radix(16),
         })
     }
 }

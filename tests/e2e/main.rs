@@ -5,6 +5,7 @@ mod alone;
 mod attacks;
 mod every_refusal;
 mod floors;
+mod joined;
 mod mesh;
 mod servers;
 mod sidecar;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::{
-    attest::error::AttestError,
+    attest::{error::AttestError, joined::short},
     state::{self, Readers, StateError, StateFolder},
 };
 
@@ -38,15 +38,16 @@ pub(crate) struct JoinTokens {
 #[derive(Debug)]
 pub(crate) struct Ticket {
     entry: PathBuf,
+    hash: String,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
-    namespace: String,
-    service_account: String,
+pub(crate) struct Entry {
+    pub(crate) namespace: String,
+    pub(crate) service_account: String,
     /// Seconds since 1970.
-    expires: u64,
+    pub(crate) expires: u64,
 }
 
 /// Why no join token was made.
@@ -86,7 +87,7 @@ pub fn create(
         service_account: id.service_account().to_owned(),
         expires: now.saturating_add(life.as_secs()),
     };
-    let path = entry_of(&folder, &token);
+    let path = folder.join(hash_of(&token));
     let text = serde_json::to_vec(&entry).map_err(io::Error::other);
     let written = text.and_then(|text| state::write(&path, &text, Readers::Owner));
     written.map_err(state::failed("write", &path))?;
@@ -105,7 +106,8 @@ impl JoinTokens {
         if token.len() != PREFIX.len() + 2 * SECRET_BYTES || !token.starts_with(PREFIX) {
             return Err(AttestError::UnknownJoinToken);
         }
-        let path = entry_of(&self.folder, token);
+        let hash = hash_of(token);
+        let path = self.folder.join(&hash);
         let entry = read(&path)?;
         if now >= entry.expires {
             // It is of no use to anybody any more; a failure to remove it harms nobody.
@@ -113,7 +115,7 @@ impl JoinTokens {
             return Err(AttestError::JoinTokenExpired);
         }
         let id = WorkloadId::new(&self.trust_domain, &entry.namespace, &entry.service_account)?;
-        Ok((id, Ticket { entry: path }))
+        Ok((id, Ticket { entry: path, hash }))
     }
 
     /// Removes what expired unused.
@@ -127,7 +129,24 @@ impl JoinTokens {
     }
 }
 
+/// Every token that is not spent, with its hash.
+pub(crate) fn list(folder: &Path) -> Vec<(String, Entry)> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths.filter_map(|path| Some((path.file_name()?.to_str()?.to_owned(), read(&path).ok()?))).collect()
+}
+
 impl Ticket {
+    /// What a registration by it is called: the token's hash.
+    pub(crate) fn registration(&self) -> &str {
+        &self.hash
+    }
+
+    /// The first digits of that.
+    pub(crate) fn name(&self) -> String {
+        short(&self.hash)
+    }
+
     /// Spends the token, durably. Of several who try at the same time, one succeeds.
     pub(crate) fn spend(&self) -> Result<(), AttestError> {
         match state::remove(&self.entry) {
@@ -154,8 +173,8 @@ fn read(path: &Path) -> Result<Entry, AttestError> {
 }
 
 // The name is a hash of 256 random bits: who reads the folder cannot use what it finds.
-fn entry_of(folder: &Path, token: &str) -> PathBuf {
-    folder.join(hexadecimal(digest::digest(&digest::SHA256, token.as_bytes()).as_ref()))
+fn hash_of(token: &str) -> String {
+    hexadecimal(digest::digest(&digest::SHA256, token.as_bytes()).as_ref())
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -1,56 +1,88 @@
 //! Who asks? Evidence becomes an identity, or an error. Names in a certificate request play no part.
 //!
+//! - `service_account`, `oidc`: a signed token, by its issuer's rules; `keys`: the issuer's keys, live
+//! - `join`: single-use tokens; `joined`: who came by one, and renews by its certificate; `listing`: both, for operators
+//!
 //! Knows not what is signed (`authority`), nor the wire (`issue`). Another kind of evidence is another variant here.
 
 mod error;
 mod join;
+mod joined;
 mod keys;
+mod listing;
+mod oidc;
 mod service_account;
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use douane_proto::id::{TrustDomain, WorkloadId};
+use douane_proto::{
+    id::{IdError, TrustDomain, WorkloadId},
+    jwt::{JwtError, Keys},
+};
 use zeroize::Zeroizing;
 
-use crate::state::StateFolder;
+use crate::{
+    config::{IdentityRule, User},
+    peer::{Origin, Peer},
+    state::StateFolder,
+};
 use join::{JoinTokens, Ticket};
+use joined::{Joined, Renewal};
 use service_account::ServiceAccounts;
 
 pub use error::AttestError;
 pub use join::{CreateError, create as create_join_token};
 pub use keys::{KeySource, LiveKeys};
+pub use listing::{Listed, Standing, list, revoke};
+
+/// Evidence that is bound to a pod.
+const SERVICE_ACCOUNT_TOKEN: &str = "service_account_token";
 
 /// What a caller presents. Wiped when dropped, and has no `Debug`: a token must not reach a log.
 pub enum Evidence {
-    /// A signed token (JWT): a projected Kubernetes service account token.
+    /// A signed token (JWT): a projected Kubernetes service account token, or one of a configured issuer.
     Token(Zeroizing<String>),
     /// A single-use join token.
     JoinToken(Zeroizing<String>),
-    /// Nothing but the connection itself.
+    /// Nothing but the connection itself: its certificate, or the process at its other end.
     Connection,
 }
 
 impl Evidence {
-    /// A fixed word for logs and metrics.
+    /// A fixed word for the log.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Token(_) => "service_account_token",
+            Self::Token(_) => "token",
             Self::JoinToken(_) => "join_token",
-            Self::Connection => "none",
+            Self::Connection => "connection",
         }
     }
 }
 
 /// Turns evidence into identities of one trust domain.
 pub struct Attestor {
-    tokens: Option<(ServiceAccounts, Arc<LiveKeys>)>,
+    trust_domain: TrustDomain,
+    issuers: Vec<Issuer>,
     join: JoinTokens,
+    joined: Arc<Joined>,
+    users: HashMap<u32, WorkloadId>,
     /// The control plane's own identity, which nobody else gets.
     reserved: WorkloadId,
+}
+
+struct Issuer {
+    accounts: Accounts,
+    keys: Arc<LiveKeys>,
+}
+
+enum Accounts {
+    Kubernetes(ServiceAccounts),
+    Mapped(oidc::Accounts),
 }
 
 /// What the evidence proved.
@@ -58,14 +90,22 @@ pub struct Attestor {
 pub struct Attested {
     /// Who asks.
     pub id: WorkloadId,
-    /// Which kind of evidence, for the audit log.
+    /// Which kind of evidence, for the audit log and metrics.
     pub evidence: &'static str,
-    /// The pod that a token is bound to, for the audit log.
-    pub pod: Option<String>,
-    ticket: Option<Ticket>,
+    /// What the evidence is bound to, for the audit log: a pod, a subject, a registration, a user.
+    pub bound_to: Option<String>,
+    debt: Debt,
 }
 
-/// How service account tokens are verified.
+// What must happen before a certificate leaves.
+#[derive(Debug)]
+enum Debt {
+    None,
+    Spend(Ticket, Arc<Joined>),
+    Renew(Renewal),
+}
+
+/// How the tokens of one issuer are verified.
 pub struct TokenRules {
     /// `iss`, exactly.
     pub issuer: String,
@@ -73,41 +113,64 @@ pub struct TokenRules {
     pub audience: String,
     /// The keys that sign them.
     pub keys: Arc<LiveKeys>,
+    /// Whose identities they prove.
+    pub meaning: Meaning,
+}
+
+/// Whose identities tokens prove.
+pub enum Meaning {
+    /// Kubernetes service accounts, by the claims that Kubernetes writes.
+    ServiceAccounts,
+    /// Whom these rules say.
+    Mapped(Vec<IdentityRule>),
 }
 
 impl Attestor {
-    /// Without `tokens`, only join tokens are accepted.
+    /// Without `rules`, only join tokens are accepted.
     #[must_use]
     pub fn new(
         state: &StateFolder,
         trust_domain: &TrustDomain,
         reserved: WorkloadId,
-        tokens: Option<TokenRules>,
+        rules: Vec<TokenRules>,
     ) -> Self {
-        let tokens = tokens.map(|rules| {
-            let accounts = ServiceAccounts {
-                issuer: rules.issuer,
-                audiences: vec![rules.audience],
-                trust_domain: trust_domain.clone(),
-            };
-            (accounts, rules.keys)
-        });
-        Self { tokens, join: JoinTokens::new(state, trust_domain.clone()), reserved }
+        Self {
+            trust_domain: trust_domain.clone(),
+            issuers: rules.into_iter().map(|rules| Issuer::new(rules, trust_domain)).collect(),
+            join: JoinTokens::new(state, trust_domain.clone()),
+            joined: Arc::new(Joined::new(state, trust_domain.clone())),
+            users: HashMap::new(),
+            reserved,
+        }
     }
 
-    /// Who presents this? A join token is spent only by [`Attested::spend`]. May read small files.
+    /// Processes of these users have these identities.
+    ///
+    /// # Errors
+    /// When a name is none.
+    pub fn with_users(mut self, users: &[User]) -> Result<Self, IdError> {
+        for user in users {
+            let id = WorkloadId::new(&self.trust_domain, &user.namespace, &user.service_account)?;
+            self.users.insert(user.uid, id);
+        }
+        Ok(self)
+    }
+
+    /// Who presents this, on the connection of `peer`? What can be used once is spent only by [`Attested::settle`]. May
+    /// read small files.
     ///
     /// # Errors
     /// [`AttestError`]: why it proves nothing.
-    pub fn attest(&self, evidence: &Evidence, now: SystemTime) -> Result<Attested, AttestError> {
-        let now = unix(now);
+    pub fn attest(&self, evidence: &Evidence, peer: &Peer, now: SystemTime) -> Result<Attested, AttestError> {
         let attested = match evidence {
-            Evidence::Token(token) => self.by_token(token, now)?,
+            Evidence::Token(token) => self.by_token(token, unix(now))?,
             Evidence::JoinToken(token) => {
-                let (id, ticket) = self.join.find(token, now)?;
-                Attested { id, evidence: "join_token", pod: None, ticket: Some(ticket) }
+                let (id, ticket) = self.join.find(token, unix(now))?;
+                let bound_to = Some(ticket.name());
+                let debt = Debt::Spend(ticket, Arc::clone(&self.joined));
+                Attested { id, evidence: "join_token", bound_to, debt }
             }
-            Evidence::Connection => return Err(AttestError::NoEvidence),
+            Evidence::Connection => self.by_connection(peer)?,
         };
         if attested.id == self.reserved {
             return Err(AttestError::Reserved);
@@ -115,31 +178,107 @@ impl Attestor {
         Ok(attested)
     }
 
-    /// Forgets join tokens that expired unused.
+    /// Forgets join tokens that expired unused, and registrations that ended long ago.
     pub fn sweep(&self, now: SystemTime) {
         self.join.sweep(unix(now));
+        self.joined.sweep(unix(now));
+    }
+
+    fn by_connection(&self, peer: &Peer) -> Result<Attested, AttestError> {
+        if let Origin::Process { uid, .. } = peer.from {
+            let id = self.users.get(&uid).ok_or(AttestError::UnknownUser(uid))?.clone();
+            let bound_to = Some(format!("uid {uid}"));
+            return Ok(Attested { id, evidence: "unix", bound_to, debt: Debt::None });
+        }
+        let (Some(id), Some(shown)) = (&peer.id, &peer.certificate) else {
+            return Err(AttestError::NoEvidence);
+        };
+        let renewal = self.joined.find(id, &shown.serial)?;
+        let bound_to = Some(renewal.name());
+        Ok(Attested { id: id.clone(), evidence: "renewal", bound_to, debt: Debt::Renew(renewal) })
     }
 
     fn by_token(&self, token: &str, now: u64) -> Result<Attested, AttestError> {
-        let (accounts, keys) = self.tokens.as_ref().ok_or(AttestError::NotConfigured)?;
-        let known = keys.current().ok_or(AttestError::NoKeys)?;
-        let account = accounts.verify(token, &known, now).inspect_err(|error| {
+        let issuer = self.issuer_of(token)?;
+        let known = issuer.keys.current().ok_or(AttestError::NoKeys)?;
+        issuer.verify(token, &known, now).inspect_err(|error| {
             // Perhaps the issuer has a new key that we have not read yet: the next try may find it.
-            if matches!(error, AttestError::Token(douane_proto::jwt::JwtError::UnknownKey)) {
-                keys.ask_refresh();
+            if matches!(error, AttestError::Token(JwtError::UnknownKey)) {
+                issuer.keys.ask_refresh();
             }
-        })?;
-        Ok(Attested { id: account.id, evidence: "service_account_token", pod: account.pod, ticket: None })
+        })
+    }
+
+    // What a token says of its issuer before it is verified only chooses the rules that it is held against.
+    fn issuer_of(&self, token: &str) -> Result<&Issuer, AttestError> {
+        let (first, more) = self.issuers.split_first().ok_or(AttestError::NotConfigured)?;
+        if more.is_empty() {
+            return Ok(first);
+        }
+        let named = douane_proto::jwt::unverified_issuer(token).ok_or(JwtError::Malformed)?;
+        let issuer = self.issuers.iter().find(|issuer| issuer.name() == named);
+        Ok(issuer.ok_or(JwtError::Issuer)?)
+    }
+}
+
+impl Issuer {
+    fn new(rules: TokenRules, trust_domain: &TrustDomain) -> Self {
+        let TokenRules { issuer, audience, keys, meaning } = rules;
+        let (audiences, trust_domain) = (vec![audience], trust_domain.clone());
+        let accounts = match meaning {
+            Meaning::ServiceAccounts => {
+                Accounts::Kubernetes(ServiceAccounts { issuer, audiences, trust_domain })
+            }
+            Meaning::Mapped(identities) => {
+                Accounts::Mapped(oidc::Accounts { issuer, audiences, identities, trust_domain })
+            }
+        };
+        Self { accounts, keys }
+    }
+
+    fn name(&self) -> &str {
+        match &self.accounts {
+            Accounts::Kubernetes(accounts) => &accounts.issuer,
+            Accounts::Mapped(accounts) => &accounts.issuer,
+        }
+    }
+
+    fn verify(&self, token: &str, keys: &Keys, now: u64) -> Result<Attested, AttestError> {
+        let (id, bound_to, evidence) = match &self.accounts {
+            Accounts::Kubernetes(accounts) => {
+                let account = accounts.verify(token, keys, now)?;
+                (account.id, account.pod, SERVICE_ACCOUNT_TOKEN)
+            }
+            Accounts::Mapped(accounts) => {
+                let (id, subject) = accounts.verify(token, keys, now)?;
+                (id, subject, "oidc_token")
+            }
+        };
+        Ok(Attested { id, evidence, bound_to, debt: Debt::None })
     }
 }
 
 impl Attested {
-    /// Must come before the certificate leaves: spends what can be used once. Waits for the disk.
+    /// The pod that a service account token is bound to.
+    #[must_use]
+    pub fn pod(&self) -> Option<&str> {
+        self.bound_to.as_deref().filter(|_| self.evidence == SERVICE_ACCOUNT_TOKEN)
+    }
+
+    /// Must come before the certificate (its serial number, and when it ends) leaves: spends what can be used once, and
+    /// remembers who may renew by it. Waits for the disk.
     ///
     /// # Errors
     /// [`AttestError`] when somebody else was faster, or the disk failed.
-    pub fn spend(&self) -> Result<(), AttestError> {
-        self.ticket.as_ref().map_or(Ok(()), Ticket::spend)
+    pub fn settle(&self, certificate: (&str, i64), now: SystemTime) -> Result<(), AttestError> {
+        match &self.debt {
+            Debt::None => Ok(()),
+            Debt::Spend(ticket, joined) => {
+                ticket.spend()?;
+                joined.register(ticket.registration(), &self.id, certificate, unix(now))
+            }
+            Debt::Renew(renewal) => renewal.settle(certificate),
+        }
     }
 }
 

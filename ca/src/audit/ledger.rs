@@ -4,7 +4,7 @@ use std::{
     fs::OpenOptions,
     io,
     os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -18,12 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     chain::Head,
+    error::AuditError,
     files::Folder,
     flood::Flood,
+    order::{Order, Until},
     paper::Press,
     record::Record,
     sync::Disk,
-    writer::{Order, Until, Writer},
+    writer::Writer,
 };
 use crate::state;
 
@@ -45,34 +47,6 @@ struct Shared {
     threads: Vec<JoinHandle<()>>,
     disk: Disk,
     flood: Mutex<Flood>,
-}
-
-/// Why something is not recorded. Then it must not happen.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AuditError {
-    /// Another control plane writes there.
-    #[error("another control plane writes the audit log in {path}; give this one a folder of its own", path = .0.display())]
-    Locked(PathBuf),
-    /// The folder cannot be used.
-    #[error("use {path} for the audit log: {reason}", path = path.display())]
-    Folder {
-        /// Which folder.
-        path: PathBuf,
-        /// The operating system's word.
-        reason: String,
-    },
-    /// The disk is full or fails.
-    #[error("write the audit log: {0}; make room or mend the disk, then it goes on by itself")]
-    Write(String),
-    /// The thread that writes has died.
-    #[error("the audit log is closed")]
-    Ended,
-}
-
-impl AuditError {
-    pub(super) fn writing(error: &io::Error) -> Self {
-        Self::Write(error.to_string())
-    }
 }
 
 impl Ledger {

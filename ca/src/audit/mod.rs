@@ -12,9 +12,11 @@
 //! Knows not what is recorded, nor by whom. Nothing of a token or a key is ever part of a record.
 
 mod chain;
+mod error;
 mod files;
 mod flood;
 mod ledger;
+mod order;
 mod paper;
 mod read;
 mod record;
@@ -25,7 +27,8 @@ mod verify;
 mod writer;
 
 pub use chain::Head;
-pub use ledger::{AuditError, Ledger};
+pub use error::AuditError;
+pub use ledger::Ledger;
 pub use read::{Wanted, matching};
 pub use record::{Event, Record};
 pub use verify::{Fault, Report, verify};

@@ -1,8 +1,8 @@
 //! What is written down of one event. Fields that an event does not have are absent.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
+
+use crate::peer::Origin;
 
 /// Longer texts (a reason repeats what a caller sent) are cut: a line stays readable and bounded.
 const MAX_TEXT_CHARS: usize = 512;
@@ -107,7 +107,7 @@ impl Record {
 
     /// With where the caller came from.
     #[must_use]
-    pub fn from_peer(mut self, peer: SocketAddr) -> Self {
+    pub fn from_peer(mut self, peer: Origin) -> Self {
         self.peer = Some(peer.to_string());
         self
     }

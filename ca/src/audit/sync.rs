@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{chain::Head, ledger::AuditError, paper::Paper, writer::Done};
+use super::{chain::Head, error::AuditError, order::Done, paper::Paper};
 
 /// What nobody waits for is on disk within this and one sync: together under a tenth of a second.
 const GATHER: Duration = Duration::from_millis(50);

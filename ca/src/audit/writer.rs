@@ -11,12 +11,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::{
     chain::Head,
+    error::AuditError,
     files::{Folder, Opened},
-    ledger::AuditError,
+    order::{Order, Until},
     paper::{Paper, Press},
     record::{Event, Record},
     sync::{Disk, Written},
@@ -26,25 +27,6 @@ use super::{
 const MAX_BATCH: usize = 4096;
 /// A log that cannot be opened is tried again so often: opening reads the last file.
 const REOPEN_EVERY: Duration = Duration::from_millis(500);
-
-/// What somebody waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Until {
-    /// The kernel has it: it outlives our process, and the disk has it within a tenth of a second.
-    Written,
-    /// The disk has it: it outlives the machine.
-    Synced,
-}
-
-/// Told when it is so.
-pub(super) type Done = oneshot::Sender<Result<(), AuditError>>;
-
-/// A record that somebody waits for.
-pub(super) struct Order {
-    pub(super) record: Record,
-    pub(super) until: Until,
-    pub(super) done: Done,
-}
 
 /// The thread's own things.
 pub(super) struct Writer {

@@ -7,6 +7,7 @@ mod audit;
 mod policy;
 mod print;
 mod run;
+mod token;
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -1,34 +1,21 @@
-//! `douane ca`: runs the control plane; `ca token create` makes a join token; `ca audit` reads the audit log (`audit`).
+//! `douane ca`: runs the control plane; `ca token` is for join tokens (`token`), `ca audit` reads the audit log (`audit`).
 //!
 //! Knows flags and signals; everything else is `app`'s.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::PathBuf,
-    process::ExitCode,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fs, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use douane_proto::id::{TrustDomain, WorkloadId};
+use douane_proto::id::TrustDomain;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use super::{audit::Audit, print::print};
+use super::{audit::Audit, token::Token};
 use crate::{
     app::{self, App},
-    attest,
-    config::{Config, OWN_ACCOUNT, OWN_NAMESPACE, Tokens, default_audience},
-    state::StateFolder,
+    config::{Config, Tokens, default_audience},
 };
-
-/// Expiry is written in whole seconds.
-const MIN_TOKEN_LIFE: Duration = Duration::from_secs(1);
-/// A join token that nobody used for a day was forgotten.
-const MAX_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -47,22 +34,6 @@ enum CaCommand {
     /// The audit log: each certificate, each refusal, each change of the authority.
     #[command(subcommand)]
     Audit(Audit),
-}
-
-#[derive(Subcommand)]
-enum Token {
-    /// Make a token that can be used once; it is printed and never stored.
-    Create {
-        /// The state folder of the control plane.
-        #[arg(long, env = "DOUANE_DIR")]
-        dir: PathBuf,
-        /// Whose token: NAMESPACE/SERVICE-ACCOUNT.
-        #[arg(long)]
-        identity: String,
-        /// How long it may wait to be used.
-        #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
-        ttl: Duration,
-    },
 }
 
 #[derive(Args)]
@@ -109,9 +80,7 @@ struct Run {
 pub(super) fn run(ca: Ca) -> Result<ExitCode> {
     match ca.command {
         None => serve(ca.run)?,
-        Some(CaCommand::Token(Token::Create { dir, identity, ttl })) => {
-            create_token(&StateFolder::new(dir), &identity, ttl)?;
-        }
+        Some(CaCommand::Token(command)) => super::token::run(command)?,
         Some(CaCommand::Audit(command)) => return super::audit::run(command),
     }
     Ok(ExitCode::SUCCESS)
@@ -181,22 +150,4 @@ fn stop_on_signal(stop: CancellationToken) -> Result<()> {
         stop.cancel();
     });
     Ok(())
-}
-
-fn create_token(state: &StateFolder, identity: &str, life: Duration) -> Result<()> {
-    if !(MIN_TOKEN_LIFE..=MAX_TOKEN_LIFE).contains(&life) {
-        bail!("--ttl must be from 1s to {}", humantime::format_duration(MAX_TOKEN_LIFE));
-    }
-    let (namespace, account) = identity
-        .split_once('/')
-        .ok_or_else(|| anyhow!("--identity must be NAMESPACE/SERVICE-ACCOUNT, such as shop/web"))?;
-    // The control plane adds its own trust domain; any valid one does to check the two names.
-    let domain = Config::default().trust_domain;
-    let id = WorkloadId::new(&domain, namespace, account).context("--identity")?;
-    if (namespace, account) == (OWN_NAMESPACE, OWN_ACCOUNT) {
-        bail!("--identity {identity} is the control plane's own identity, which is not given away");
-    }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
-    let token = attest::create_join_token(state, &id, life, now.as_secs())?;
-    print(&token)
 }

@@ -5,6 +5,7 @@
 mod audit;
 mod authority;
 mod keys;
+mod oidc;
 mod providers;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -21,6 +22,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 pub use audit::{Audit, Durability};
 pub use authority::{AuthorityLives, RootSeal};
 pub use keys::Jwks;
+pub use oidc::{ClaimName, IdentityRule, Oidc, Unix, User};
 
 /// gRPC of the control plane.
 pub const GRPC_PORT: u16 = 15012;
@@ -64,6 +66,10 @@ pub struct Config {
     pub authority: AuthorityLives,
     /// How service account tokens are verified; without it, only join tokens are accepted.
     pub tokens: Option<Tokens>,
+    /// Further issuers, whose tokens are mapped to identities.
+    pub oidc: Vec<Oidc>,
+    /// A socket for processes of this machine.
+    pub unix: Option<Unix>,
     /// Further DNS names of our own certificate.
     pub dns_names: Vec<String>,
     /// What happens to destinations that no resource names.
@@ -160,6 +166,9 @@ pub enum ConfigError {
     /// Lives of the authority's own certificates that do not fit together.
     #[error("authority: {0}")]
     Lives(String),
+    /// Which rules hold for a token of it?
+    #[error("the issuer {0:?} stands twice among tokens and oidc; write all its rules in one place")]
+    Issuer(String),
     /// A namespace that no object can be in: the law of the whole mesh would govern nobody.
     #[error("rootNamespace is {0:?}, which is no namespace; write one such as istio-system")]
     RootNamespace(String),
@@ -192,6 +201,12 @@ impl Config {
             return Err(ConfigError::LeafTtl(self.leaf_ttl));
         }
         self.authority.check(self.leaf_ttl)?;
+        let mut issuers: Vec<_> = self.oidc.iter().map(|oidc| &oidc.issuer).collect();
+        issuers.extend(self.tokens.iter().map(|tokens| &tokens.issuer));
+        issuers.sort();
+        if let Some(twice) = issuers.iter().zip(issuers.iter().skip(1)).find(|(one, next)| one == next) {
+            return Err(ConfigError::Issuer((*twice.0).clone()));
+        }
         if !is_namespace(&self.root_namespace) {
             return Err(ConfigError::RootNamespace(self.root_namespace.clone()));
         }
@@ -262,6 +277,8 @@ impl Default for Config {
             leaf_ttl: Duration::from_secs(3600),
             authority: AuthorityLives::default(),
             tokens: None,
+            oidc: Vec::new(),
+            unix: None,
             dns_names: Vec::new(),
             outbound: Outbound::default(),
             path_normalization: Normalization::default(),

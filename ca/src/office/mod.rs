@@ -96,19 +96,21 @@ impl Office {
     /// [`Refusal`].
     pub async fn answer(&self, petition: Petition, peer: &Peer, now: SystemTime) -> Result<Issued, Refusal> {
         let kind = petition.evidence.kind();
-        let outcome = match self.work(petition, now).await {
-            Ok((issued, attested)) => self.record(issued, &attested, peer).await,
+        let outcome = match self.work(petition, peer, now).await {
+            Ok((issued, attested)) => {
+                self.record(issued, &attested, peer).await.map(|issued| (issued, attested))
+            }
             Err(refusal) => Err(refusal),
         };
         match &outcome {
-            Ok(_) => self.metrics.issued(kind),
+            Ok((_, attested)) => self.metrics.issued(attested.evidence),
             Err(refusal) => {
                 self.metrics.refused(refusal.label());
                 // Nothing leaves in any case; that the log cannot be written, its writer says.
                 let _ = self.ledger.refuse(record::refused(refusal, kind, peer)).await;
             }
         }
-        outcome
+        outcome.map(|(issued, _)| issued)
     }
 
     async fn record(&self, issued: Issued, attested: &Attested, peer: &Peer) -> Result<Issued, Refusal> {
@@ -120,15 +122,20 @@ impl Office {
         Ok(issued)
     }
 
-    async fn work(&self, petition: Petition, now: SystemTime) -> Result<(Issued, Attested), Refusal> {
+    async fn work(
+        &self,
+        petition: Petition,
+        peer: &Peer,
+        now: SystemTime,
+    ) -> Result<(Issued, Attested), Refusal> {
         Authority::refuse_oversized(&petition.csr)?;
         let _place = self.waiting.try_acquire().map_err(|_| Refusal::Overload)?;
         let worker = time::timeout(MAX_WAIT, Arc::clone(&self.workers).acquire_owned()).await;
         let Ok(Ok(worker)) = worker else { return Err(Refusal::Overload) };
-        let desk = Arc::clone(&self.desk);
+        let (desk, peer) = (Arc::clone(&self.desk), peer.clone());
         // Signatures take a fraction of a millisecond, a spent join token waits for the disk: both off the reactor.
         let work = tokio::task::spawn_blocking(move || {
-            let answer = desk.work(&petition, now);
+            let answer = desk.work(&petition, &peer, now);
             drop(worker);
             answer
         });
@@ -137,11 +144,11 @@ impl Office {
 }
 
 impl Desk {
-    fn work(&self, petition: &Petition, now: SystemTime) -> Result<(Issued, Attested), Refusal> {
-        let attested = self.attestor.attest(&petition.evidence, now)?;
+    fn work(&self, petition: &Petition, peer: &Peer, now: SystemTime) -> Result<(Issued, Attested), Refusal> {
+        let attested = self.attestor.attest(&petition.evidence, peer, now)?;
         let issued = self.authority.issue(&petition.csr, &attested.id, petition.wanted, now)?;
         // Signed, but nobody has it yet: a single-use token is spent before the certificate leaves.
-        attested.spend()?;
+        attested.settle((&issued.serial, issued.not_after), now)?;
         self.authority.handed_out(&holder(&attested), &issued);
         Ok((issued, attested))
     }
@@ -149,7 +156,7 @@ impl Desk {
 
 // As its sidecar calls itself on its discovery stream.
 fn holder(attested: &Attested) -> String {
-    match &attested.pod {
+    match attested.pod() {
         Some(pod) => format!("{}/{pod}", attested.id.namespace()),
         None => attested.id.to_string(),
     }

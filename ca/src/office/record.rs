@@ -1,6 +1,6 @@
 //! What of a petition and its answer is written into the audit log. Never a token, never a key: of the key its hash.
 
-use super::Refusal;
+use super::refusal::Refusal;
 use crate::{
     attest::Attested,
     audit::{Event, Record},
@@ -16,11 +16,11 @@ pub(super) fn issued(issued: &Issued, attested: &Attested, peer: &Peer) -> Recor
         authority: Some(issued.authority.clone()),
         not_after: Some(issued.not_after),
         evidence: Some(attested.evidence.to_owned()),
-        bound_to: attested.pod.clone(),
+        bound_to: attested.bound_to.clone(),
         key: issued.chain.first().map(|leaf| key_hash(leaf)),
         ..Record::of(Event::Issued)
     }
-    .from_peer(peer.address)
+    .from_peer(peer.from)
 }
 
 /// Nothing leaves.
@@ -33,5 +33,5 @@ pub(super) fn refused(refusal: &Refusal, evidence: &'static str, peer: &Peer) ->
         ..Record::of(Event::Refused)
     }
     .because(refusal.to_string())
-    .from_peer(peer.address)
+    .from_peer(peer.from)
 }

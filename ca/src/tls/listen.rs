@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{self, Sleep},
 };
@@ -25,7 +25,7 @@ use tonic::transport::server::Connected;
 use super::{
     error::TlsError,
     server::Tls,
-    strangers::{Stranger, Strangers},
+    strangers::{Bounds, Stranger, Strangers},
 };
 use crate::{metrics::Metrics, peer::Peer};
 
@@ -47,16 +47,21 @@ pub struct Gate {
 
 /// A secured connection with the one who is at its other end, as tonic takes it.
 pub struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: Stream,
     peer: Peer,
     visit: Option<Visit>,
     _place: OwnedSemaphorePermit,
 }
 
+enum Stream {
+    Secured(Box<TlsStream<TcpStream>>),
+    Local(UnixStream),
+}
+
 // A connection without an identity: to ask for a certificate takes seconds, and nothing else can be had.
 struct Visit {
     end: Pin<Box<Sleep>>,
-    _seat: Stranger,
+    _seat: Option<Stranger>,
 }
 
 /// Accepts and secures connections until `stop`.
@@ -129,11 +134,22 @@ impl Gate {
         // Until the handshake has shown otherwise, everybody is a stranger.
         let seat = self.strangers.seat(from.ip()).ok_or(TlsError::Crowded)?;
         let (stream, peer) = self.tls.accept(stream).await?;
-        let visit = peer
-            .id
-            .is_none()
-            .then(|| Visit { end: Box::pin(time::sleep(self.strangers.bounds().visit)), _seat: seat });
-        Ok(Connection { stream, peer, visit, _place: place })
+        let visit = peer.id.is_none().then(|| Visit::of(self.strangers.bounds(), Some(seat)));
+        Ok(Connection { stream: Stream::Secured(Box::new(stream)), peer, visit, _place: place })
+    }
+}
+
+impl Visit {
+    fn of(bounds: Bounds, seat: Option<Stranger>) -> Self {
+        Self { end: Box::pin(time::sleep(bounds.visit)), _seat: seat }
+    }
+}
+
+impl Connection {
+    /// Of a process of this machine, which stays as briefly as a stranger.
+    pub(super) fn local(stream: UnixStream, peer: Peer, bounds: Bounds, place: OwnedSemaphorePermit) -> Self {
+        let visit = Some(Visit::of(bounds, None));
+        Self { stream: Stream::Local(stream), peer, visit, _place: place }
     }
 }
 
@@ -156,13 +172,19 @@ impl AsyncRead for Connection {
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        match &mut self.stream {
+            Stream::Secured(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Local(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        match &mut self.stream {
+            Stream::Secured(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Local(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
     }
 
     fn poll_write_vectored(
@@ -170,18 +192,30 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        match &mut self.stream {
+            Stream::Secured(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Local(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Stream::Secured(stream) => stream.is_write_vectored(),
+            Stream::Local(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match &mut self.stream {
+            Stream::Secured(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Local(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match &mut self.stream {
+            Stream::Secured(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Local(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }

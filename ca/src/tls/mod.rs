@@ -4,12 +4,14 @@
 //! tonic's own TLS configuration cannot rotate; it is handed streams that are already secured. Knows not what a caller
 //! may do (`issue`, `discovery`): it says who the caller is.
 //! - `server`: the certificate that we show, kept fresh; `verify`: the one check of a client
-//! - `listen`: from an accepted socket to a [`Connection`]; `strangers`: bounds for who has proven nothing
+//! - `listen`: from an accepted socket to a [`Connection`]; `local`: from a process of this machine
+//! - `strangers`: bounds for who has proven nothing
 //! - `client`: where token keys are fetched from
 
 mod client;
 mod error;
 mod listen;
+mod local;
 mod server;
 mod strangers;
 mod verify;
@@ -17,5 +19,6 @@ mod verify;
 pub use client::{https_connector, system_connector};
 pub use error::TlsError;
 pub use listen::{Connection, Gate, listen};
+pub use local::{bind_local, listen_local};
 pub use server::Tls;
 pub use strangers::{Bounds, Strangers};

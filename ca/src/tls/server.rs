@@ -25,7 +25,10 @@ use super::{
     error::{HANDSHAKE_LIMIT, TlsError},
     verify::{SpiffeClients, proven},
 };
-use crate::{authority::Authority, peer::Peer};
+use crate::{
+    authority::Authority,
+    peer::{self, Peer},
+};
 
 /// gRPC is HTTP/2.
 const ALPN: &[u8] = b"h2";
@@ -111,7 +114,11 @@ impl Tls {
         stream.set_nodelay(true)?;
         let handshake = TlsAcceptor::from(config).accept(stream);
         let stream = time::timeout(HANDSHAKE_LIMIT, handshake).await.map_err(|_| TlsError::Slow)??;
-        let peer = Peer { address, id: proven(stream.get_ref().1.peer_certificates())? };
+        let mut peer = Peer::stranger(address);
+        if let Some(leaf) = proven(stream.get_ref().1.peer_certificates())? {
+            peer.certificate = Some(peer::Shown { serial: leaf.serial, not_after: leaf.not_after });
+            peer.id = Some(leaf.id);
+        }
         Ok((stream, peer))
     }
 }

@@ -3,10 +3,7 @@
 
 use std::sync::Arc;
 
-use douane_proto::{
-    id::WorkloadId,
-    svid::{self, Leaf, TrustBundle},
-};
+use douane_proto::svid::{self, Leaf, TrustBundle};
 use rustls::{
     DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
     client::danger::HandshakeSignatureValid,
@@ -21,9 +18,9 @@ use rustls::{
 use super::error::TlsError;
 
 // The verifier has seen the same bytes and accepted them.
-pub(super) fn proven(chain: Option<&[CertificateDer<'_>]>) -> Result<Option<WorkloadId>, rustls::Error> {
+pub(super) fn proven(chain: Option<&[CertificateDer<'_>]>) -> Result<Option<Leaf>, rustls::Error> {
     let Some(leaf) = chain.and_then(<[_]>::first) else { return Ok(None) };
-    Ok(Some(Leaf::parse(leaf).map_err(|error| rustls::Error::General(error.to_string()))?.id))
+    Leaf::parse(leaf).map(Some).map_err(|error| rustls::Error::General(error.to_string()))
 }
 
 /// Verifies a client's chain against the roots of exactly one trust domain, and its leaf by the SPIFFE rules.

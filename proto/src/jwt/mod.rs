@@ -12,7 +12,7 @@ mod verify;
 
 pub use claims::Claims;
 pub use keys::{Keys, KeysError};
-pub use verify::{Expected, JwtError, MAX_TOKEN_BYTES, Purpose, verify};
+pub use verify::{Expected, JwtError, MAX_TOKEN_BYTES, Purpose, unverified_issuer, verify};
 
 #[cfg(test)]
 mod tests;

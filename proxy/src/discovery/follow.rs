@@ -343,7 +343,7 @@ mod tests {
 
     fn follower() -> (Follower, oneshot::Receiver<Mesh>) {
         let id: douane_proto::id::WorkloadId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
-        let leaf = Leaf { id: id.clone(), not_before: 0, not_after: 0 };
+        let leaf = Leaf { id: id.clone(), not_before: 0, not_after: 0, serial: String::new() };
         let svid = svid::Svid { leaf, chain: Vec::new(), key: Arc::default() };
         let trust_domain = TrustDomain::parse("cluster.local").unwrap();
         let bundle = Arc::new(TrustBundle::of_roots(trust_domain, Vec::new()));

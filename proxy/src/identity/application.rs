@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::{
     clock::now,
     issuer::{IssueError, Issuer},
-    renew::{LOOK_AGAIN, SHORTEST_WAIT, renewal_wait, retry_wait},
+    renew::{LOOK_AGAIN, SHORTEST_WAIT, obeyed, renewal_wait, retry_wait},
 };
 use crate::tls;
 
@@ -133,7 +133,7 @@ impl Keeper {
                 Err(error) => error,
             };
             failures += 1;
-            let wait = self.wait_after(failures);
+            let wait = obeyed(self.wait_after(failures), error.hint(), rand::random());
             tracing::warn!(%error, retry_ms = wait.as_millis(), "no new certificate for the application");
             self.tell_of(&error);
             tokio::select! {

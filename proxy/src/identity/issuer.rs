@@ -24,6 +24,11 @@ const MAX_TOKEN_BYTES: usize = 64 * 1024;
 /// Clocks that differ by more are worth a warning: short certificates suffer first.
 const MAX_SKEW: Duration = Duration::from_secs(5);
 
+/// Metadata of a refusal: milliseconds after which it is worth asking again.
+const RETRY_AFTER: &str = "retry-after-ms";
+/// An authority that asks for more would cost us our certificate.
+const LONGEST_HINT: Duration = Duration::from_secs(60);
+
 /// Asks the control plane for certificates.
 #[derive(Debug)]
 pub struct Issuer {
@@ -33,6 +38,10 @@ pub struct Issuer {
     lifetime: Option<Duration>,
     // Who we are, once the first answer said so: a later answer for somebody else is refused.
     pinned: Option<WorkloadId>,
+    // The join token that we came by. It is worth nothing any more: our certificate renews itself.
+    spent: Option<Zeroizing<String>>,
+    // The last attempt with our certificate broke: perhaps the authority does not take it, so the next goes without.
+    shy: bool,
 }
 
 /// Why there is no new certificate.
@@ -46,6 +55,12 @@ pub enum IssueError {
         /// What is wrong with it.
         reason: String,
     },
+    /// We came by a join token, and were away for too long.
+    #[error(
+        "our certificate has ended and the join token in {} is spent: put a new one there (`douane ca token create`)",
+        .0.display()
+    )]
+    Ended(PathBuf),
     /// No connection to the control plane.
     #[error(transparent)]
     Channel(#[from] ChannelError),
@@ -84,6 +99,14 @@ impl IssueError {
         let Self::Refused(status) = self else { return false };
         matches!(status.code(), tonic::Code::PermissionDenied | tonic::Code::Unauthenticated)
     }
+
+    /// How long the authority asks us to wait, when it has too much to do.
+    #[must_use]
+    pub fn hint(&self) -> Option<Duration> {
+        let Self::Refused(status) = self else { return None };
+        let milliseconds = status.metadata().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+        Some(Duration::from_millis(milliseconds).min(LONGEST_HINT))
+    }
 }
 
 impl Issuer {
@@ -95,7 +118,7 @@ impl Issuer {
         token_file: PathBuf,
         lifetime: Option<Duration>,
     ) -> Self {
-        Self { control_plane, namespace, token_file, lifetime, pinned: None }
+        Self { control_plane, namespace, token_file, lifetime, pinned: None, spent: None, shy: false }
     }
 
     /// Another that asks for the same workload in the same way.
@@ -107,6 +130,8 @@ impl Issuer {
             token_file: self.token_file.clone(),
             lifetime: self.lifetime,
             pinned: self.pinned.clone(),
+            spent: self.spent.clone(),
+            shy: false,
         }
     }
 
@@ -115,24 +140,55 @@ impl Issuer {
     /// # Errors
     /// [`IssueError`]; nothing changed then.
     pub async fn issue(&mut self, held: Option<&Identity>) -> Result<Identity, IssueError> {
-        let identity = tokio::time::timeout(ATTEMPT_LIMIT, self.attempt(held))
+        let shown = held.filter(|held| !self.shy && is_valid(held));
+        let outcome = tokio::time::timeout(ATTEMPT_LIMIT, self.attempt(held, shown))
             .await
-            .map_err(|_| IssueError::TooLate)??;
+            .unwrap_or(Err(IssueError::TooLate));
+        // A certificate that is not taken breaks the connection, only after the handshake is done.
+        self.shy = shown.is_some() && matches!(&outcome, Err(error) if !error.is_refusal());
+        let (identity, by) = outcome?;
+        if let Some(Evidence::JoinToken(token)) = by {
+            self.spent = Some(Zeroizing::new(token));
+        }
         self.pinned.get_or_insert_with(|| identity.svid.leaf.id.clone());
         Ok(identity)
     }
 
-    async fn attempt(&self, held: Option<&Identity>) -> Result<Identity, IssueError> {
+    // `shown`: what we show on the connection; it says how urgent it is, and renews what came by a join token.
+    async fn attempt(
+        &self,
+        held: Option<&Identity>,
+        shown: Option<&Identity>,
+    ) -> Result<(Identity, Option<Evidence>), IssueError> {
+        if self.spent.is_some() && shown.is_some() {
+            match self.ask(held, Authentication::Mutual, None).await {
+                Ok(identity) => return Ok((identity, None)),
+                // Ended by an operator, who perhaps put a new token in the place of the old one.
+                Err(error) if !error.is_refusal() || self.fresh_evidence().is_err() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let evidence = self.fresh_evidence()?;
+        let authentication = if shown.is_some() { Authentication::Mutual } else { Authentication::Server };
+        let identity = self.ask(held, authentication, Some(evidence.clone())).await?;
+        Ok((identity, Some(evidence)))
+    }
+
+    async fn ask(
+        &self,
+        held: Option<&Identity>,
+        authentication: Authentication,
+        evidence: Option<Evidence>,
+    ) -> Result<Identity, IssueError> {
         // The token travels only after the server has proved to be the control plane.
-        let channel = self.control_plane.connect(held, Authentication::Server).await?;
-        let evidence = self.read_evidence()?;
+        let channel = self.control_plane.connect(held, authentication).await?;
         let (request, key) = new_request()?;
         let request = wire::IssueRequest {
             csr: request,
             lifetime_seconds: self
                 .lifetime
                 .map_or(0, |life| u32::try_from(life.as_secs()).unwrap_or(u32::MAX)),
-            evidence: Some(evidence),
+            evidence,
         };
         let answer = IdentityClient::new(channel)
             .issue(request)
@@ -141,6 +197,16 @@ impl Issuer {
             .into_inner();
         warn_of_skew(answer.signed_at_ms);
         self.check(answer, key, held)
+    }
+
+    // What the file holds, unless we have spent it already.
+    fn fresh_evidence(&self) -> Result<Evidence, IssueError> {
+        match self.read_evidence()? {
+            Evidence::JoinToken(token) if self.spent.as_ref().is_some_and(|spent| **spent == token) => {
+                Err(IssueError::Ended(self.token_file.clone()))
+            }
+            evidence => Ok(evidence),
+        }
     }
 
     fn read_evidence(&self) -> Result<Evidence, IssueError> {
@@ -207,6 +273,11 @@ fn evidence(token: &str) -> Evidence {
     } else {
         Evidence::JoinToken(token.to_owned())
     }
+}
+
+fn is_valid(held: &Identity) -> bool {
+    let now = i64::try_from(now().as_secs()).unwrap_or(i64::MAX);
+    (held.svid.leaf.not_before..held.svid.leaf.not_after).contains(&now)
 }
 
 fn new_request() -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), rcgen::Error> {

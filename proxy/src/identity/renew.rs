@@ -56,6 +56,7 @@ pub async fn first(issuer: &mut Issuer, told: &impl Fn(Outcome)) -> Identity {
             Err(error) => {
                 failures += 1;
                 let wait = Backoff { base: RETRY_FROM, cap: FIRST_CAP }.wait(failures, rand::random());
+                let wait = obeyed(wait, error.hint(), rand::random());
                 say_failed(&error, wait, None);
                 told(Outcome::Failed);
                 tokio::time::sleep(wait).await;
@@ -94,6 +95,13 @@ pub fn retry_wait(now: Duration, not_before: i64, not_after: i64, failures: u32,
     Backoff { base: RETRY_FROM, cap: cap.max(RETRY_FROM) }.wait(failures, random)
 }
 
+/// The wait, but not shorter than the authority asks for, and up to half as much again: who was sent away together does not
+/// come back together.
+#[must_use]
+pub fn obeyed(wait: Duration, hint: Option<Duration>, random: f64) -> Duration {
+    wait.max(hint.unwrap_or_default().mul_f64(1.0 + random.clamp(0.0, 1.0) / 2.0))
+}
+
 async fn keep_renewing(
     issuer: &mut Issuer,
     identity: &watch::Sender<Arc<Identity>>,
@@ -111,6 +119,7 @@ async fn keep_renewing(
             failures += 1;
             let leaf = &held.svid.leaf;
             let wait = retry_wait(now(), leaf.not_before, leaf.not_after, failures, rand::random());
+            let wait = obeyed(wait, error.hint(), rand::random());
             say_failed(&error, wait, Some(seconds(leaf.not_after).saturating_sub(now())));
             told(Outcome::Failed);
             tokio::time::sleep(wait).await;
@@ -251,7 +260,7 @@ mod tests {
         let chain = vec![params.signed_by(&own, &issuer).unwrap().der().to_vec()];
         let id = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
         let from = i64::try_from(now().as_secs()).unwrap();
-        let leaf = Leaf { id, not_before: from, not_after: from + 3600 };
+        let leaf = Leaf { id, not_before: from, not_after: from + 3600, serial: String::new() };
         let domain = leaf.id.trust_domain().clone();
         let bundle = TrustBundle { tainted_keys, ..TrustBundle::of_roots(domain, Vec::new()) };
         Identity { svid: Svid { leaf, chain, key: Arc::default() }, bundle: Arc::new(bundle), generation: 1 }
@@ -267,6 +276,15 @@ mod tests {
         identity.send_replace(Arc::new(living_by(vec![vec![7; 20]])));
         // An hour's certificate: by itself it is due in half an hour.
         tokio::time::timeout(TAINTED_SPREAD * 20, due).await.expect("it is due");
+    }
+
+    #[test]
+    fn t06_a_sidecar_that_is_sent_away_waits_as_it_is_told_and_a_little_more() {
+        let (short, hint) = (Duration::from_millis(200), Some(Duration::from_secs(4)));
+        assert_eq!(obeyed(short, None, 0.5), short);
+        assert_eq!(obeyed(short, hint, 0.0), Duration::from_secs(4));
+        assert_eq!(obeyed(short, hint, 1.0), Duration::from_secs(6));
+        assert_eq!(obeyed(Duration::from_secs(30), hint, 1.0), Duration::from_secs(30));
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn bundle(sequence: u64) -> Arc<TrustBundle> {
 
 fn identity() -> Identity {
     let id: WorkloadId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
-    let leaf = Leaf { id, not_before: 0, not_after: i64::MAX };
+    let leaf = Leaf { id, not_before: 0, not_after: i64::MAX, serial: String::new() };
     let svid = Svid { leaf, chain: vec![vec![1]], key: Arc::default() };
     Identity { svid, bundle: bundle(1), generation: 1 }
 }
