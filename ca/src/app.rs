@@ -25,8 +25,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
 
 use crate::{
+    admin,
     attest::{Attestor, KeySource, LiveKeys, Meaning, TokenRules},
-    audit::Ledger,
+    audit::{Event, Ledger, Record},
     authority::{Authority, Setup, Terms},
     config::{Config, ConfigError, Durability, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Oidc, Tokens},
     discovery::{self, Discovery, DiscoveryService},
@@ -66,6 +67,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// A control plane that is bound and does not serve yet.
 pub struct App {
     listeners: Vec<TcpListener>,
+    // Without it all works but commands.
+    admin: Option<UnixListener>,
     metrics_listener: Option<TcpListener>,
     authority: Arc<Authority>,
     ledger: Ledger,
@@ -138,6 +141,7 @@ impl App {
 
         Ok(Self {
             listeners: bind_all(&config.listen).await?,
+            admin: bind_admin(&folder),
             metrics_listener: match config.metrics {
                 Some(address) => Some(bind(address).await?),
                 None => None,
@@ -203,10 +207,15 @@ impl App {
                 keys.run(halt).await;
             }));
         }
+        if let Some(listener) = self.admin {
+            let desk = admin::Desk { authority: Arc::clone(&self.authority) };
+            tasks.spawn(admin::run(listener, desk, halt.clone()));
+        }
         let (authority, attestor, metrics) =
             (Arc::clone(&self.authority), Arc::clone(&self.attestor), Arc::clone(&self.metrics));
+        let ledger = self.ledger.clone();
         tasks.spawn(critical("the care for the authority", halt.clone(), async move |halt| {
-            care(&authority, &attestor, &metrics, halt).await;
+            care(&authority, (&attestor, &ledger), &metrics, halt).await;
         }));
         let ledger = self.ledger.clone();
         tasks.spawn(critical("the keeping of the audit log", halt.clone(), async move |halt| {
@@ -294,7 +303,12 @@ where
     drop(ended);
 }
 
-async fn care(authority: &Arc<Authority>, attestor: &Attestor, metrics: &Metrics, stop: CancellationToken) {
+async fn care(
+    authority: &Arc<Authority>,
+    (attestor, ledger): (&Attestor, &Ledger),
+    metrics: &Metrics,
+    stop: CancellationToken,
+) {
     let mut ticks = time::interval(CARE_EVERY);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let (mut failing, mut looks) = (None::<String>, 0_u32);
@@ -316,6 +330,12 @@ async fn care(authority: &Arc<Authority>, attestor: &Attestor, metrics: &Metrics
             );
         }
         failing = failure;
+        for change in authority.take_changes() {
+            let record = Record { authority: Some(change.authority), ..Record::of(Event::Authority) };
+            if let Err(error) = ledger.append(record.because(change.what)).await {
+                tracing::error!(%error, "a change of the authority is missing in the audit log");
+            }
+        }
         if looks.is_multiple_of(SWEEP_EVERY) {
             attestor.sweep(SystemTime::now());
         }
@@ -323,6 +343,15 @@ async fn care(authority: &Arc<Authority>, attestor: &Attestor, metrics: &Metrics
         let expiry = authority.expiry();
         metrics.authority_expires(expiry.root, expiry.intermediate);
     }
+}
+
+// A path that is too long for a socket, say, must not keep sidecars from their certificates.
+fn bind_admin(folder: &StateFolder) -> Option<UnixListener> {
+    admin::bind(folder)
+        .inspect_err(|error| {
+            tracing::error!(%error, "there is no admin socket: douane ca status, rotate and taint do not work");
+        })
+        .ok()
 }
 
 fn authority_setup(config: &Config, holders: Holders) -> Setup {

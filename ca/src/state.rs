@@ -10,7 +10,14 @@ use std::{
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
+
+/// The one before us may be on its way out; and a process that its owner has just forked holds the lock until it runs
+/// its own program.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// See [`LOCK_PATIENCE`].
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The state folder of one control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,10 +177,14 @@ impl StateFolder {
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(failed("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(StateLock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(StateError::Locked(self.0.clone())),
-            Err(TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
+        let patience = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(StateLock { _file: file }),
+                Err(TryLockError::WouldBlock) if Instant::now() < patience => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => return Err(StateError::Locked(self.0.clone())),
+                Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+            }
         }
     }
 

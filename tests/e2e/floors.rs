@@ -46,7 +46,7 @@ const HOUSES: &[House] = &[
             &["main"],
             &["cli"],
             &["app"],
-            &["issue", "istio", "inject", "policy", "rpc", "tls"],
+            &["admin", "issue", "istio", "inject", "policy", "rpc", "tls"],
             &["office"],
             &["attest", "authority", "discovery"],
             &["audit", "jwks"],

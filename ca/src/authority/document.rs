@@ -13,8 +13,9 @@ use zeroize::Zeroizing;
 
 use super::{
     seal::{Boxed, Seal, SealError},
-    sign::{SignError, Signer},
+    sign::{self, SignError, Signer},
     standing::{Keys, Phase, Slot, Spoilt, Standing},
+    status::{AtRest, Root, Tainted},
 };
 
 /// What every document begins with; the number is the version of the form.
@@ -117,8 +118,8 @@ pub(crate) fn encode(standing: &Standing, seal: &Seal) -> Result<Zeroizing<Vec<u
     Ok(bytes)
 }
 
-/// The state that `bytes` hold.
-pub(crate) fn decode(bytes: &[u8], wanted: &TrustDomain, seal: &Seal) -> Result<Standing, DocumentError> {
+// Whole, unchanged, of our form.
+fn unwrap(bytes: &[u8]) -> Result<Written, DocumentError> {
     let end_of_head = bytes.iter().position(|byte| *byte == b'\n').ok_or(DocumentError::Foreign)?;
     let (head, rest) = bytes.split_at(end_of_head);
     let sum = head.strip_prefix(HEAD.as_bytes()).ok_or(DocumentError::Foreign)?;
@@ -127,8 +128,13 @@ pub(crate) fn decode(bytes: &[u8], wanted: &TrustDomain, seal: &Seal) -> Result<
     if checksum(body).as_bytes() != sum {
         return Err(DocumentError::Changed);
     }
+    serde_json::from_slice(body).map_err(|error| DocumentError::Senseless(error.to_string()))
+}
+
+/// The state that `bytes` hold.
+pub(crate) fn decode(bytes: &[u8], wanted: &TrustDomain, seal: &Seal) -> Result<Standing, DocumentError> {
+    let written = unwrap(bytes)?;
     let senseless = |what: &str| DocumentError::Senseless(what.to_owned());
-    let written: Written = serde_json::from_slice(body).map_err(|error| senseless(&error.to_string()))?;
     if written.trust_domain != wanted.as_str() {
         return Err(DocumentError::OtherDomain { found: written.trust_domain, wanted: wanted.clone() });
     }
@@ -149,6 +155,33 @@ pub(crate) fn decode(bytes: &[u8], wanted: &TrustDomain, seal: &Seal) -> Result<
         sequence: written.sequence,
         slots,
         spoilt,
+    })
+}
+
+/// Reads what may be told, of any trust domain, sealed or not.
+pub(crate) fn at_rest(bytes: &[u8]) -> Result<AtRest, DocumentError> {
+    let written = unwrap(bytes)?;
+    let root = |slot: &WrittenSlot| {
+        let (not_before, not_after) = sign::validity(&unbase64(&slot.certificate)?)
+            .map_err(|source| DocumentError::Root { id: slot.id.clone(), source })?;
+        Ok(Root {
+            id: slot.id.clone(),
+            phase: slot.phase.name().to_owned(),
+            since: slot.since,
+            tainted: slot.tainted,
+            forced: slot.forced,
+            not_before,
+            not_after,
+            leaves_until: slot.leaves_until,
+        })
+    };
+    let tainted = |it: &WrittenSpoilt| Tainted { id: it.id.clone(), refused: it.refused, until: it.until };
+    Ok(AtRest {
+        roots: written.roots.iter().map(root).collect::<Result<_, DocumentError>>()?,
+        tainted: written.spoilt_intermediates.iter().map(tainted).collect(),
+        trust_domain: written.trust_domain,
+        epoch: written.epoch,
+        sequence: written.sequence,
     })
 }
 

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
@@ -30,6 +30,8 @@ pub(crate) struct Horizon {
     // Durable.
     until: AtomicI64,
     writing: Mutex<()>,
+    // Nothing may be valid longer than what is written down.
+    held: AtomicBool,
     /// Of all control planes that ran here before, seconds since 1970; 0: none signed anything that is still valid.
     pub(crate) before: i64,
 }
@@ -65,6 +67,7 @@ impl Horizon {
             disk,
             until: AtomicI64::new(0),
             writing: Mutex::new(()),
+            held: AtomicBool::new(false),
             before,
         })
     }
@@ -78,12 +81,27 @@ impl Horizon {
         if not_after <= self.until.load(Ordering::Acquire) {
             return Ok(());
         }
+        if self.held.load(Ordering::Acquire) {
+            return Err(io::Error::other(
+                "the last change of the state could not be stored; it is tried again",
+            ));
+        }
         let ahead = (not_after.saturating_sub(now) / 4).clamp(1, MOST_AHEAD);
         let until = not_after.saturating_add(ahead);
         let written = serde_json::to_vec(&Written { signed_until: until })?;
         self.disk.write(&self.file, &written, Readers::Owner)?;
         self.until.store(until, Ordering::Release);
         Ok(())
+    }
+
+    /// From now on the end stays where it is.
+    pub(crate) fn hold(&self) {
+        self.held.store(true, Ordering::Release);
+    }
+
+    /// It may move again.
+    pub(crate) fn release(&self) {
+        self.held.store(false, Ordering::Release);
     }
 
     /// The end of everything that was signed here, until now and before.

@@ -23,8 +23,12 @@ use super::{
     seal::{Seal, SealError},
     sign::{SignError, Signer},
     standing::{Keys, Phase, Slot, Standing},
+    status::AtRest,
 };
-use crate::state::{self, Disk, Moment, Readers, StateError, StateFolder};
+use crate::{
+    config::LEAF_LIFE,
+    state::{self, Disk, Moment, Readers, StateError, StateFolder},
+};
 
 /// A state of a few roots has some 10 KiB; a larger file is not one of ours.
 const MAX_STATE_BYTES: u64 = 256 * 1024;
@@ -121,6 +125,28 @@ impl Keep {
         let standing = self.follow_bundle(standing, birth.now)?;
         self.publish(&standing)?;
         Ok(standing)
+    }
+
+    /// Where the root that signs has ended while nobody looked, another takes its place at once: what it signed has ended
+    /// as well, so that nobody is cut off. Each step is durable, as always.
+    pub(crate) fn revive(&self, standing: Standing, birth: &Birth<'_>) -> Result<Standing, OpenError> {
+        let shortest = i64::try_from(LEAF_LIFE.start().as_secs()).unwrap_or(i64::MAX);
+        let ends = standing.active().map_or(i64::MIN, |slot| slot.not_after);
+        if ends.saturating_sub(birth.now) >= shortest {
+            return Ok(standing);
+        }
+        let failed = |source| OpenError::Signer { path: self.folder.authority(), source };
+        let slot = new_slot(birth).map_err(failed)?;
+        tracing::error!(
+            root = slot.id,
+            "the root has ended while no control plane ran: a new one signs; sidecars need the new bundle.pem"
+        );
+        let id = slot.id.clone();
+        let next =
+            standing.with_prepared(slot).with_published(&id, birth.now).with_active(&id, ends, birth.now);
+        self.store(&next)?;
+        self.publish(&next)?;
+        Ok(next)
     }
 
     /// What the disk says now; for whoever does not run the authority, too.
@@ -241,6 +267,12 @@ impl Keep {
         }
         Ok(())
     }
+}
+
+/// What lies in a folder that nobody runs on; no private key is read.
+pub(crate) fn at_rest(folder: &StateFolder) -> Result<AtRest, OpenError> {
+    let path = folder.authority();
+    document::at_rest(&read_private(&path)?).map_err(|error| refused(&path, error))
 }
 
 /// A root with new keys, which nobody knows.

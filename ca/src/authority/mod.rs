@@ -21,6 +21,7 @@ mod rotation;
 mod seal;
 mod sign;
 mod standing;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -47,9 +48,10 @@ pub use csr::CsrError;
 pub use jwt::JwtError;
 pub use keep::OpenError;
 pub use key_hash::key_hash;
-pub use rotation::{Force, RotateError, Terms};
+pub use rotation::{Change, Force, RotateError, Terms};
 pub use seal::SealError;
 pub use sign::SignError;
+pub use status::{Laggard, Lagging, Pending, Root, Sidecars, Status};
 
 use horizon::Horizon;
 use keep::{Birth, Keep};
@@ -58,6 +60,7 @@ use plan::Facts;
 use rotation::{Changed, Rotation};
 use seal::Seal;
 use sign::Order;
+use status::Seen;
 
 /// Whom nobody can name: they were given certificates by a control plane that is gone.
 const BEFORE_START: &str = "(whoever got a certificate before this control plane started)";
@@ -172,8 +175,8 @@ impl Authority {
         let keep = Keep::new(folder, disk.clone(), seal);
         let trust_domain = terms.trust_domain.clone();
         let birth = Birth { trust_domain: &trust_domain, root_life: terms.root_life, now };
-        let standing = keep.open(&birth)?;
-        let horizon = Horizon::open(folder, disk, now)?;
+        let standing = keep.revive(keep.open(&birth)?, &birth)?;
+        let horizon = Arc::new(Horizon::open(folder, disk, now)?);
         let signing = standing
             .active()
             .ok_or(SignError::Stored("no root signs"))
@@ -182,7 +185,7 @@ impl Authority {
         Ok(Self {
             default_life: terms.leaf_life,
             bundle: watch::Sender::new(Arc::new(standing.bundle())),
-            rotation: Mutex::new(Rotation::new(standing, terms, keep)),
+            rotation: Mutex::new(Rotation::new(standing, terms, keep, Arc::clone(&horizon))),
             pen: Pen::new(signing, horizon),
             trust_domain,
             holders,
@@ -301,6 +304,31 @@ impl Authority {
         self.advance(now)
     }
 
+    /// What an operator wants to know.
+    #[must_use]
+    pub fn status(&self, now: SystemTime) -> Status {
+        let now = unix(now);
+        let rotation = self.rotation();
+        let past = rotation.past.iter().filter(|past| past.not_after > now);
+        let seen = Seen {
+            standing: &rotation.standing,
+            waiting: &rotation.waiting,
+            past: past.map(|past| past.id.clone()).collect(),
+            root_life: rotation.terms.root_life,
+            root_lead: rotation.terms.root_lead,
+            signing: &self.pen.current(),
+            facts: &self.facts(now),
+            signed_until: self.pen.horizon.until(),
+        };
+        Status::running(&seen, now)
+    }
+
+    /// What has changed since the last call, for the audit log.
+    #[must_use]
+    pub fn take_changes(&self) -> Vec<Change> {
+        std::mem::take(&mut self.rotation().changes)
+    }
+
     /// When its own certificates end.
     #[must_use]
     pub fn expiry(&self) -> Expiry {
@@ -314,6 +342,9 @@ impl Authority {
         order: &Order<'_>,
         now: SystemTime,
     ) -> Result<Issued, SignError> {
+        if *order.id.trust_domain() != self.trust_domain {
+            return Err(SignError::OtherDomain(Box::new(order.id.clone())));
+        }
         let (leaf, signing) = self.pen.leaf(key, order, unix(now))?;
         Ok(Issued {
             chain: vec![leaf.certificate, signing.intermediate.certificate.clone()],
@@ -350,6 +381,14 @@ impl Authority {
     fn rotation(&self) -> MutexGuard<'_, Rotation> {
         self.rotation.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What lies in a folder that no control plane runs on.
+///
+/// # Errors
+/// [`OpenError`]: there is nothing, or it is damaged.
+pub fn status_at_rest(folder: &StateFolder, now: SystemTime) -> Result<Status, OpenError> {
+    Ok(Status::at_rest(&keep::at_rest(folder)?, unix(now)))
 }
 
 /// Seconds since 1970, negative before.

@@ -3,7 +3,10 @@
 //!
 //! Knows not when to replace it (`rotation`).
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::{
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
+};
 
 use douane_proto::id::TrustDomain;
 use rcgen::PublicKeyData;
@@ -14,8 +17,6 @@ use super::{
     sign::{Order, SignError, SignedLeaf, Signer},
     standing::Slot,
 };
-use std::time::Duration;
-
 /// What signs.
 pub(crate) struct Signing {
     root: Arc<Signer>,
@@ -26,7 +27,7 @@ pub(crate) struct Signing {
 /// The live value, with one writer.
 pub(crate) struct Pen {
     current: RwLock<Arc<Signing>>,
-    pub(crate) horizon: Horizon,
+    pub(crate) horizon: Arc<Horizon>,
 }
 
 /// While this lives nothing is signed.
@@ -72,7 +73,7 @@ impl Signing {
 }
 
 impl Pen {
-    pub(crate) fn new(signing: Signing, horizon: Horizon) -> Self {
+    pub(crate) fn new(signing: Signing, horizon: Arc<Horizon>) -> Self {
         Self { current: RwLock::new(Arc::new(signing)), horizon }
     }
 

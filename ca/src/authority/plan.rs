@@ -105,9 +105,9 @@ pub(crate) fn strangers_to(slot: &Slot, standing: &Standing, facts: &Facts, now:
     facts.holders.iter().filter(|holder| holder.counts(now) && !knows(holder)).cloned().collect()
 }
 
-/// When the life of `slot` asks for a successor, seconds since 1970.
-pub(crate) fn prepare_at(slot: &Slot) -> i64 {
-    slot.not_before.saturating_add(share(slot, PREPARE_AT))
+/// When a root with this life asks for a successor, seconds since 1970.
+pub(crate) fn prepare_at(not_before: i64, not_after: i64) -> i64 {
+    not_before.saturating_add(share((not_before, not_after), PREPARE_AT))
 }
 
 // The way of the next root, from nothing to active.
@@ -115,7 +115,7 @@ fn successor(standing: &Standing, facts: &Facts, now: i64, pace: Pace) -> Option
     let active = standing.active()?;
     let coming = standing.slots.iter().find(|slot| matches!(slot.phase, Phase::Prepared | Phase::Published));
     let Some(slot) = coming else {
-        let due = prepare_at(active);
+        let due = prepare_at(active.not_before, active.not_after);
         if active.tainted || now >= due {
             return Some(Next::Do(Step::Prepare));
         }
@@ -135,7 +135,8 @@ fn successor(standing: &Standing, facts: &Facts, now: i64, pace: Pace) -> Option
     let step = Step::Activate(slot.id.clone());
     let laggards = strangers_to(slot, standing, facts, now);
     let connected_lag = laggards.iter().any(|holder| holder.connected);
-    let last_call = now >= active.not_before.saturating_add(share(active, LAST_CALL));
+    let last_call =
+        now >= active.not_before.saturating_add(share((active.not_before, active.not_after), LAST_CALL));
     let hurried = active.tainted && (!connected_lag || now >= slot.since.saturating_add(TAINTED_PATIENCE));
     let until = slot.since.saturating_add(pace.lead);
     let ready = laggards.is_empty() && now >= until;
@@ -193,8 +194,8 @@ fn lost_history(standing: &Standing, facts: &Facts, now: i64) -> Option<u64> {
     is_ahead.then(|| u64::try_from(now).unwrap_or(0).max(epoch.saturating_add(1)))
 }
 
-fn share(slot: &Slot, share: f64) -> i64 {
+fn share((not_before, not_after): (i64, i64), share: f64) -> i64 {
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "seconds of a life fit")]
-    let seconds = ((slot.not_after.saturating_sub(slot.not_before)) as f64 * share) as i64;
+    let seconds = (not_after.saturating_sub(not_before) as f64 * share) as i64;
     seconds
 }

@@ -3,11 +3,12 @@
 //!
 //! A step that cannot be stored did not happen, and is tried again. Knows neither requests nor streams.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use douane_proto::id::TrustDomain;
 
 use super::{
+    horizon::Horizon,
     keep::{Birth, Keep, OpenError, new_slot},
     pen::{Pen, Signing},
     plan::{self, Facts, Next, Pace, Step, Waiting},
@@ -19,6 +20,8 @@ use super::{
 const MOST_STEPS: usize = 16;
 /// So many roots, or marks on intermediates, are kept at once; each ends by itself.
 const MOST_AT_ONCE: usize = 8;
+/// An error is read by a human: so many names stand in it.
+const MOST_NAMES: usize = 10;
 /// SHA-256, cut to 160 bits (RFC 7093 2), as key identifiers are.
 const KEY_ID_BYTES: usize = 20;
 
@@ -48,13 +51,16 @@ pub enum RotateError {
     Sign(#[from] SignError),
     /// Another root is on its way.
     #[error(
-        "root {id} is on its way already ({phase}); `douane ca status` says what it waits for, and `--force` does not wait"
+        "root {id} is on its way already ({phase}){lagging}; `douane ca status` says what it waits for, `--force` does not \
+         wait"
     )]
     OnItsWay {
         /// Which.
         id: String,
         /// How far it is.
         phase: &'static str,
+        /// Whom it waits for, in words.
+        lagging: String,
     },
     /// Too much at once.
     #[error("there are {MOST_AT_ONCE} authorities that are on their way out: wait until one of them is gone")]
@@ -78,6 +84,15 @@ pub(crate) struct Past {
     pub(crate) not_after: i64,
 }
 
+/// One change of the authority, for the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The id of the root or intermediate.
+    pub authority: String,
+    /// What happened to it.
+    pub what: &'static str,
+}
+
 /// The one writer of the state.
 pub(crate) struct Rotation {
     pub(crate) standing: Standing,
@@ -86,16 +101,33 @@ pub(crate) struct Rotation {
     pub(crate) waiting: Vec<Waiting>,
     /// Intermediates before the current one.
     pub(crate) past: Vec<Past>,
+    /// What has changed and was not written down yet.
+    pub(crate) changes: Vec<Change>,
     keep: Keep,
+    horizon: Arc<Horizon>,
+    // A change could not be stored, or only in part: what lies on the disk may be what was or what should be.
+    doubtful: bool,
 }
 
 impl Rotation {
-    pub(crate) fn new(standing: Standing, terms: Terms, keep: Keep) -> Self {
-        Self { standing, terms, waiting: Vec::new(), past: Vec::new(), keep }
+    pub(crate) fn new(standing: Standing, terms: Terms, keep: Keep, horizon: Arc<Horizon>) -> Self {
+        Self {
+            standing,
+            terms,
+            waiting: Vec::new(),
+            past: Vec::new(),
+            changes: Vec::new(),
+            keep,
+            horizon,
+            doubtful: false,
+        }
     }
 
     /// Does what is due; everybody goes by the new state when it returns. Says whether anything has changed.
     pub(crate) fn advance(&mut self, pen: &Pen, facts: &Facts, now: i64) -> Result<Changed, RotateError> {
+        if self.doubtful {
+            self.store_again()?;
+        }
         // Of an earlier step, perhaps, whose bundle could not be written.
         self.keep.publish(&self.standing)?;
         let mut changed = self.renew_intermediate(pen, now)?;
@@ -120,7 +152,8 @@ impl Rotation {
             self.standing.slots.iter().find(|slot| matches!(slot.phase, Phase::Prepared | Phase::Published));
         let id = match coming {
             Some(slot) if force == Force::No => {
-                return Err(RotateError::OnItsWay { id: slot.id.clone(), phase: phase_name(slot.phase) });
+                let (id, phase) = (slot.id.clone(), slot.phase.name());
+                return Err(RotateError::OnItsWay { id, phase, lagging: self.waited_for() });
             }
             Some(slot) => slot.id.clone(),
             None => self.prepare(now)?,
@@ -131,6 +164,7 @@ impl Rotation {
                 "forced: the new root signs at once, whoever does not know it yet is cut off"
             );
             self.commit(self.standing.with_forced(&id))?;
+            self.note(&id, "forced: it signs whoever lags");
         }
         Ok(id)
     }
@@ -153,7 +187,9 @@ impl Rotation {
                 root = name,
                 "tainted: another root takes its place, and everybody below it renews"
             );
-            return self.commit(self.standing.with_tainted(name));
+            self.commit(self.standing.with_tainted(name))?;
+            self.note(name, "a root is tainted");
+            return Ok(());
         }
         let spoilt =
             self.find_intermediate(name, pen, now).ok_or_else(|| RotateError::Unknown(name.to_owned()))?;
@@ -168,7 +204,25 @@ impl Rotation {
             self.rotate_intermediate(pen, now)?;
         }
         tracing::warn!(intermediate = spoilt.id, "tainted: it signs no more, and everybody below it renews");
-        self.commit(self.standing.with_spoilt(spoilt))
+        let id = spoilt.id.clone();
+        self.commit(self.standing.with_spoilt(spoilt))?;
+        self.note(&id, "an intermediate is tainted");
+        Ok(())
+    }
+
+    // In words, for an error.
+    fn waited_for(&self) -> String {
+        let lagging = self.waiting.iter().filter(|waiting| matches!(waiting.step, Step::Activate(_)));
+        let names: Vec<&str> =
+            lagging.flat_map(|waiting| &waiting.laggards).map(|holder| holder.name.as_str()).collect();
+        match names.as_slice() {
+            [] => String::new(),
+            few if few.len() <= MOST_NAMES => format!(" and waits for {}", few.join(", ")),
+            many => {
+                let shown: Vec<&str> = many.iter().take(MOST_NAMES).copied().collect();
+                format!(" and waits for {} sidecars, such as {}", names.len(), shown.join(", "))
+            }
+        }
     }
 
     fn find_intermediate(&self, name: &str, pen: &Pen, now: i64) -> Option<Spoilt> {
@@ -197,8 +251,7 @@ impl Rotation {
     fn renew_intermediate(&mut self, pen: &Pen, now: i64) -> Result<Changed, SignError> {
         let current = pen.current();
         let signer = &current.intermediate;
-        let half = signer.not_before + (signer.not_after - signer.not_before) / 2;
-        if now < half && now >= signer.not_before {
+        if now < signer.half_life() && now >= signer.not_before {
             return Ok(Changed::No);
         }
         let fresh = current.renewed(&self.terms.trust_domain, self.terms.intermediate_life, now)?;
@@ -221,6 +274,7 @@ impl Rotation {
         );
         self.past.retain(|past| past.not_after > now);
         self.past.push(Past { id: old.id.clone(), key_id: old.key_id.clone(), not_after: old.not_after });
+        self.note(&fresh.intermediate.id, "a new intermediate signs");
         pen.lift().put_down(fresh);
     }
 
@@ -235,6 +289,7 @@ impl Rotation {
         let ends = moment(slot.not_after);
         self.commit(self.standing.with_prepared(slot))?;
         tracing::info!(root = id, %ends, "a new root is prepared");
+        self.note(&id, "a root is prepared");
         Ok(id)
     }
 
@@ -245,7 +300,9 @@ impl Rotation {
                     epoch,
                     "a sidecar holds a newer bundle than ours: the state was restored from a backup; a new history begins"
                 );
-                self.commit(self.standing.in_epoch(*epoch))
+                self.commit(self.standing.in_epoch(*epoch))?;
+                self.note("bundle", "a new history of the bundle begins: the state was restored");
+                Ok(())
             }
             Step::Prepare => self.prepare(now).map(drop),
             Step::Publish(id) => {
@@ -255,17 +312,20 @@ impl Rotation {
                     sequence = self.standing.sequence,
                     "a new root is published; it signs once everybody knows it"
                 );
+                self.note(id, "a root is published");
                 Ok(())
             }
             Step::Activate(id) => self.activate(id, pen, facts, now),
             Step::Remove(id) => {
                 self.commit(self.standing.without(id))?;
                 tracing::info!(root = id, sequence = self.standing.sequence, "a root has left the bundle");
+                self.note(id, "a root has left the bundle");
                 Ok(())
             }
             Step::Refuse(id) => {
                 self.commit(self.standing.with_refused(id, now))?;
                 tracing::warn!(intermediate = id, "a tainted intermediate is refused from now on");
+                self.note(id, "a tainted intermediate is refused");
                 Ok(())
             }
             Step::Forget(id) => self.commit(self.standing.without_spoilt(id)),
@@ -283,6 +343,7 @@ impl Rotation {
         let next = self.standing.with_active(id, signed_until, now);
         self.commit(next)?;
         lifted.put_down(signing);
+        self.note(id, "a root signs");
         let old = &before.intermediate;
         self.past.push(Past { id: old.id.clone(), key_id: old.key_id.clone(), not_after: old.not_after });
         let cut_off: Vec<&str> = lagging.iter().take(10).map(|holder| holder.name.as_str()).collect();
@@ -299,12 +360,30 @@ impl Rotation {
         Ok(())
     }
 
+    fn note(&mut self, authority: &str, what: &'static str) {
+        self.changes.push(Change { authority: authority.to_owned(), what });
+    }
+
     // The one way to another state: first the disk, then everybody.
     fn commit(&mut self, next: Standing) -> Result<(), RotateError> {
-        self.keep.store(&next)?;
+        if self.doubtful {
+            self.store_again()?;
+        }
+        self.keep.store(&next).inspect_err(|_| {
+            // Perhaps the disk has it: the end of what may be signed is then as it says.
+            self.doubtful = true;
+            self.horizon.hold();
+        })?;
         self.standing = next;
         self.keep.publish(&self.standing)?;
         self.keep.in_effect();
+        Ok(())
+    }
+
+    fn store_again(&mut self) -> Result<(), RotateError> {
+        self.keep.store(&self.standing)?;
+        self.doubtful = false;
+        self.horizon.release();
         Ok(())
     }
 
@@ -327,16 +406,6 @@ pub enum Force {
     No,
     /// It does not.
     Yes,
-}
-
-/// As a human writes it.
-pub(crate) fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Prepared => "prepared",
-        Phase::Published => "published",
-        Phase::Active => "active",
-        Phase::Retiring => "retiring",
-    }
 }
 
 fn moment(unix: i64) -> humantime::Rfc3339Timestamp {

@@ -71,6 +71,9 @@ pub enum SignError {
     /// A name that no certificate can carry.
     #[error("the name {0:?} cannot be written into a certificate")]
     Name(String),
+    /// An identity that is not ours to give.
+    #[error("{0} is not of the trust domain whose identities are signed here")]
+    OtherDomain(Box<WorkloadId>),
     /// The library refused.
     #[error("making a certificate failed")]
     Library(#[from] rcgen::Error),
@@ -149,6 +152,11 @@ impl Signer {
         let validity = parsed.validity();
         let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
         Ok(Self { issuer, id, key_id, certificate, not_before, not_after })
+    }
+
+    /// The middle of its life, seconds since 1970.
+    pub(crate) fn half_life(&self) -> i64 {
+        self.not_before + (self.not_after - self.not_before) / 2
     }
 
     /// The private key, PKCS#8 DER, for whoever stores it.
@@ -282,6 +290,13 @@ fn is_of(parsed: &X509Certificate<'_>, trust_domain: &TrustDomain) -> bool {
     let Ok(Some(names)) = parsed.subject_alternative_name() else { return false };
     let wanted = format!("spiffe://{trust_domain}");
     matches!(names.value.general_names.as_slice(), [GeneralName::URI(uri)] if *uri == wanted)
+}
+
+/// The beginning and the end of a certificate's life, seconds since 1970.
+pub(crate) fn validity(der: &[u8]) -> Result<(i64, i64), SignError> {
+    let (_, parsed) =
+        X509Certificate::from_der(der).map_err(|_| SignError::Stored("its certificate cannot be parsed"))?;
+    Ok((parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp()))
 }
 
 fn ia5(text: &str) -> Result<Ia5String, SignError> {

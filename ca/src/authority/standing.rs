@@ -85,6 +85,18 @@ pub(crate) struct Standing {
     pub(crate) spoilt: Vec<Spoilt>,
 }
 
+impl Phase {
+    /// As a human writes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Prepared => "prepared",
+            Self::Published => "published",
+            Self::Active => "active",
+            Self::Retiring => "retiring",
+        }
+    }
+}
+
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Keys")

@@ -4,9 +4,11 @@
 //! Knows flags, exit codes and how errors are printed; everything else is done in the rooms below.
 
 mod audit;
+mod authority;
 mod policy;
 mod print;
 mod run;
+mod status_text;
 mod token;
 
 use std::{ffi::OsString, process::ExitCode};

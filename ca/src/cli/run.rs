@@ -1,4 +1,5 @@
-//! `douane ca`: runs the control plane; `ca token` is for join tokens (`token`), `ca audit` reads the audit log (`audit`).
+//! `douane ca`: runs the control plane; `ca token` is for join tokens (`token`), `ca audit` reads the audit log (`audit`);
+//! `ca status|rotate|taint` are an operator's (`authority`).
 //!
 //! Knows flags and signals; everything else is `app`'s.
 
@@ -11,7 +12,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use super::{audit::Audit, token::Token};
+use super::{
+    audit::Audit,
+    authority::{Rotate, StatusArgs, Taint},
+    token::Token,
+};
 use crate::{
     app::{self, App},
     config::{Config, Tokens, default_audience},
@@ -31,6 +36,19 @@ enum CaCommand {
     /// Join tokens, for machines without a cluster.
     #[command(subcommand)]
     Token(Token),
+    /// Say how the authority is: its roots, what signs, who holds certificates, what comes next.
+    ///
+    /// Without a running control plane it says what lies on the disk, and ends with code 3.
+    Status(StatusArgs),
+    /// Replace the root or the intermediate, without one failed request.
+    #[command(subcommand)]
+    Rotate(Rotate),
+    /// Put an authority out of use whose key somebody else may have: another takes its place at once, everybody whom it
+    /// vouches for renews within seconds, then nobody trusts it any more.
+    ///
+    /// Nobody is cut off who is connected and renews. Whoever has not within a minute is cut off with it: a key that
+    /// others have is worse.
+    Taint(Taint),
     /// The audit log: each certificate, each refusal, each change of the authority.
     #[command(subcommand)]
     Audit(Audit),
@@ -81,6 +99,9 @@ pub(super) fn run(ca: Ca) -> Result<ExitCode> {
     match ca.command {
         None => serve(ca.run)?,
         Some(CaCommand::Token(command)) => super::token::run(command)?,
+        Some(CaCommand::Status(status)) => return super::authority::status(&status),
+        Some(CaCommand::Rotate(rotate)) => super::authority::rotate(&rotate)?,
+        Some(CaCommand::Taint(taint)) => super::authority::taint(&taint)?,
         Some(CaCommand::Audit(command)) => return super::audit::run(command),
     }
     Ok(ExitCode::SUCCESS)

@@ -8,5 +8,6 @@ mod discovery;
 mod issue;
 mod law;
 mod plane;
+mod rotation;
 mod sidecar;
 mod strangers;

@@ -168,6 +168,19 @@ impl Watch {
         self.say(Kind::Report(Report { learned, ..Report::default() })).await;
     }
 
+    /// Says which bundle it uses, and until when its certificate is valid.
+    pub(crate) async fn acknowledge(&self, bundle: (u64, u64), svid: &Svid) {
+        let authorities = svid.chain.iter().filter_map(|der| douane_proto::svid::authority_key_id(der));
+        let report = Report {
+            bundle_epoch: bundle.0,
+            bundle_sequence: bundle.1,
+            certificate_expires: svid.leaf.not_after,
+            certificate_authorities: authorities.collect(),
+            ..Report::default()
+        };
+        self.say(Kind::Report(report)).await;
+    }
+
     pub(crate) async fn ask(&mut self, question: Question) -> Found {
         self.say(Kind::Ask((&question).into())).await;
         loop {

@@ -21,6 +21,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::{Authority, CsrError, IssueError, OpenError, Setup, SignError};
 use crate::state::{StateError, StateFolder};
 
+mod crash;
+mod killed;
+mod rotation;
 mod state;
 
 const NOW: u64 = 1_800_000_000;

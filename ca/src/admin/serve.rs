@@ -1,0 +1,163 @@
+//! The control plane's side of the socket: who may speak is asked of the kernel, what they say is bounded in length and
+//! time.
+
+use std::{fs, io, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
+
+use std::time::SystemTime;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Answer, Command, MAX_COMMAND_BYTES};
+use crate::{
+    authority::{Authority, Force, RotateError},
+    state::StateFolder,
+};
+
+/// Operators at once; another waits.
+const MOST_AT_ONCE: usize = 8;
+/// From connecting to the answer.
+const LIMIT: Duration = Duration::from_secs(30);
+/// After a failure to accept (no descriptors, say).
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+#[error("listen on {path}: {reason}", path = path.display())]
+pub struct AdminError {
+    path: PathBuf,
+    reason: io::Error,
+}
+
+/// What commands act on.
+#[derive(Clone)]
+pub struct Desk {
+    /// The authority.
+    pub authority: Arc<Authority>,
+}
+
+/// Binds the socket (0600) in a folder whose lock we hold: one that lies there is of a process that is gone.
+///
+/// # Errors
+/// [`AdminError`].
+pub fn bind(folder: &StateFolder) -> Result<UnixListener, AdminError> {
+    let path = folder.admin_socket();
+    let bind = || {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // The folder is closed to others (0700), so that there is no moment at which they could connect.
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    };
+    bind().map_err(|reason| AdminError { path: path.clone(), reason })
+}
+
+/// Answers until `stop`.
+pub async fn run(listener: UnixListener, desk: Desk, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MOST_AT_ONCE));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match stream {
+            Ok((stream, _)) => {
+                let desk = desk.clone();
+                tokio::spawn(async move {
+                    if let Ok(Err(error)) = time::timeout(LIMIT, serve(stream, desk)).await {
+                        tracing::debug!(%error, "an admin connection broke");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the admin socket cannot be accepted from");
+                time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(mut stream: UnixStream, desk: Desk) -> io::Result<()> {
+    let peer = stream.peer_cred()?.uid();
+    let answer = if may_speak(peer, rustix::process::geteuid().as_raw()) {
+        let mut line = Vec::new();
+        let (read, _) = stream.split();
+        BufReader::new(read.take(MAX_COMMAND_BYTES as u64)).read_until(b'\n', &mut line).await?;
+        match serde_json::from_slice(&line) {
+            Ok(command) => {
+                let done = tokio::task::spawn_blocking(move || desk.obey(&command, peer));
+                done.await.unwrap_or_else(|_| {
+                    Answer::Refused("the command could not be done; see the log".to_owned())
+                })
+            }
+            Err(error) => Answer::Refused(format!("the command makes no sense to this version: {error}")),
+        }
+    } else {
+        tracing::warn!(uid = peer, "a user who may not speak to us tried to give a command");
+        Answer::Refused(format!(
+            "user {peer} may not give commands: run as the control plane's own user, or as root"
+        ))
+    };
+    let mut line = serde_json::to_vec(&answer)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    stream.shutdown().await
+}
+
+/// Our own user and root.
+fn may_speak(peer: u32, own: u32) -> bool {
+    peer == own || peer == 0
+}
+
+impl Desk {
+    // Waits for the disk: not on the reactor.
+    fn obey(&self, command: &Command, peer: u32) -> Answer {
+        let now = SystemTime::now();
+        if *command != Command::Status {
+            tracing::info!(?command, uid = peer, "an operator's command");
+        }
+        let done = match command {
+            Command::Status => Ok(None),
+            Command::RotateRoot { force } => {
+                self.authority.rotate_root(if *force { Force::Yes } else { Force::No }, now).map(Some)
+            }
+            Command::RotateIntermediate => self.authority.rotate_intermediate(now).map(Some),
+            Command::Taint { authority } => self.authority.taint(authority, now).map(|()| None),
+        };
+        match done {
+            Ok(authority) => Answer::Done { authority, status: Box::new(self.authority.status(now)) },
+            Err(error) => Answer::Refused(in_full(&error)),
+        }
+    }
+}
+
+fn in_full(error: &RotateError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_user_and_root_may_give_commands() {
+        assert!(may_speak(1000, 1000) && may_speak(0, 1000));
+        assert!(!may_speak(1001, 1000) && !may_speak(1000, 0));
+    }
+}
