@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use douane_proto::{
     id::WorkloadId,
+    istio::istio_certificate_service_server::IstioCertificateServiceServer,
     wire::{discovery_server::DiscoveryServer, identity_server::IdentityServer},
 };
 use tokio::{
@@ -34,10 +35,11 @@ use crate::{
     fetch::{Guard, Origin, Plaintext},
     holders::Holders,
     issue::{self, IdentityService},
+    istio::{self, IstioService},
     jwks::{self, Fetcher},
     metrics::{self, Metrics},
     office::Office,
-    rpc::Both,
+    rpc::{Either, Nobody},
     state::{Disk, StateFolder},
     tls::{self, Bounds, Connection, Gate, Strangers, Tls},
 };
@@ -54,8 +56,8 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEPALIVE_LIMIT: Duration = Duration::from_secs(20);
 /// A sidecar has one long stream and an issue call now and then.
 const MAX_STREAMS_EACH: u32 = 16;
-/// A request's headers are a few hundred bytes.
-const MAX_HEADERS: u32 = 8 * 1024;
+/// A request's headers are a few hundred bytes, and Istio's clients send their token among them.
+const MAX_HEADERS: u32 = 16 * 1024;
 /// The authority is looked at so often: a step of a rotation waits for nothing else, and after the clock was set, an
 /// intermediate that has ended is replaced within this.
 const CARE_EVERY: Duration = Duration::from_secs(1);
@@ -246,8 +248,8 @@ impl App {
         let audit = (self.ledger, self.durability);
         let office = Office::new(self.attestor, self.authority, audit, Arc::clone(&self.metrics));
         let office = Arc::new(office);
-        let identity = IdentityService::new(office);
-        let serving = serve(identity, service, incoming, halt.clone());
+        let identity = IdentityService::new(Arc::clone(&office));
+        let serving = serve((identity, IstioService::new(office), service), incoming, halt.clone());
         let mut serving = std::pin::pin!(serving);
         let served = tokio::select! {
             served = &mut serving => served,
@@ -268,15 +270,14 @@ impl App {
 }
 
 async fn serve(
-    identity: IdentityService,
-    discovery: DiscoveryService,
+    (identity, istio, discovery): (IdentityService, IstioService, DiscoveryService),
     incoming: mpsc::Receiver<Connection>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let services = Both::new(
-        IdentityServer::new(identity).max_decoding_message_size(issue::MAX_REQUEST_BYTES),
-        DiscoveryServer::new(discovery).max_decoding_message_size(discovery::MAX_REQUEST_BYTES),
-    );
+    let identity = IdentityServer::new(identity).max_decoding_message_size(issue::MAX_REQUEST_BYTES);
+    let istio = IstioCertificateServiceServer::new(istio).max_decoding_message_size(istio::MAX_REQUEST_BYTES);
+    let discovery = DiscoveryServer::new(discovery).max_decoding_message_size(discovery::MAX_REQUEST_BYTES);
+    let services = Either::new(identity, Either::new(discovery, Either::new(istio, Nobody)));
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_LIMIT))

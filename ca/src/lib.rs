@@ -1,7 +1,7 @@
 //! Douane's control plane: it attests, signs, rotates, and streams the mesh to its sidecars.
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
-//! `main > cli > app > admin | issue | policy | rpc | tls > office > attest | authority | discovery > audit | jwks > fetch > config | holders | metrics | peer | state > douane-proto`.
+//! `main > cli > app > admin | issue | istio | policy | rpc | tls > office > attest | authority | discovery > audit | jwks > fetch > config | holders | metrics | peer | state > douane-proto`.
 
 pub mod admin;
 pub mod app;
@@ -14,6 +14,7 @@ pub mod discovery;
 pub mod fetch;
 pub mod holders;
 pub mod issue;
+pub mod istio;
 pub mod jwks;
 pub mod metrics;
 pub mod office;

@@ -2,7 +2,8 @@
 //!
 //! Knows no sockets, no clocks, no tasks. `ca` says these things, `proxy` acts on them.
 //!
-//! - [`wire`]: messages and stubs, generated from `douane/v1/*.proto`; [`workload_api`]: those of the SPIFFE Workload API
+//! - [`wire`]: messages and stubs, generated from `douane/v1/*.proto`; [`workload_api`]: those of the SPIFFE Workload API;
+//!   [`istio`]: those of Istio's certificate service
 //! - [`id`]: who a workload is
 //! - [`svid`]: certificates, trust bundles, and the identity in a certificate
 //! - [`features`]: what a sidecar understands
@@ -73,6 +74,20 @@ pub mod workload_api {
         )*};
     }
     silent!(X509svid, Jwtsvid, ValidateJwtsvidRequest);
+}
+
+/// Istio's certificate service, as generated from `istio/ca.proto` (checked in as well).
+pub mod istio {
+    #![allow(
+        missing_docs,
+        unused_qualifications,
+        clippy::all,
+        clippy::use_self,
+        clippy::needless_pass_by_value,
+        clippy::allow_attributes_without_reason,
+        reason = "generated code"
+    )]
+    include!("gen/istio.v1.auth.rs");
 }
 
 /// What a sidecar of this version understands of a policy; it lists them in its hello.

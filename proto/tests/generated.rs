@@ -35,6 +35,13 @@ const WIRES: &[Wire] = &[
         silent: &["X509SVID", "JWTSVID", "ValidateJWTSVIDRequest"],
         descriptors: Some("spiffe.descriptors"),
     },
+    Wire {
+        protos: &["istio/ca.proto"],
+        made: "istio.v1.auth.rs",
+        kept: "istio.v1.auth.rs",
+        silent: &[],
+        descriptors: None,
+    },
 ];
 
 #[test]

@@ -73,6 +73,7 @@ impl ControlPlane {
             listen: vec![listen],
             resources: vec![folder.path("resources")],
             leaf_ttl: Duration::from_secs(10),
+            dns_names: vec!["istiod.istio-system.svc".to_owned()],
             tokens: Some(Tokens {
                 jwks: folder.path("jwks.json").display().to_string(),
                 jwks_trust: None,

@@ -5,6 +5,7 @@ mod alone;
 mod attacks;
 mod every_refusal;
 mod floors;
+mod istio;
 mod joined;
 mod mesh;
 mod servers;

@@ -102,15 +102,21 @@ impl Office {
             }
             Err(refusal) => Err(refusal),
         };
-        match &outcome {
-            Ok((_, attested)) => self.metrics.issued(attested.evidence),
-            Err(refusal) => {
-                self.metrics.refused(refusal.label());
-                // Nothing leaves in any case; that the log cannot be written, its writer says.
-                let _ = self.ledger.refuse(record::refused(refusal, kind, peer)).await;
+        match outcome {
+            Ok((issued, attested)) => {
+                self.metrics.issued(attested.evidence);
+                Ok(issued)
             }
+            Err(refusal) => Err(self.refuse(refusal, kind, peer).await),
         }
-        outcome.map(|(issued, _)| issued)
+    }
+
+    /// Records what an interface refuses by its own rules; `kind` is the evidence's.
+    pub async fn refuse(&self, refusal: Refusal, kind: &'static str, peer: &Peer) -> Refusal {
+        self.metrics.refused(refusal.label());
+        // Nothing leaves in any case; that the log cannot be written, its writer says.
+        let _ = self.ledger.refuse(record::refused(&refusal, kind, peer)).await;
+        refusal
     }
 
     async fn record(&self, issued: Issued, attested: &Attested, peer: &Peer) -> Result<Issued, Refusal> {

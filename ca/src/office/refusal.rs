@@ -16,6 +16,14 @@ pub enum Refusal {
     /// It cannot be recorded: then it does not happen.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The request breaks the rules of its interface.
+    #[error("the request holds {0}")]
+    Malformed(&'static str),
+    /// A node asks for one of its pods.
+    #[error(
+        "a certificate for somebody else is asked for (ImpersonatedIdentity): there are no node identities here, each pod asks with its own token"
+    )]
+    Impersonation,
     /// Too much to do.
     #[error("too many requests at once; come back")]
     Overload,
@@ -33,6 +41,8 @@ impl Refusal {
             Self::Issue(IssueError::Csr(_)) => "csr",
             Self::Issue(_) => "sign",
             Self::Audit(_) => "audit",
+            Self::Malformed(_) => "malformed",
+            Self::Impersonation => "impersonation",
             Self::Overload => "overload",
             Self::Broken => "broken",
         }
@@ -42,7 +52,10 @@ impl Refusal {
     #[must_use]
     pub fn status(&self) -> Status {
         let code = match self {
-            Self::Attest(AttestError::NoEvidence) | Self::Issue(IssueError::Csr(_)) => Code::InvalidArgument,
+            Self::Attest(AttestError::NoEvidence) | Self::Issue(IssueError::Csr(_)) | Self::Malformed(_) => {
+                Code::InvalidArgument
+            }
+            Self::Impersonation => Code::PermissionDenied,
             Self::Attest(AttestError::NoKeys) => Code::Unavailable,
             Self::Attest(AttestError::Storage(_)) | Self::Issue(_) | Self::Audit(_) => {
                 return Status::new(Code::Unavailable, "the authority cannot sign now");

@@ -6,6 +6,7 @@ mod attest;
 mod audit;
 mod discovery;
 mod issue;
+mod istio;
 mod law;
 mod plane;
 mod rotation;
