@@ -1,13 +1,14 @@
 //! Douane's control plane: it attests, signs, rotates, and streams the mesh to its sidecars.
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
-//! `main > cli > app > admin | issue | istio | policy | rpc | tls > office > attest | authority | discovery > audit | jwks > fetch > config | holders | metrics | peer | state > douane-proto`.
+//! `main > cli > app > admin | issue | istio | policy | rpc | tls > office > attest | authority | discovery > audit | jwks > fetch > budget | config | holders | metrics | peer | state > douane-proto`.
 
 pub mod admin;
 pub mod app;
 pub mod attest;
 pub mod audit;
 pub mod authority;
+pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod discovery;

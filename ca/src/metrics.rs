@@ -5,7 +5,8 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
+    io,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -20,7 +21,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -31,11 +32,18 @@ const MAX_CONNECTIONS: usize = 64;
 /// A scraper that sends no request within this is cut off.
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
 
+/// From a tenth of a millisecond to what nobody waits for.
+const ISSUE_SECONDS: [f64; 12] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 5.0];
+
 /// The figures of one control plane.
 pub struct Metrics {
     registry: Registry,
     issued: Family<Evidence, Counter>,
     refused: Family<Reason, Counter>,
+    issue_time: Histogram,
+    clock_moved: Gauge<f64, AtomicU64>,
+    outage_budget: Gauge,
     streams: Gauge,
     deltas: Counter,
     lookups: Counter,
@@ -134,6 +142,9 @@ impl Metrics {
             registry: Registry::with_prefix("douane_ca"),
             issued: Family::default(),
             refused: Family::default(),
+            issue_time: Histogram::new(ISSUE_SECONDS),
+            clock_moved: Gauge::default(),
+            outage_budget: Gauge::default(),
             streams: Gauge::default(),
             deltas: Counter::default(),
             lookups: Counter::default(),
@@ -156,6 +167,24 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register("issued", "Certificates issued", self.issued.clone());
         registry.register("refused", "Certificates refused, by reason", self.refused.clone());
+        registry.register_with_unit(
+            "issue",
+            "Time from a request for a certificate to its record on disk",
+            Unit::Seconds,
+            self.issue_time.clone(),
+        );
+        registry.register_with_unit(
+            "clock_moved",
+            "How far the wall clock was set since the start, forwards positive",
+            Unit::Seconds,
+            self.clock_moved.clone(),
+        );
+        registry.register_with_unit(
+            "outage_budget",
+            "How long the mesh would live without us: until the first certificate in use ends; -1 when none is known",
+            Unit::Seconds,
+            self.outage_budget.clone(),
+        );
         registry.register("discovery_streams", "Open discovery streams", self.streams.clone());
         registry.register("discovery_deltas", "Deltas sent to sidecars", self.deltas.clone());
         registry.register("discovery_lookups", "Look-ups answered", self.lookups.clone());
@@ -220,8 +249,19 @@ impl Metrics {
     }
 
     /// A certificate was issued.
-    pub fn issued(&self, evidence: &'static str) {
+    pub fn issued(&self, evidence: &'static str, took: Duration) {
         self.issued.get_or_create(&Evidence { evidence }).inc();
+        self.issue_time.observe(took.as_secs_f64());
+    }
+
+    /// How far the wall clock has moved against one that nobody sets, since the start.
+    pub fn clock_moved(&self, seconds: f64) {
+        self.clock_moved.set(seconds);
+    }
+
+    /// How long until the first of those who hold a certificate would be without one, were we away from now on.
+    pub fn outage_budget(&self, seconds: i64) {
+        self.outage_budget.set(seconds);
     }
 
     /// A certificate was refused.
@@ -288,6 +328,29 @@ impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+/// [`serve`] on a thread of its own: whoever looks at our health is answered, however much the others have to do.
+///
+/// # Errors
+/// When there is no thread to be had.
+pub fn serve_apart(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    status: impl Fn() -> Status + Clone + Send + 'static,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let listener = listener.into_std()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let serving = move || {
+        runtime.block_on(async {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => serve(listener, metrics, status, stop).await,
+                Err(error) => tracing::error!(%error, "metrics are not served"),
+            }
+        });
+    };
+    std::thread::Builder::new().name("health".to_owned()).spawn(serving).map(drop)
 }
 
 /// Serves `/metrics`, `/status` (JSON), `/livez` and `/readyz` until `stop`.

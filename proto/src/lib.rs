@@ -16,10 +16,12 @@
 //! - [`authentication`]: the tokens of a request
 //! - [`facts`]: what is decided on; [`target`]: a request target and its one normalized form
 //! - [`request`]: what a policy may see of a request
+//! - [`hint`]: when it is worth asking again
 //! - [`jwt`]: is this token signed by one of these keys, and for us?
 
 pub mod authentication;
 pub mod facts;
+pub mod hint;
 pub mod id;
 pub mod jwt;
 pub mod law;

@@ -96,6 +96,11 @@ pub fn create(
     Ok(token)
 }
 
+/// Could this be a token of ours?
+pub(crate) fn is_shaped(token: &str) -> bool {
+    token.len() == PREFIX.len() + 2 * SECRET_BYTES && token.starts_with(PREFIX)
+}
+
 impl JoinTokens {
     pub(crate) fn new(state: &StateFolder, trust_domain: TrustDomain) -> Self {
         Self { folder: state.join_tokens(), trust_domain }
@@ -103,7 +108,7 @@ impl JoinTokens {
 
     /// Whose token is it? It stays unspent until [`Ticket::spend`].
     pub(crate) fn find(&self, token: &str, now: u64) -> Result<(WorkloadId, Ticket), AttestError> {
-        if token.len() != PREFIX.len() + 2 * SECRET_BYTES || !token.starts_with(PREFIX) {
+        if !is_shaped(token) {
             return Err(AttestError::UnknownJoinToken);
         }
         let hash = hash_of(token);

@@ -21,7 +21,7 @@ use std::{
 
 use douane_proto::{
     id::{IdError, TrustDomain, WorkloadId},
-    jwt::{JwtError, Keys},
+    jwt::{JwtError, Keys, MAX_TOKEN_BYTES},
 };
 use zeroize::Zeroizing;
 
@@ -60,6 +60,20 @@ impl Evidence {
             Self::Token(_) => "token",
             Self::JoinToken(_) => "join_token",
             Self::Connection => "connection",
+        }
+    }
+
+    /// Refuses what cannot be evidence by its mere shape, before it costs time.
+    ///
+    /// # Errors
+    /// As [`Attestor::attest`] would.
+    pub fn refuse_misshapen(&self) -> Result<(), AttestError> {
+        match self {
+            Self::Token(token) if token.len() > MAX_TOKEN_BYTES || token.split('.').count() != 3 => {
+                Err(JwtError::Malformed.into())
+            }
+            Self::JoinToken(token) if !join::is_shaped(token) => Err(AttestError::UnknownJoinToken),
+            _ => Ok(()),
         }
     }
 }

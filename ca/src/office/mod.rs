@@ -6,36 +6,46 @@
 //! judged (`attest`) and what a certificate looks like (`authority`).
 //! - `refusal`: why nothing was signed, in the words of the log, of metrics and of gRPC
 //! - `record`: what of it is written into the audit log
+//! - `queue`: who waits, the nearest to its end first; `clock`: a clock that went back signs nothing
 
+mod clock;
+mod queue;
 mod record;
 mod refusal;
 
 use std::{
+    io,
+    net::IpAddr,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use douane_proto::svid::TrustBundle;
-use tokio::{
-    sync::{Semaphore, watch},
-    time,
-};
+use douane_proto::{id::WorkloadId, svid::TrustBundle};
+use tokio::sync::watch;
 
 use crate::{
     attest::{Attested, Attestor, Evidence},
     audit::Ledger,
     authority::{Authority, Issued},
+    budget::{Allowance, Budgets, household},
     config::Durability,
     metrics::Metrics,
-    peer::Peer,
+    peer::{Origin, Peer},
 };
+use clock::LastSigned;
+use queue::{Queue, Urgency};
 
 pub use refusal::Refusal;
 
-/// Petitions that may wait for a worker; each holds at most a token and a request.
-const MAX_WAITING: usize = 1024;
-/// Longer than this nobody waits: the caller is told to come back, while its old certificate still lives.
-const MAX_WAIT: Duration = Duration::from_secs(2);
+/// Of one address, or one user of this machine: many sidecars may start at once behind one that translates addresses.
+const OF_ONE_SOURCE: Allowance = Allowance { burst: 1000.0, rate: 200.0 };
+/// Evidence that proves nothing costs its source as much as so many requests: guessing ends soon.
+const FAILURE_COST: f64 = 10.0;
+/// Of one identity: a deployment of a thousand replicas has one, and starts at once.
+const OF_ONE_IDENTITY: Allowance = Allowance { burst: 1000.0, rate: 50.0 };
+/// Who has no certificate yet comes before those whose own lives for longer than this, seconds: it serves nobody until
+/// then, and they all do.
+const NEWCOMER: Urgency = 300;
 
 /// What somebody asks for.
 pub struct Petition {
@@ -53,34 +63,47 @@ pub struct Office {
     ledger: Ledger,
     durability: Durability,
     metrics: Arc<Metrics>,
-    waiting: Semaphore,
-    workers: Arc<Semaphore>,
+    queue: Queue<(Issued, Attested)>,
+    sources: Budgets<Source>,
+}
+
+// Whose budget pays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Source {
+    Address(IpAddr),
+    User(u32),
 }
 
 // What a worker needs.
 struct Desk {
     attestor: Arc<Attestor>,
     authority: Arc<Authority>,
+    identities: Budgets<WorkloadId>,
+    signed: LastSigned,
 }
 
 impl Office {
     /// An office with as many workers as the machine has cores.
-    #[must_use]
+    ///
+    /// # Errors
+    /// When no thread can be started.
     pub fn new(
         attestor: Arc<Attestor>,
         authority: Arc<Authority>,
         (ledger, durability): (Ledger, Durability),
         metrics: Arc<Metrics>,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            desk: Arc::new(Desk { attestor, authority }),
+        let now = Instant::now();
+        let (identities, signed) = (Budgets::new(OF_ONE_IDENTITY, now), LastSigned::new());
+        Ok(Self {
+            desk: Arc::new(Desk { attestor, authority, identities, signed }),
             ledger,
             durability,
             metrics,
-            waiting: Semaphore::new(MAX_WAITING),
-            workers: Arc::new(Semaphore::new(cores)),
-        }
+            queue: Queue::new(cores)?,
+            sources: Budgets::new(OF_ONE_SOURCE, now),
+        })
     }
 
     /// The roots that go with every certificate.
@@ -95,7 +118,7 @@ impl Office {
     /// # Errors
     /// [`Refusal`].
     pub async fn answer(&self, petition: Petition, peer: &Peer, now: SystemTime) -> Result<Issued, Refusal> {
-        let kind = petition.evidence.kind();
+        let (kind, begun) = (petition.evidence.kind(), Instant::now());
         let outcome = match self.work(petition, peer, now).await {
             Ok((issued, attested)) => {
                 self.record(issued, &attested, peer).await.map(|issued| (issued, attested))
@@ -104,7 +127,7 @@ impl Office {
         };
         match outcome {
             Ok((issued, attested)) => {
-                self.metrics.issued(attested.evidence);
+                self.metrics.issued(attested.evidence, begun.elapsed());
                 Ok(issued)
             }
             Err(refusal) => Err(self.refuse(refusal, kind, peer).await),
@@ -113,6 +136,9 @@ impl Office {
 
     /// Records what an interface refuses by its own rules; `kind` is the evidence's.
     pub async fn refuse(&self, refusal: Refusal, kind: &'static str, peer: &Peer) -> Refusal {
+        if matches!(refusal, Refusal::Attest(_)) {
+            self.sources.charge(source(peer), FAILURE_COST, Instant::now());
+        }
         self.metrics.refused(refusal.label());
         // Nothing leaves in any case; that the log cannot be written, its writer says.
         let _ = self.ledger.refuse(record::refused(&refusal, kind, peer)).await;
@@ -134,24 +160,21 @@ impl Office {
         peer: &Peer,
         now: SystemTime,
     ) -> Result<(Issued, Attested), Refusal> {
+        // The cheap refusals first.
+        self.sources.take(source(peer), 1.0, Instant::now()).map_err(Refusal::Source)?;
         Authority::refuse_oversized(&petition.csr)?;
-        let _place = self.waiting.try_acquire().map_err(|_| Refusal::Overload)?;
-        let worker = time::timeout(MAX_WAIT, Arc::clone(&self.workers).acquire_owned()).await;
-        let Ok(Ok(worker)) = worker else { return Err(Refusal::Overload) };
-        let (desk, peer) = (Arc::clone(&self.desk), peer.clone());
+        petition.evidence.refuse_misshapen()?;
+        let (desk, asker) = (Arc::clone(&self.desk), peer.clone());
         // Signatures take a fraction of a millisecond, a spent join token waits for the disk: both off the reactor.
-        let work = tokio::task::spawn_blocking(move || {
-            let answer = desk.work(&petition, &peer, now);
-            drop(worker);
-            answer
-        });
-        work.await.unwrap_or(Err(Refusal::Broken))
+        self.queue.work(urgency(peer, now), move || desk.work(&petition, &asker, now)).await
     }
 }
 
 impl Desk {
     fn work(&self, petition: &Petition, peer: &Peer, now: SystemTime) -> Result<(Issued, Attested), Refusal> {
         let attested = self.attestor.attest(&petition.evidence, peer, now)?;
+        self.identities.take(attested.id.clone(), 1.0, Instant::now()).map_err(Refusal::Identity)?;
+        self.signed.admit(now)?;
         let issued = self.authority.issue(&petition.csr, &attested.id, petition.wanted, now)?;
         // Signed, but nobody has it yet: a single-use token is spent before the certificate leaves.
         attested.settle((&issued.serial, issued.not_after), now)?;
@@ -166,4 +189,18 @@ fn holder(attested: &Attested) -> String {
         Some(pod) => format!("{}/{pod}", attested.id.namespace()),
         None => attested.id.to_string(),
     }
+}
+
+fn source(peer: &Peer) -> Source {
+    match peer.from {
+        Origin::Network(address) => Source::Address(household(address.ip())),
+        Origin::Process { uid, .. } => Source::User(uid),
+    }
+}
+
+// What a certificate on the connection says of the caller's need. It is the caller's to show it, and nobody's to forge.
+fn urgency(peer: &Peer, now: SystemTime) -> Urgency {
+    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    peer.certificate.as_ref().map_or(NEWCOMER, |shown| shown.not_after.saturating_sub(now))
 }

@@ -1,8 +1,16 @@
 //! Why nothing was signed: one value, which the log, the metrics and every interface's answer come from.
 
-use tonic::{Code, Status};
+use std::time::Duration;
+
+use douane_proto::hint;
+use tonic::{Code, Status, metadata::MetadataMap};
 
 use crate::{attest::AttestError, audit::AuditError, authority::IssueError};
+
+/// A full queue is worked off in less.
+const OVERLOAD_WAIT: Duration = Duration::from_secs(1);
+/// Who is told to come back at once would.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
 /// Why nothing was signed. Never holds a token or a key.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +35,17 @@ pub enum Refusal {
     /// Too much to do.
     #[error("too many requests at once; come back")]
     Overload,
+    /// Too much for one source.
+    #[error("too many requests from one address; come back in {} ms", .0.as_millis())]
+    Source(Duration),
+    /// Too much for one identity.
+    #[error("too many certificates for one identity; come back in {} ms", .0.as_millis())]
+    Identity(Duration),
+    /// Our clock is behind what it said before.
+    #[error(
+        "our clock went back {0} s; nothing is signed until it has caught up, or the control plane is restarted"
+    )]
+    ClockWentBack(i64),
     /// A worker died over it: a bug of ours.
     #[error("the request could not be processed")]
     Broken,
@@ -44,6 +63,9 @@ impl Refusal {
             Self::Malformed(_) => "malformed",
             Self::Impersonation => "impersonation",
             Self::Overload => "overload",
+            Self::Source(_) => "source_budget",
+            Self::Identity(_) => "identity_budget",
+            Self::ClockWentBack(_) => "clock",
             Self::Broken => "broken",
         }
     }
@@ -57,13 +79,29 @@ impl Refusal {
             }
             Self::Impersonation => Code::PermissionDenied,
             Self::Attest(AttestError::NoKeys) => Code::Unavailable,
-            Self::Attest(AttestError::Storage(_)) | Self::Issue(_) | Self::Audit(_) => {
+            Self::Attest(AttestError::Storage(_))
+            | Self::Issue(_)
+            | Self::Audit(_)
+            | Self::ClockWentBack(_) => {
                 return Status::new(Code::Unavailable, "the authority cannot sign now");
             }
             Self::Attest(_) => Code::Unauthenticated,
-            Self::Overload => Code::ResourceExhausted,
+            Self::Overload => return self.exhausted(OVERLOAD_WAIT),
+            Self::Source(wait) | Self::Identity(wait) => return self.exhausted(*wait),
             Self::Broken => Code::Internal,
         };
         Status::new(code, self.to_string())
+    }
+
+    // With the time after which it is worth asking again, for our sidecars and for others.
+    fn exhausted(&self, wait: Duration) -> Status {
+        let (code, message) = (Code::ResourceExhausted, self.to_string());
+        let wait = wait.max(SHORTEST_WAIT);
+        let details = hint::details(code.into(), &message, wait);
+        let mut metadata = MetadataMap::new();
+        if let Ok(value) = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).to_string().parse() {
+            metadata.insert(hint::RETRY_AFTER, value);
+        }
+        Status::with_details_and_metadata(code, message, details.into(), metadata)
     }
 }

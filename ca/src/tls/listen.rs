@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -27,7 +27,11 @@ use super::{
     server::Tls,
     strangers::{Bounds, Stranger, Strangers},
 };
-use crate::{metrics::Metrics, peer::Peer};
+use crate::{
+    budget::{Budgets, household},
+    metrics::Metrics,
+    peer::Peer,
+};
 
 /// Out of descriptors: give others time to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -41,6 +45,8 @@ pub struct Gate {
     pub places: Arc<Semaphore>,
     /// Who has proven nothing.
     pub strangers: Strangers,
+    /// How often an address may begin a handshake.
+    pub rates: Arc<Budgets<IpAddr>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -131,6 +137,10 @@ impl Gate {
         from: SocketAddr,
         place: OwnedSemaphorePermit,
     ) -> Result<Connection, TlsError> {
+        // A handshake costs us more than whoever asks for it.
+        self.rates
+            .take(household(from.ip()), 1.0, std::time::Instant::now())
+            .map_err(|_| TlsError::Crowded)?;
         // Until the handshake has shown otherwise, everybody is a stranger.
         let seat = self.strangers.seat(from.ip()).ok_or(TlsError::Crowded)?;
         let (stream, peer) = self.tls.accept(stream).await?;

@@ -5,6 +5,7 @@
 mod attest;
 mod audit;
 mod discovery;
+mod flood;
 mod issue;
 mod istio;
 mod law;

@@ -4,11 +4,12 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use douane_ca::{
     authority::Authority,
+    budget::{Allowance, Budgets},
     metrics::Metrics,
     state::StateFolder,
     tls::{Bounds, Connection, Gate, Strangers, Tls, listen},
@@ -26,6 +27,8 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{plane::eventually, sidecar::tls};
+
+const PLENTY: Allowance = Allowance { burst: 1000.0, rate: 1000.0 };
 
 struct Door {
     home: tempfile::TempDir,
@@ -48,6 +51,7 @@ impl Door {
             tls: Arc::new(Tls::new(Arc::new(authority), id("ca"), names, now).unwrap()),
             places: Arc::new(Semaphore::new(100)),
             strangers: Strangers::new(bounds),
+            rates: Arc::new(Budgets::new(PLENTY, Instant::now())),
             metrics: Arc::new(Metrics::new()),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

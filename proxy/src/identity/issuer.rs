@@ -4,6 +4,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use douane_proto::{
+    hint,
     id::WorkloadId,
     svid::{Identity, Svid, SvidError, TrustBundle},
     wire::{self, identity_client::IdentityClient, issue_request::Evidence},
@@ -24,8 +25,6 @@ const MAX_TOKEN_BYTES: usize = 64 * 1024;
 /// Clocks that differ by more are worth a warning: short certificates suffer first.
 const MAX_SKEW: Duration = Duration::from_secs(5);
 
-/// Metadata of a refusal: milliseconds after which it is worth asking again.
-const RETRY_AFTER: &str = "retry-after-ms";
 /// An authority that asks for more would cost us our certificate.
 const LONGEST_HINT: Duration = Duration::from_secs(60);
 
@@ -104,8 +103,7 @@ impl IssueError {
     #[must_use]
     pub fn hint(&self) -> Option<Duration> {
         let Self::Refused(status) = self else { return None };
-        let milliseconds = status.metadata().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-        Some(Duration::from_millis(milliseconds).min(LONGEST_HINT))
+        Some(hint::delay(status.details())?.min(LONGEST_HINT))
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Knows each room by its door only. `bind` and `run` are apart, so that whoever starts it can learn its addresses first.
 
+mod care;
+
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -28,8 +30,9 @@ use tonic::transport::Server;
 use crate::{
     admin,
     attest::{Attestor, KeySource, LiveKeys, Meaning, TokenRules},
-    audit::{Event, Ledger, Record},
+    audit::Ledger,
     authority::{Authority, Setup, Terms},
+    budget::{Allowance, Budgets},
     config::{Config, ConfigError, Durability, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Oidc, Tokens},
     discovery::{self, Discovery, DiscoveryService},
     fetch::{Guard, Origin, Plaintext},
@@ -48,6 +51,8 @@ use crate::{
 const MAX_CONNECTIONS: usize = 20_000;
 /// A sidecar without a certificate asks for one and leaves within seconds; nobody else has a reason to be a stranger.
 const STRANGERS: Bounds = Bounds { in_all: 4096, of_one_address: 256, visit: Duration::from_secs(30) };
+/// Many sidecars may stand behind one address, and all come back at once when we restart.
+const HANDSHAKES_OF_ONE_ADDRESS: Allowance = Allowance { burst: 2000.0, rate: 200.0 };
 /// Secured connections that wait to be served.
 const ACCEPT_QUEUE: usize = 64;
 /// Dead peers are noticed within these two.
@@ -58,11 +63,6 @@ const KEEPALIVE_LIMIT: Duration = Duration::from_secs(20);
 const MAX_STREAMS_EACH: u32 = 16;
 /// A request's headers are a few hundred bytes, and Istio's clients send their token among them.
 const MAX_HEADERS: u32 = 16 * 1024;
-/// The authority is looked at so often: a step of a rotation waits for nothing else, and after the clock was set, an
-/// intermediate that has ended is replaced within this.
-const CARE_EVERY: Duration = Duration::from_secs(1);
-/// Forgotten join tokens are swept every so many looks.
-const SWEEP_EVERY: u32 = 5;
 /// After this, streams that did not end by themselves are dropped.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -191,6 +191,7 @@ impl App {
             tls: Arc::clone(&self.tls),
             places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             strangers: Strangers::new(STRANGERS),
+            rates: Arc::new(Budgets::new(HANDSHAKES_OF_ONE_ADDRESS, std::time::Instant::now())),
             metrics: Arc::clone(&self.metrics),
         };
         for listener in self.listeners {
@@ -215,9 +216,9 @@ impl App {
         }
         let (authority, attestor, metrics) =
             (Arc::clone(&self.authority), Arc::clone(&self.attestor), Arc::clone(&self.metrics));
-        let ledger = self.ledger.clone();
+        let (ledger, holders) = (self.ledger.clone(), self.holders.clone());
         tasks.spawn(critical("the care for the authority", halt.clone(), async move |halt| {
-            care(&authority, (&attestor, &ledger), &metrics, halt).await;
+            care::care(&authority, (&attestor, &ledger), (&holders, &metrics), halt).await;
         }));
         let ledger = self.ledger.clone();
         tasks.spawn(critical("the keeping of the audit log", halt.clone(), async move |halt| {
@@ -233,7 +234,7 @@ impl App {
         if let Some(listener) = self.metrics_listener {
             let status = self.discovery.status();
             let (metrics, halt) = (Arc::clone(&self.metrics), halt.clone());
-            tasks.spawn(async move { metrics::serve(listener, metrics, status, halt).await });
+            metrics::serve_apart(listener, metrics, status, halt).context("serve the metrics")?;
         }
         let discovery = self.discovery;
         tasks.spawn(critical("the reading of resources", halt.clone(), async move |halt| {
@@ -246,7 +247,8 @@ impl App {
         }));
 
         let audit = (self.ledger, self.durability);
-        let office = Office::new(self.attestor, self.authority, audit, Arc::clone(&self.metrics));
+        let office = Office::new(self.attestor, self.authority, audit, Arc::clone(&self.metrics))
+            .context("start the workers")?;
         let office = Arc::new(office);
         let identity = IdentityService::new(Arc::clone(&office));
         let serving = serve((identity, IstioService::new(office), service), incoming, halt.clone());
@@ -302,48 +304,6 @@ where
         tracing::error!("{name} ended by itself");
     }
     drop(ended);
-}
-
-async fn care(
-    authority: &Arc<Authority>,
-    (attestor, ledger): (&Attestor, &Ledger),
-    metrics: &Metrics,
-    stop: CancellationToken,
-) {
-    let mut ticks = time::interval(CARE_EVERY);
-    ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-    let (mut failing, mut looks) = (None::<String>, 0_u32);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        // A step waits for the disk: off the reactor.
-        let cared = Arc::clone(authority);
-        let Ok(advanced) = tokio::task::spawn_blocking(move || cared.advance(SystemTime::now())).await else {
-            return;
-        };
-        let failure = advanced.err().map(|error| format!("{:#}", anyhow::Error::from(error)));
-        if let Some(error) = failure.as_ref().filter(|error| failing.as_ref() != Some(error)) {
-            tracing::error!(
-                error,
-                "the authority's next step failed; all stays as it is, and it is tried again"
-            );
-        }
-        failing = failure;
-        for change in authority.take_changes() {
-            let record = Record { authority: Some(change.authority), ..Record::of(Event::Authority) };
-            if let Err(error) = ledger.append(record.because(change.what)).await {
-                tracing::error!(%error, "a change of the authority is missing in the audit log");
-            }
-        }
-        if looks.is_multiple_of(SWEEP_EVERY) {
-            attestor.sweep(SystemTime::now());
-        }
-        looks = looks.wrapping_add(1);
-        let expiry = authority.expiry();
-        metrics.authority_expires(expiry.root, expiry.intermediate);
-    }
 }
 
 // A path that is too long for a socket, say, must not keep sidecars from their certificates.
