@@ -31,7 +31,7 @@ use crate::{
     admin,
     attest::{Attestor, KeySource, LiveKeys, Meaning, TokenRules},
     audit::Ledger,
-    authority::{Authority, Setup, Terms},
+    authority::{Authority, GivenRoot, Setup, Terms},
     budget::{Allowance, Budgets},
     config::{Config, ConfigError, Durability, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Oidc, Tokens},
     discovery::{self, Discovery, DiscoveryService},
@@ -117,8 +117,10 @@ impl App {
         let folder = StateFolder::new(config.dir.clone().ok_or(ConfigError::NoFolder)?);
         let now = SystemTime::now();
         let holders = Holders::default();
-        let authority = Authority::open_with(&folder, authority_setup(&config, holders.clone()), now)
-            .context("open the authority")?;
+        let (setup, state) = (authority_setup(&config, holders.clone())?, folder.clone());
+        // It waits for the disk, and perhaps for whoever signs elsewhere.
+        let opened = tokio::task::spawn_blocking(move || Authority::open_with(&state, setup, now));
+        let authority = opened.await?.context("open the authority")?;
         let authority = Arc::new(authority);
         let audit = &config.audit;
         let ledger = Ledger::open(&audit.dir.clone().unwrap_or_else(|| folder.audit()), audit.file_bytes)?;
@@ -315,7 +317,7 @@ fn bind_admin(folder: &StateFolder) -> Option<UnixListener> {
         .ok()
 }
 
-fn authority_setup(config: &Config, holders: Holders) -> Setup {
+fn authority_setup(config: &Config, holders: Holders) -> Result<Setup> {
     let lives = &config.authority;
     let terms = Terms {
         trust_domain: config.trust_domain.clone(),
@@ -324,8 +326,13 @@ fn authority_setup(config: &Config, holders: Holders) -> Setup {
         root_life: lives.root_ttl,
         root_lead: lives.root_lead,
     };
+    let elsewhere = lives.root.as_ref().map(|root| {
+        let files = GivenRoot { certificate: root.certificate.clone(), key: root.key.clone() };
+        files.watch().context("the root that authority.root names")
+    });
+    let elsewhere = elsewhere.transpose()?;
     let seal_key = lives.root_seal.as_ref().map(|seal| seal.key_file.clone());
-    Setup { terms, seal_key, holders, disk: Disk::default() }
+    Ok(Setup { terms, seal_key, holders, disk: Disk::default(), elsewhere })
 }
 
 // Whoever may write a resource chooses the URLs: our own addresses are not theirs to dial.

@@ -89,6 +89,74 @@ pub(crate) fn signer(
     )
 }
 
+/// Is the first of `chain` an intermediate with the key `spki` that somebody else has signed, and does each of them follow
+/// from the next, the last from the self-signed `root`, all valid `now`, so that sidecars will accept it?
+pub(crate) fn vouched(
+    (chain, root): (&[Vec<u8>], &[u8]),
+    spki: &[u8],
+    trust_domain: &TrustDomain,
+    now: i64,
+) -> Result<(), &'static str> {
+    let Some(first) = chain.first() else { return Err("there is no certificate") };
+    let (_, own) = X509Certificate::from_der(first).map_err(|_| "it cannot be parsed")?;
+    ensure(own.public_key().raw == spki, "its key is not the one of our request")?;
+    let (_, top) = X509Certificate::from_der(root).map_err(|_| "its root cannot be parsed")?;
+    ensure(
+        top.subject().as_raw() == top.issuer().as_raw(),
+        "its root is not self-signed; give the whole chain",
+    )?;
+    let issuers = chain.iter().skip(1).map(Vec::as_slice).chain([root]);
+    for (der, issuer) in chain.iter().map(Vec::as_slice).chain([root]).zip(issuers.chain([root])) {
+        let (_, below) =
+            X509Certificate::from_der(der).map_err(|_| "a certificate of its chain cannot be parsed")?;
+        let (_, above) = X509Certificate::from_der(issuer).map_err(|_| "its chain cannot be parsed")?;
+        ensure(below.issuer().as_raw() == above.subject().as_raw(), "its chain does not lead to its root")?;
+        ensure(
+            below.verify_signature(Some(above.public_key())).is_ok(),
+            "a signature of its chain is wrong",
+        )?;
+        may_vouch(&below, trust_domain, now)?;
+    }
+    Ok(())
+}
+
+// Of an authority that others have made, what sidecars demand: less than of our own.
+fn may_vouch(
+    certificate: &X509Certificate<'_>,
+    trust_domain: &TrustDomain,
+    now: i64,
+) -> Result<(), &'static str> {
+    let validity = certificate.validity();
+    let is_valid = validity.not_before.timestamp() <= now && now < validity.not_after.timestamp();
+    ensure(is_valid, "a certificate of its chain is not valid now")?;
+    let basic = certificate.basic_constraints().ok().flatten();
+    ensure(
+        basic.is_some_and(|basic| basic.value.ca),
+        "a certificate of its chain is no authority (CA:TRUE)",
+    )?;
+    let usage = certificate.key_usage().ok().flatten();
+    ensure(
+        usage.is_some_and(|usage| usage.value.key_cert_sign()),
+        "a certificate of its chain may not sign certificates",
+    )?;
+    ensure(
+        certificate.name_constraints().is_ok_and(|found| found.is_none()),
+        "a certificate of its chain has name constraints, which verifiers do not take together with SPIFFE IDs",
+    )?;
+    ensure(
+        subject_key_id(certificate).is_some_and(|id| !id.is_empty()),
+        "a certificate of its chain has no subject key identifier",
+    )?;
+    let names = certificate.subject_alternative_name().map_err(|_| "its names cannot be read")?;
+    let wanted = format!("spiffe://{trust_domain}");
+    let is_ours = |name: &GeneralName<'_>| match name {
+        GeneralName::URI(uri) => *uri == wanted,
+        _ => true,
+    };
+    let all_ours = names.is_none_or(|names| names.value.general_names.iter().all(is_ours));
+    ensure(all_ours, "a certificate of its chain has a URI that is not our trust domain's SPIFFE ID")
+}
+
 // Exactly one URI is demanded by `Leaf::parse`; here, that nothing but the wanted DNS names stands beside it.
 fn names(leaf: &X509Certificate<'_>, dns_names: &[String]) -> Result<(), &'static str> {
     let names = leaf.subject_alternative_name().ok().flatten().ok_or("it has no names")?;

@@ -3,8 +3,6 @@
 //!
 //! Private keys lie in it as they are, or sealed (`seal`). Knows not where the bytes lie (`keep`).
 
-use std::sync::Arc;
-
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use douane_proto::id::TrustDomain;
@@ -62,7 +60,8 @@ struct WrittenSlot {
     published_at: Option<u64>,
     leaves_until: Option<i64>,
     certificate: String,
-    key: Boxed,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<Boxed>,
     jwt_key: Boxed,
 }
 
@@ -90,7 +89,7 @@ pub(crate) fn encode(standing: &Standing, seal: &Seal) -> Result<Zeroizing<Vec<u
             published_at: slot.published_at,
             leaves_until: slot.leaves_until,
             certificate: STANDARD.encode(&slot.certificate),
-            key: seal.close(&slot.keys.x509, &place("x509"))?,
+            key: slot.keys.x509.as_ref().map(|key| seal.close(key, &place("x509"))).transpose()?,
             jwt_key: seal.close(&slot.keys.jwt, &place("jwt"))?,
         })
     };
@@ -195,27 +194,22 @@ impl WrittenSlot {
     fn read(self, domain: &TrustDomain, seal: &Seal) -> Result<Slot, DocumentError> {
         let place = |kind| format!("{domain}/{}/{kind}", self.id);
         let keys = Keys {
-            x509: seal.open(&self.key, &place("x509"))?,
+            x509: self.key.as_ref().map(|key| seal.open(key, &place("x509"))).transpose()?,
             jwt: seal.open(&self.jwt_key, &place("jwt"))?,
         };
         let certificate = unbase64(&self.certificate)?;
         let stored = |source| DocumentError::Root { id: self.id.clone(), source };
-        let signer = Signer::restore(certificate.clone(), &keys.x509, domain).map_err(stored)?;
-        let jwt_spki = super::jwt::public_key(&keys.jwt).map_err(stored)?;
+        if let Some(key) = &keys.x509 {
+            Signer::restore(certificate.clone(), key, domain).map_err(stored)?;
+        }
+        let stands = Slot::new(self.id.clone(), certificate, keys, self.since).map_err(stored)?;
         Ok(Slot {
-            id: self.id.clone(),
             phase: self.phase,
-            since: self.since,
             tainted: self.tainted,
             forced: self.forced,
             published_at: self.published_at,
             leaves_until: self.leaves_until,
-            certificate,
-            key_id: signer.key_id,
-            not_before: signer.not_before,
-            not_after: signer.not_after,
-            jwt_spki,
-            keys: Arc::new(keys),
+            ..stands
         })
     }
 }

@@ -8,10 +8,10 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
+use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use douane_proto::id::TrustDomain;
 use x509_parser::pem::Pem;
@@ -22,7 +22,7 @@ use super::{
     jwt,
     seal::{Seal, SealError},
     sign::{SignError, Signer},
-    standing::{Keys, Phase, Slot, Standing},
+    standing::{Keys, Slot, Standing},
     status::AtRest,
 };
 use crate::{
@@ -32,6 +32,9 @@ use crate::{
 
 /// A state of a few roots has some 10 KiB; a larger file is not one of ours.
 const MAX_STATE_BYTES: u64 = 256 * 1024;
+
+/// What was signed before, by whatever settings, ends within this: seconds.
+const LONGEST_LEAF: i64 = 24 * 3600;
 
 /// Why there is no authority to sign with. It is never mended by making a new one.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +85,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) trust_domain: &'a TrustDomain,
     pub(crate) root_life: Duration,
     pub(crate) now: i64,
+    /// DER: the root, where its key lies elsewhere.
+    pub(crate) given: Option<&'a [u8]>,
 }
 
 /// The place of the state.
@@ -127,23 +132,35 @@ impl Keep {
         Ok(standing)
     }
 
-    /// Where the root that signs has ended while nobody looked, another takes its place at once: what it signed has ended
-    /// as well, so that nobody is cut off. Each step is durable, as always.
+    /// A root that signs from the start: where the last one has ended while nobody looked, or its key lies elsewhere now,
+    /// another takes its place at once. Each step is durable, as always.
     pub(crate) fn revive(&self, standing: Standing, birth: &Birth<'_>) -> Result<Standing, OpenError> {
+        let Some(active) = standing.active() else { return Ok(standing) };
         let shortest = i64::try_from(LEAF_LIFE.start().as_secs()).unwrap_or(i64::MAX);
-        let ends = standing.active().map_or(i64::MIN, |slot| slot.not_after);
-        if ends.saturating_sub(birth.now) >= shortest {
+        let has_ended = active.not_after.saturating_sub(birth.now) < shortest;
+        let can_sign =
+            active.keys.x509.is_some() || birth.given.is_some_and(|root| root == active.certificate);
+        if can_sign && !has_ended {
             return Ok(standing);
         }
         let failed = |source| OpenError::Signer { path: self.folder.authority(), source };
-        let slot = new_slot(birth).map_err(failed)?;
+        let known = birth.given.and_then(|root| standing.slots.iter().find(|slot| slot.certificate == root));
+        let (id, next) = match known {
+            Some(slot) => (slot.id.clone(), standing.clone()),
+            None => {
+                let slot = new_slot(birth).map_err(failed)?;
+                (slot.id.clone(), standing.with_prepared(slot))
+            }
+        };
+        let reason = if has_ended { "it has ended" } else { "its key is no longer to be had" };
         tracing::error!(
-            root = slot.id,
-            "the root has ended while no control plane ran: a new one signs; sidecars need the new bundle.pem"
+            root = id,
+            replaces = active.id,
+            reason,
+            "another root signs at once; whoever is not connected needs the new bundle.pem"
         );
-        let id = slot.id.clone();
-        let next =
-            standing.with_prepared(slot).with_published(&id, birth.now).with_active(&id, ends, birth.now);
+        let until = active.not_after.min(birth.now.saturating_add(LONGEST_LEAF));
+        let next = next.with_published(&id, birth.now).with_active(&id, until, birth.now);
         self.store(&next)?;
         self.publish(&next)?;
         Ok(next)
@@ -192,7 +209,7 @@ impl Keep {
         let signer = old_root(&path, birth.trust_domain)?;
         // As it was counted.
         let epoch = u64::try_from(signer.not_before).unwrap_or(0);
-        let slot = slot_of(signer, birth.now).map_err(failed)?;
+        let slot = slot_of(&signer, birth.now).map_err(failed)?;
         let standing = Standing { sequence: 2, ..Standing::first(birth.trust_domain.clone(), slot, epoch) };
         self.refuse_foreign_bundle(&standing)?;
         self.store(&standing)?;
@@ -275,28 +292,22 @@ pub(crate) fn at_rest(folder: &StateFolder) -> Result<AtRest, OpenError> {
     document::at_rest(&read_private(&path)?).map_err(|error| refused(&path, error))
 }
 
-/// A root with new keys, which nobody knows.
+/// A root with new keys, or one whose key lies elsewhere, which nobody knows.
 pub(crate) fn new_slot(birth: &Birth<'_>) -> Result<Slot, SignError> {
-    slot_of(Signer::root(birth.trust_domain, birth.root_life, birth.now)?, birth.now)
+    match birth.given {
+        None => slot_of(&Signer::root(birth.trust_domain, birth.root_life, birth.now)?, birth.now),
+        Some(root) => {
+            // Of others' roots the subject says nothing that is unique.
+            let hash = digest::digest(&digest::SHA256, root);
+            let id = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            Slot::new(id, root.to_vec(), Keys { x509: None, jwt: jwt::new_key()? }, birth.now)
+        }
+    }
 }
 
-fn slot_of(signer: Signer, now: i64) -> Result<Slot, SignError> {
-    let keys = Keys { x509: signer.key_der(), jwt: jwt::new_key()? };
-    Ok(Slot {
-        jwt_spki: jwt::public_key(&keys.jwt)?,
-        id: signer.id,
-        phase: Phase::Prepared,
-        since: now,
-        tainted: false,
-        forced: false,
-        published_at: None,
-        leaves_until: None,
-        certificate: signer.certificate,
-        key_id: signer.key_id,
-        not_before: signer.not_before,
-        not_after: signer.not_after,
-        keys: Arc::new(keys),
-    })
+fn slot_of(signer: &Signer, now: i64) -> Result<Slot, SignError> {
+    let keys = Keys { x509: Some(signer.key_der()), jwt: jwt::new_key()? };
+    Slot::new(signer.id.clone(), signer.certificate.clone(), keys, now)
 }
 
 fn refused(path: &Path, error: DocumentError) -> OpenError {

@@ -8,9 +8,11 @@
 //! Knows not who may have which identity (`attest` says that), nor the wire (`issue`). Sidecars trust roots only, so
 //! that a new intermediate needs no announcement.
 
+mod above;
 mod check;
 mod csr;
 mod document;
+mod given;
 mod horizon;
 mod jwt;
 mod keep;
@@ -44,7 +46,9 @@ use crate::{
     state::{Disk, StateFolder, StateLock},
 };
 
+pub use above::{Elsewhere, Petition, Vouched};
 pub use csr::CsrError;
+pub use given::{GivenError, GivenRoot};
 pub use jwt::JwtError;
 pub use keep::OpenError;
 pub use key_hash::key_hash;
@@ -53,6 +57,7 @@ pub use seal::SealError;
 pub use sign::SignError;
 pub use status::{Laggard, Lagging, Pending, Root, Sidecars, Status};
 
+use above::Above;
 use horizon::Horizon;
 use keep::{Birth, Keep};
 use pen::{Pen, Signing};
@@ -86,6 +91,8 @@ pub struct Setup {
     pub holders: Holders,
     /// The disk.
     pub disk: Disk,
+    /// Who signs intermediates, where it is not a root that we make and keep.
+    pub elsewhere: Option<Elsewhere>,
 }
 
 /// A certificate that was signed for somebody.
@@ -140,7 +147,7 @@ impl Setup {
             // Five times what whoever fetches bundles is told to wait.
             root_lead: Duration::from_secs(5 * 60),
         };
-        Self { terms, seal_key: None, holders: Holders::default(), disk: Disk::default() }
+        Self { terms, seal_key: None, holders: Holders::default(), disk: Disk::default(), elsewhere: None }
     }
 }
 
@@ -166,7 +173,7 @@ impl Authority {
     pub fn open_with(folder: &StateFolder, setup: Setup, now: SystemTime) -> Result<Self, OpenError> {
         let now = unix(now);
         let lock = folder.lock()?;
-        let Setup { terms, seal_key, holders, disk } = setup;
+        let Setup { terms, seal_key, holders, disk, elsewhere } = setup;
         let seal = match &seal_key {
             Some(file) => Seal::from_file(file)
                 .map_err(|source| OpenError::Sealed { path: folder.authority(), source })?,
@@ -174,18 +181,25 @@ impl Authority {
         };
         let keep = Keep::new(folder, disk.clone(), seal);
         let trust_domain = terms.trust_domain.clone();
-        let birth = Birth { trust_domain: &trust_domain, root_life: terms.root_life, now };
+        let failed = |source| OpenError::Signer { path: folder.authority(), source };
+        let (domain, life) = (&trust_domain, terms.intermediate_life);
+        let fresh = elsewhere.as_ref().map(|it| it.fresh(domain, life, now)).transpose().map_err(failed)?;
+        let given = fresh.as_ref().map(|fresh| fresh.root.as_slice());
+        let birth = Birth { trust_domain: domain, root_life: terms.root_life, now, given };
         let standing = keep.revive(keep.open(&birth)?, &birth)?;
         let horizon = Arc::new(Horizon::open(folder, disk, now)?);
-        let signing = standing
-            .active()
-            .ok_or(SignError::Stored("no root signs"))
-            .and_then(|slot| Signing::below(slot, &trust_domain, terms.intermediate_life, now))
-            .map_err(|source| OpenError::Signer { path: folder.authority(), source })?;
+        let active = standing.active().ok_or(SignError::Stored("no root signs")).map_err(failed)?;
+        let signing = match (fresh, &elsewhere) {
+            (Some(fresh), Some(elsewhere)) if fresh.root == active.certificate => {
+                Signing::with(active, Above::Elsewhere(elsewhere.clone()), fresh)
+            }
+            _ => Signing::below(active, elsewhere.as_ref(), domain, (life, now)),
+        };
+        let signing = signing.map_err(failed)?;
         Ok(Self {
             default_life: terms.leaf_life,
             bundle: watch::Sender::new(Arc::new(standing.bundle())),
-            rotation: Mutex::new(Rotation::new(standing, terms, keep, Arc::clone(&horizon))),
+            rotation: Mutex::new(Rotation::new(standing, terms, (keep, Arc::clone(&horizon)), elsewhere)),
             pen: Pen::new(signing, horizon),
             trust_domain,
             holders,
@@ -347,7 +361,7 @@ impl Authority {
         }
         let (leaf, signing) = self.pen.leaf(key, order, unix(now))?;
         Ok(Issued {
-            chain: vec![leaf.certificate, signing.intermediate.certificate.clone()],
+            chain: signing.chain(leaf.certificate),
             serial: leaf.serial,
             not_after: leaf.not_after,
             authority: signing.root_id().to_owned(),

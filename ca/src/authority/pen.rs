@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
-use douane_proto::id::TrustDomain;
+use douane_proto::{id::TrustDomain, svid::subject_key_id};
 use rcgen::PublicKeyData;
 
 use super::{
+    above::{Above, Elsewhere, Fresh},
     horizon::Horizon,
     jwt::{JwtError, JwtSigner},
     sign::{Order, SignError, SignedLeaf, Signer},
@@ -19,9 +20,19 @@ use super::{
 };
 /// What signs.
 pub(crate) struct Signing {
-    root: Arc<Signer>,
+    root: Top,
+    above: Above,
+    between: Vec<Vec<u8>>,
     jwt: Arc<JwtSigner>,
     pub(crate) intermediate: Arc<Signer>,
+}
+
+#[derive(Clone)]
+struct Top {
+    id: String,
+    certificate: Vec<u8>,
+    key_id: Vec<u8>,
+    not_after: i64,
 }
 
 /// The live value, with one writer.
@@ -40,25 +51,62 @@ impl Signing {
     /// What signs below the root of `slot`, with a fresh intermediate.
     pub(crate) fn below(
         slot: &Slot,
+        elsewhere: Option<&Elsewhere>,
         domain: &TrustDomain,
-        life: Duration,
-        now: i64,
+        (life, now): (Duration, i64),
     ) -> Result<Self, SignError> {
-        let root = Signer::restore(slot.certificate.clone(), &slot.keys.x509, domain)?;
-        let intermediate = Arc::new(root.intermediate(domain, life, now)?);
-        let jwt = Arc::new(JwtSigner::new(&slot.id, &slot.keys.jwt)?);
-        Ok(Self { root: Arc::new(root), jwt, intermediate })
+        let above = Above::of(slot, elsewhere, domain)?;
+        let fresh = above.fresh(domain, life, now)?;
+        Self::with(slot, above, fresh)
     }
 
-    /// The same with another intermediate.
+    /// What signs below the root of `slot` with `fresh`, which `above` has signed.
+    pub(crate) fn with(slot: &Slot, above: Above, fresh: Fresh) -> Result<Self, SignError> {
+        let root = Top {
+            id: slot.id.clone(),
+            certificate: slot.certificate.clone(),
+            key_id: slot.key_id.clone(),
+            not_after: slot.not_after,
+        };
+        let jwt = Arc::new(JwtSigner::new(&slot.id, &slot.keys.jwt)?);
+        Self { root, above, between: Vec::new(), jwt, intermediate: Arc::clone(&fresh.intermediate) }
+            .having(fresh)
+    }
+
+    /// The same with another intermediate. Where that is below another root, the error says which.
     pub(crate) fn renewed(&self, domain: &TrustDomain, life: Duration, now: i64) -> Result<Self, SignError> {
-        let intermediate = Arc::new(self.root.intermediate(domain, life, now)?);
-        Ok(Self { root: Arc::clone(&self.root), jwt: Arc::clone(&self.jwt), intermediate })
+        let fresh = self.above.fresh(domain, life, now)?;
+        let (root, above, jwt) = (self.root.clone(), self.above.clone(), Arc::clone(&self.jwt));
+        Self { root, above, between: Vec::new(), jwt, intermediate: Arc::clone(&fresh.intermediate) }
+            .having(fresh)
+    }
+
+    fn having(self, fresh: Fresh) -> Result<Self, SignError> {
+        if fresh.root != self.root.certificate {
+            return Err(SignError::OtherRoot(fresh.root));
+        }
+        Ok(Self { between: fresh.between, intermediate: fresh.intermediate, ..self })
+    }
+
+    /// Would whoever signs the intermediates sign otherwise now?
+    pub(crate) fn has_changed(&self) -> bool {
+        matches!(&self.above, Above::Elsewhere(elsewhere) if (elsewhere.has_changed)())
+    }
+
+    /// DER: `leaf` and who vouches for it, up to the root and without it.
+    pub(crate) fn chain(&self, leaf: Vec<u8>) -> Vec<Vec<u8>> {
+        let above = [self.intermediate.certificate.clone()].into_iter().chain(self.between.iter().cloned());
+        [leaf].into_iter().chain(above).collect()
     }
 
     /// Key identifiers of those who vouch for what it signs.
     pub(crate) fn authorities(&self) -> Vec<Vec<u8>> {
-        vec![self.intermediate.key_id.clone(), self.root.key_id.clone()]
+        let between = self.between.iter().filter_map(|der| subject_key_id(der));
+        [self.intermediate.key_id.clone()]
+            .into_iter()
+            .chain(between)
+            .chain([self.root.key_id.clone()])
+            .collect()
     }
 
     /// The id of its root.

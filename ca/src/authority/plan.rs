@@ -23,6 +23,17 @@ const TAINTED_LIMIT: i64 = 60;
 pub(crate) struct Pace {
     /// Seconds from the publication of a root to its first signature, at least: whoever fetches bundles does so in this.
     pub(crate) lead: i64,
+    /// Who makes roots.
+    pub(crate) makes: Maker,
+}
+
+/// Who makes the next root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Maker {
+    /// We do.
+    Us,
+    /// Somebody else, when they please.
+    Others,
 }
 
 /// What is known of the world outside of the state.
@@ -115,6 +126,9 @@ fn successor(standing: &Standing, facts: &Facts, now: i64, pace: Pace) -> Option
     let active = standing.active()?;
     let coming = standing.slots.iter().find(|slot| matches!(slot.phase, Phase::Prepared | Phase::Published));
     let Some(slot) = coming else {
+        if pace.makes == Maker::Others {
+            return None;
+        }
         let due = prepare_at(active.not_before, active.not_after);
         if active.tainted || now >= due {
             return Some(Next::Do(Step::Prepare));

@@ -8,12 +8,13 @@ use std::{sync::Arc, time::Duration};
 use douane_proto::id::TrustDomain;
 
 use super::{
+    above::Elsewhere,
     horizon::Horizon,
     keep::{Birth, Keep, OpenError, new_slot},
     pen::{Pen, Signing},
-    plan::{self, Facts, Next, Pace, Step, Waiting},
+    plan::{self, Facts, Maker, Next, Pace, Step, Waiting},
     sign::SignError,
-    standing::{Phase, Spoilt, Standing},
+    standing::{Phase, Slot, Spoilt, Standing},
 };
 
 /// A loop of steps would be a fault of ours; a whole rotation has four.
@@ -22,6 +23,8 @@ const MOST_STEPS: usize = 16;
 const MOST_AT_ONCE: usize = 8;
 /// An error is read by a human: so many names stand in it.
 const MOST_NAMES: usize = 10;
+/// Whoever signs elsewhere and did not is asked again after this: seconds.
+const ASK_AGAIN: i64 = 15;
 /// SHA-256, cut to 160 bits (RFC 7093 2), as key identifiers are.
 const KEY_ID_BYTES: usize = 20;
 
@@ -65,6 +68,12 @@ pub enum RotateError {
     /// Too much at once.
     #[error("there are {MOST_AT_ONCE} authorities that are on their way out: wait until one of them is gone")]
     TooMany,
+    /// The root is somebody else's.
+    #[error(
+        "the root is not ours to replace: put the new chain and key into the files of `authority.root`, or rotate the \
+         upstream's root; it is then published, and signs once everybody knows it"
+    )]
+    NotOurs,
     /// Nobody of that name.
     #[error(
         "there is no authority {0:?}: give the id of a root or an intermediate as `douane ca status` shows it, or the \
@@ -105,12 +114,20 @@ pub(crate) struct Rotation {
     pub(crate) changes: Vec<Change>,
     keep: Keep,
     horizon: Arc<Horizon>,
+    elsewhere: Option<Elsewhere>,
+    // Whoever signs elsewhere is not asked again before this.
+    ask_again: i64,
     // A change could not be stored, or only in part: what lies on the disk may be what was or what should be.
     doubtful: bool,
 }
 
 impl Rotation {
-    pub(crate) fn new(standing: Standing, terms: Terms, keep: Keep, horizon: Arc<Horizon>) -> Self {
+    pub(crate) fn new(
+        standing: Standing,
+        terms: Terms,
+        (keep, horizon): (Keep, Arc<Horizon>),
+        elsewhere: Option<Elsewhere>,
+    ) -> Self {
         Self {
             standing,
             terms,
@@ -119,6 +136,8 @@ impl Rotation {
             changes: Vec::new(),
             keep,
             horizon,
+            elsewhere,
+            ask_again: 0,
             doubtful: false,
         }
     }
@@ -130,7 +149,9 @@ impl Rotation {
         }
         // Of an earlier step, perhaps, whose bundle could not be written.
         self.keep.publish(&self.standing)?;
-        let mut changed = self.renew_intermediate(pen, now)?;
+        // Whoever signs elsewhere may be away: all else goes on.
+        let renewed = self.renew_intermediate(pen, now);
+        let mut changed = Changed::No;
         for _ in 0..MOST_STEPS {
             match plan::next(&self.standing, facts, now, self.pace()) {
                 Next::Do(step) => {
@@ -142,6 +163,9 @@ impl Rotation {
                     break;
                 }
             }
+        }
+        if renewed? == Changed::Yes {
+            changed = Changed::Yes;
         }
         Ok(changed)
     }
@@ -156,6 +180,7 @@ impl Rotation {
                 return Err(RotateError::OnItsWay { id, phase, lagging: self.waited_for() });
             }
             Some(slot) => slot.id.clone(),
+            None if self.elsewhere.is_some() => return Err(RotateError::NotOurs),
             None => self.prepare(now)?,
         };
         if force == Force::Yes {
@@ -247,19 +272,58 @@ impl Rotation {
         Some(of(name, &key_id, now.saturating_add(longest)))
     }
 
-    // At half its life, or when the clock says that it is not valid yet.
-    fn renew_intermediate(&mut self, pen: &Pen, now: i64) -> Result<Changed, SignError> {
+    // At half its life, or when the clock says that it is not valid yet, or whoever signs it signs otherwise now.
+    fn renew_intermediate(&mut self, pen: &Pen, now: i64) -> Result<Changed, RotateError> {
         let current = pen.current();
         let signer = &current.intermediate;
-        if now < signer.half_life() && now >= signer.not_before {
+        let in_time = now < signer.half_life() && now >= signer.not_before;
+        let signs_otherwise = current.has_changed();
+        if (in_time && !signs_otherwise && !self.is_owed()) || now < self.ask_again {
             return Ok(Changed::No);
         }
-        let fresh = current.renewed(&self.terms.trust_domain, self.terms.intermediate_life, now)?;
+        if self.elsewhere.is_some() {
+            self.ask_again = now.saturating_add(ASK_AGAIN);
+        }
+        let (domain, life) = (self.terms.trust_domain.clone(), self.terms.intermediate_life);
+        if self.is_owed() {
+            // From a root whose key we keep to one whose key lies elsewhere.
+            let Some(elsewhere) = &self.elsewhere else { return Ok(Changed::No) };
+            let root = elsewhere.fresh(&domain, life, now)?.root;
+            return self.offer(&root, now);
+        }
+        let fresh = match current.renewed(&domain, life, now) {
+            Err(SignError::OtherRoot(root)) => return self.offer(&root, now),
+            fresh => fresh?,
+        };
         // Below a root that ends soon a new one would end as early: nothing is won.
-        if fresh.intermediate.not_after <= signer.not_after && now >= signer.not_before {
+        let is_valid = now >= signer.not_before && now < signer.not_after;
+        if fresh.intermediate.not_after <= signer.not_after && is_valid && !signs_otherwise {
             return Ok(Changed::No);
         }
+        self.ask_again = 0;
         self.replace(pen, fresh, now);
+        Ok(Changed::Yes)
+    }
+
+    // Does a root that we keep still sign, although its successor lies elsewhere?
+    fn is_owed(&self) -> bool {
+        let kept = self.standing.active().is_some_and(|slot| slot.keys.x509.is_some());
+        kept && self.elsewhere.is_some() && self.coming().is_none()
+    }
+
+    fn coming(&self) -> Option<&Slot> {
+        self.standing.slots.iter().find(|slot| matches!(slot.phase, Phase::Prepared | Phase::Published))
+    }
+
+    // Somebody else's root becomes ours by the same way as one that we make.
+    fn offer(&mut self, root: &[u8], now: i64) -> Result<Changed, RotateError> {
+        if self.standing.slots.iter().any(|slot| slot.certificate == root && slot.phase != Phase::Retiring) {
+            return Ok(Changed::No);
+        }
+        if let Some(overtaken) = self.coming().map(|slot| slot.id.clone()) {
+            self.commit(self.standing.without(&overtaken))?;
+        }
+        self.prepare_with(Some(root), now)?;
         Ok(Changed::Yes)
     }
 
@@ -279,11 +343,15 @@ impl Rotation {
     }
 
     fn prepare(&mut self, now: i64) -> Result<String, RotateError> {
+        self.prepare_with(None, now)
+    }
+
+    fn prepare_with(&mut self, given: Option<&[u8]>, now: i64) -> Result<String, RotateError> {
         if self.standing.slots.len() >= MOST_AT_ONCE {
             return Err(RotateError::TooMany);
         }
         let terms = &self.terms;
-        let birth = Birth { trust_domain: &terms.trust_domain, root_life: terms.root_life, now };
+        let birth = Birth { trust_domain: &terms.trust_domain, root_life: terms.root_life, now, given };
         let slot = new_slot(&birth)?;
         let id = slot.id.clone();
         let ends = moment(slot.not_after);
@@ -335,7 +403,8 @@ impl Rotation {
     fn activate(&mut self, id: &str, pen: &Pen, facts: &Facts, now: i64) -> Result<(), RotateError> {
         let Some(slot) = self.standing.slot(id) else { return Ok(()) };
         let lagging = plan::strangers_to(slot, &self.standing, facts, now);
-        let signing = Signing::below(slot, &self.terms.trust_domain, self.terms.intermediate_life, now)?;
+        let (domain, life) = (&self.terms.trust_domain, self.terms.intermediate_life);
+        let signing = Signing::below(slot, self.elsewhere.as_ref(), domain, (life, now))?;
         let before = pen.current();
         // Nothing is signed while the end of what was signed is written down.
         let lifted = pen.lift();
@@ -388,7 +457,8 @@ impl Rotation {
     }
 
     fn pace(&self) -> Pace {
-        Pace { lead: i64::try_from(self.terms.root_lead.as_secs()).unwrap_or(i64::MAX) }
+        let makes = if self.elsewhere.is_some() { Maker::Others } else { Maker::Us };
+        Pace { lead: i64::try_from(self.terms.root_lead.as_secs()).unwrap_or(i64::MAX), makes }
     }
 }
 

@@ -14,7 +14,10 @@ use rcgen::{
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::{authority::check, config::LEAF_LIFE};
+use crate::{
+    authority::{above::Petition, check},
+    config::LEAF_LIFE,
+};
 
 /// What the ids of older versions' authorities stood behind.
 const OLD_PREFIXES: [&str; 2] = ["douane root ", "douane intermediate "];
@@ -39,7 +42,7 @@ pub(crate) struct Signer {
 }
 
 /// A private key that is wiped when it is dropped.
-struct Key(KeyPair);
+pub(crate) struct Key(KeyPair);
 
 /// What is to be signed.
 pub(crate) struct Order<'a> {
@@ -83,6 +86,15 @@ pub enum SignError {
     /// The disk does not take the end of what would be signed.
     #[error("the end of the certificate could not be written down")]
     Disk(#[from] std::io::Error),
+    /// Whoever signs our intermediates does not.
+    #[error("no intermediate from elsewhere: {0}")]
+    Elsewhere(String),
+    /// It signs below another root than before.
+    #[error("whoever signs our intermediates has another root now")]
+    OtherRoot(Vec<u8>),
+    /// What it signed cannot be used.
+    #[error("the intermediate that was signed elsewhere cannot be used: {0}")]
+    Vouched(&'static str),
     /// A stored signer that is none.
     #[error("the stored signer is invalid: {0}")]
     Stored(&'static str),
@@ -92,7 +104,9 @@ impl Signer {
     /// A fresh root with a fresh P-256 key.
     pub(crate) fn root(trust_domain: &TrustDomain, life: Duration, now: i64) -> Result<Self, SignError> {
         let key = Key(KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?);
-        let (id, mut params) = authority_params(trust_domain, now, seconds(life))?;
+        let id = new_id();
+        let mut params = authority_params(trust_domain, &id)?;
+        set_validity(&mut params, now - seconds(BACKDATE), now + seconds(life))?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = params.self_signed(&key)?.der().to_vec();
         check::signer(&certificate, &certificate, trust_domain, None).map_err(SignError::Check)?;
@@ -106,14 +120,69 @@ impl Signer {
         life: Duration,
         now: i64,
     ) -> Result<Self, SignError> {
-        let life = seconds(life).min(self.remaining(now)?);
         let key = Key(KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?);
-        let (id, mut params) = authority_params(trust_domain, now, life)?;
+        let id = new_id();
+        let certificate = self.vouch(&key, &id, (trust_domain, life, now))?;
+        let issuer = Issuer::from_ca_cert_der(&certificate.as_slice().into(), key)?;
+        Self::new(id, certificate, issuer)
+    }
+
+    /// A certificate for somebody's intermediate with this key and id.
+    pub(crate) fn vouch(
+        &self,
+        key: &impl PublicKeyData,
+        id: &str,
+        (trust_domain, life, now): (&TrustDomain, Duration, i64),
+    ) -> Result<Vec<u8>, SignError> {
+        let life = seconds(life).min(self.remaining(now)?);
+        let mut params = authority_params(trust_domain, id)?;
+        set_validity(&mut params, now - seconds(BACKDATE), now + life)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer)?.der().to_vec();
+        let certificate = params.signed_by(key, &self.issuer)?.der().to_vec();
         check::signer(&certificate, &self.certificate, trust_domain, Some(0)).map_err(SignError::Check)?;
-        Self::new(id, certificate, Issuer::new(params, key))
+        Ok(certificate)
+    }
+
+    /// A key for an intermediate, and the request to have it signed elsewhere.
+    pub(crate) fn petition(
+        trust_domain: &TrustDomain,
+        life: Duration,
+        now: i64,
+    ) -> Result<(Petition, Key), SignError> {
+        let key = Key(KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?);
+        let id = new_id();
+        // Whoever signs chooses the serial number.
+        let mut params = authority_params(trust_domain, &id)?;
+        params.serial_number = None;
+        let csr = params.serialize_request(&key)?.der().to_vec();
+        Ok((Petition { csr, id, trust_domain: trust_domain.clone(), life, now }, key))
+    }
+
+    /// The intermediate that somebody else has signed, if it is one that we can use.
+    pub(crate) fn vouched(
+        petition: &Petition,
+        key: Key,
+        (chain, root): (&[Vec<u8>], &[u8]),
+    ) -> Result<Self, SignError> {
+        let spki = key.subject_public_key_info();
+        check::vouched((chain, root), &spki, &petition.trust_domain, petition.now)
+            .map_err(SignError::Vouched)?;
+        let certificate = chain.first().cloned().unwrap_or_default();
+        let issuer = Issuer::from_ca_cert_der(&certificate.as_slice().into(), key)?;
+        Self::new(petition.id.clone(), certificate, issuer)
+    }
+
+    /// A signer that somebody gave us: its certificate (DER), of whatever subject, and its key in PEM.
+    pub(crate) fn given(certificate: Vec<u8>, key_pem: &str) -> Result<Self, SignError> {
+        let key = Key(KeyPair::from_pem(key_pem)?);
+        let (_, parsed) = X509Certificate::from_der(&certificate)
+            .map_err(|_| SignError::Stored("its certificate cannot be parsed"))?;
+        if parsed.public_key().raw != key.0.subject_public_key_info() {
+            return Err(SignError::Stored("its key is not the one of its certificate"));
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificate.as_slice().into(), key)?;
+        Self::new(String::new(), certificate, issuer)
     }
 
     /// A signer from storage: its certificate (DER) and its key (PKCS#8 DER), which must fit together.
@@ -246,19 +315,17 @@ fn leaf_names(order: &Order<'_>) -> Result<Vec<SanType>, SignError> {
     Ok(names)
 }
 
-// What root and intermediate have in common. A random id is the name: path builders that try every root of one name
-// become slow otherwise.
-fn authority_params(
-    trust_domain: &TrustDomain,
-    now: i64,
-    life: i64,
-) -> Result<(String, CertificateParams), SignError> {
-    let id = hexadecimal(&rand::random::<[u8; 8]>());
-    let mut params = named(trust_domain.as_str(), &id);
-    set_validity(&mut params, now - seconds(BACKDATE), now + life)?;
+// Random: path builders that try every root of one name become slow otherwise.
+fn new_id() -> String {
+    hexadecimal(&rand::random::<[u8; 8]>())
+}
+
+// What root and intermediate have in common.
+fn authority_params(trust_domain: &TrustDomain, id: &str) -> Result<CertificateParams, SignError> {
+    let mut params = named(trust_domain.as_str(), id);
     params.serial_number = Some(SerialNumber::from_slice(&rand::random::<[u8; 16]>()));
     params.subject_alt_names = vec![SanType::URI(ia5(&format!("spiffe://{trust_domain}"))?)];
-    Ok((id, params))
+    Ok(params)
 }
 
 // rcgen needs of an issuer its name and its key identifier.

@@ -7,9 +7,14 @@ use std::sync::Arc;
 
 use douane_proto::{
     id::TrustDomain,
-    svid::{JwtKey, TrustBundle},
+    svid::{JwtKey, TrustBundle, subject_key_id},
 };
 use zeroize::Zeroizing;
+
+use super::{
+    jwt,
+    sign::{self, SignError},
+};
 
 /// How far a root has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -27,8 +32,8 @@ pub(crate) enum Phase {
 
 /// The private keys of a root.
 pub(crate) struct Keys {
-    /// PKCS#8 DER; signs certificates.
-    pub(crate) x509: Zeroizing<Vec<u8>>,
+    /// PKCS#8 DER; signs certificates. None: it lies elsewhere.
+    pub(crate) x509: Option<Zeroizing<Vec<u8>>>,
     /// PKCS#8 DER; signs JWT-SVIDs.
     pub(crate) jwt: Zeroizing<Vec<u8>>,
 }
@@ -104,6 +109,28 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Slot {
+    /// A root that nobody knows yet.
+    pub(crate) fn new(id: String, certificate: Vec<u8>, keys: Keys, now: i64) -> Result<Self, SignError> {
+        let key_id =
+            subject_key_id(&certificate).ok_or(SignError::Stored("it has no subject key identifier"))?;
+        let (not_before, not_after) = sign::validity(&certificate)?;
+        Ok(Self {
+            id,
+            phase: Phase::Prepared,
+            since: now,
+            tainted: false,
+            forced: false,
+            published_at: None,
+            leaves_until: None,
+            certificate,
+            key_id,
+            not_before,
+            not_after,
+            jwt_spki: jwt::public_key(&keys.jwt)?,
+            keys: Arc::new(keys),
+        })
+    }
+
     /// Do sidecars trust it?
     pub(crate) fn is_public(&self) -> bool {
         self.phase != Phase::Prepared

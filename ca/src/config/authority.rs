@@ -26,6 +26,18 @@ pub struct AuthorityLives {
     pub root_lead: Duration,
     /// What seals the private keys of roots at rest; without it they lie in a file of mode 600.
     pub root_seal: Option<RootSeal>,
+    /// A root that is given instead of made: it is watched for changes, and never written.
+    pub root: Option<RootFiles>,
+}
+
+/// A root in files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RootFiles {
+    /// PEM: the certificate that signs our intermediates, then its issuers, up to a self-signed root.
+    pub certificate: PathBuf,
+    /// PEM: its private key.
+    pub key: PathBuf,
 }
 
 /// What seals the private keys of roots.
@@ -77,6 +89,7 @@ impl Default for AuthorityLives {
             // Five times what whoever fetches bundles is told to wait.
             root_lead: Duration::from_secs(5 * 60),
             root_seal: None,
+            root: None,
         }
     }
 }

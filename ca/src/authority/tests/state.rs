@@ -155,7 +155,7 @@ fn sealed_keys_are_read_with_their_key_alone_and_plain_ones_are_sealed_at_the_st
         let setup = Setup { seal_key: Some(file.to_owned()), ..Setup::new(domain(), HOUR) };
         Authority::open_with(&StateFolder::new(&state), setup, at(NOW))
     };
-    let secret = stored(&state).slots[0].keys.x509.clone();
+    let secret = stored(&state).slots[0].keys.x509.clone().unwrap();
     let holds = |secret: &[u8]| {
         use base64::{Engine as _, engine::general_purpose::STANDARD};
         let text = fs::read_to_string(state.join("authority")).unwrap();
@@ -214,7 +214,7 @@ fn a_first_state_has_one_root_that_signs_and_a_jwt_key_of_its_id() {
     let token = authority.sign_jwt(claims.as_bytes(), at(NOW)).unwrap();
     let header = jsonwebtoken::decode_header(&token).unwrap();
     assert_eq!(header.kid.as_deref(), Some(bundle.jwt_keys[0].key_id.as_str()));
-    let birth = Birth { trust_domain: &domain(), root_life: HOUR, now: 0 };
+    let birth = Birth { trust_domain: &domain(), root_life: HOUR, now: 0, given: None };
     let again = Keep::new(&StateFolder::new(&state), Disk::default(), Seal::Open).open(&birth).unwrap();
     assert_eq!(again.bundle(), *bundle, "what is there is never made anew");
 }
