@@ -8,7 +8,8 @@ use std::{
 };
 
 use douane_proto::wire::{
-    IssueRequest, IssueResponse, identity_server::Identity, issue_request::Evidence as WireEvidence,
+    IssueRequest, IssueResponse, IssueTokenRequest, IssueTokenResponse, identity_server::Identity,
+    issue_request::Evidence as WireEvidence,
 };
 use tonic::{Request, Response, Status, async_trait};
 
@@ -50,6 +51,29 @@ impl Identity for IdentityService {
             signed_at_ms: milliseconds(now),
         }))
     }
+
+    async fn issue_token(
+        &self,
+        request: Request<IssueTokenRequest>,
+    ) -> Result<Response<IssueTokenResponse>, Status> {
+        let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+            return Err(Status::internal("the connection has no peer"));
+        };
+        let IssueTokenRequest { audience, lifetime_seconds } = request.into_inner();
+        let now = SystemTime::now();
+        let token = self.office.token(&audience, lifetime(lifetime_seconds), &peer, now).await;
+        let token = token.map_err(|refusal| refusal.status())?;
+        Ok(Response::new(IssueTokenResponse {
+            token: token.text,
+            expires: token.expires,
+            signed_at_ms: milliseconds(now),
+        }))
+    }
+}
+
+// 0 is no wish.
+fn lifetime(seconds: u32) -> Option<Duration> {
+    (seconds != 0).then(|| Duration::from_secs(seconds.into()))
 }
 
 fn petition(request: IssueRequest) -> Petition {
@@ -58,9 +82,7 @@ fn petition(request: IssueRequest) -> Petition {
         Some(WireEvidence::JoinToken(token)) => Evidence::JoinToken(token.into()),
         None => Evidence::Connection,
     };
-    let wanted =
-        (request.lifetime_seconds != 0).then(|| Duration::from_secs(request.lifetime_seconds.into()));
-    Petition { evidence, csr: request.csr, wanted }
+    Petition { evidence, csr: request.csr, wanted: lifetime(request.lifetime_seconds) }
 }
 
 fn milliseconds(time: SystemTime) -> i64 {

@@ -1,6 +1,6 @@
 """A workload that uses stock libraries against the SPIFFE Workload API, found by SPIFFE_ENDPOINT_SOCKET.
 
-workload_api.py fetch|watch|mtls|list -> JSON on standard output
+workload_api.py fetch|watch|mtls|list|token -> JSON on standard output
 """
 
 import json
@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509 import SubjectAlternativeName, UniformResourceIdentifier, load_der_x509_certificate
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from spiffe import WorkloadApiClient, X509Source
+from spiffe import JwtSvid, SpiffeId, WorkloadApiClient, X509Source
+from spiffe.workloadapi.errors import FetchJwtSvidError, ValidateJwtSvidError
 
 PATIENCE = 40
 
@@ -128,7 +129,35 @@ def list_services():
     }
 
 
-TASKS = {"fetch": fetch, "watch": watch, "mtls": mtls, "list": list_services}
+def token():
+    """A token, what the socket says of it, and what this library says of it by the keys that the socket gave."""
+    with WorkloadApiClient() as client:
+        svid = client.fetch_jwt_svid({"bank"}, timeout=PATIENCE)
+        client.validate_jwt_svid(svid.token, "bank", timeout=PATIENCE)
+        try:
+            client.validate_jwt_svid(svid.token, "shop", timeout=PATIENCE)
+            refused = "nothing"
+        except ValidateJwtSvidError as error:
+            refused = str(error)
+        (bundle,) = client.fetch_jwt_bundles(timeout=PATIENCE).bundles
+        again = client.fetch_jwt_svid({"bank"}, timeout=PATIENCE)
+        try:
+            client.fetch_jwt_svid({"bank"}, SpiffeId("spiffe://cluster.local/ns/shop/sa/orders"), timeout=PATIENCE)
+            other = "nothing"
+        except FetchJwtSvidError as error:
+            other = str(error)
+    verified = JwtSvid.parse_and_validate(svid.token, bundle, {"bank"})
+    return {
+        "spiffe_id": str(verified.spiffe_id),
+        "audience": sorted(verified.audience),
+        "keys": len(bundle.jwt_authorities),
+        "for_another_audience": refused,
+        "for_somebody_else": other,
+        "kept": again.token == svid.token,
+    }
+
+
+TASKS = {"token": token, "fetch": fetch, "watch": watch, "mtls": mtls, "list": list_services}
 
 if __name__ == "__main__":
     json.dump(TASKS[sys.argv[1]](), sys.stdout)

@@ -5,6 +5,7 @@
 //! attestation, bounds, audit and metrics are the same for all. Knows no wire (`issue`, `istio`), nor how evidence is
 //! judged (`attest`) and what a certificate looks like (`authority`).
 //! - `refusal`: why nothing was signed, in the words of the log, of metrics and of gRPC
+//! - `token`: what a JWT-SVID says
 //! - `record`: what of it is written into the audit log
 //! - `queue`: who waits, the nearest to its end first; `clock`: a clock that went back signs nothing
 
@@ -12,6 +13,7 @@ mod clock;
 mod queue;
 mod record;
 mod refusal;
+mod token;
 
 use std::{
     io,
@@ -25,7 +27,7 @@ use tokio::sync::watch;
 
 use crate::{
     attest::{Attested, Attestor, Evidence},
-    audit::Ledger,
+    audit::{Ledger, Record},
     authority::{Authority, Issued},
     budget::{Allowance, Budgets, household},
     config::Durability,
@@ -36,6 +38,7 @@ use clock::LastSigned;
 use queue::{Queue, Urgency};
 
 pub use refusal::Refusal;
+pub use token::Token;
 
 /// Of one address, or one user of this machine: many sidecars may start at once behind one that translates addresses.
 const OF_ONE_SOURCE: Allowance = Allowance { burst: 1000.0, rate: 200.0 };
@@ -46,6 +49,9 @@ const OF_ONE_IDENTITY: Allowance = Allowance { burst: 1000.0, rate: 50.0 };
 /// Who has no certificate yet comes before those whose own lives for longer than this, seconds: it serves nobody until
 /// then, and they all do.
 const NEWCOMER: Urgency = 300;
+
+/// Whoever waits for a token has a certificate.
+const LEAST_URGENT: Urgency = Urgency::MAX;
 
 /// What somebody asks for.
 pub struct Petition {
@@ -63,8 +69,14 @@ pub struct Office {
     ledger: Ledger,
     durability: Durability,
     metrics: Arc<Metrics>,
-    queue: Queue<(Issued, Attested)>,
+    queue: Queue<Signed>,
     sources: Budgets<Source>,
+}
+
+// What a worker made.
+enum Signed {
+    Certificate(Box<Issued>, Attested),
+    Token(String),
 }
 
 // Whose budget pays.
@@ -134,6 +146,49 @@ impl Office {
         }
     }
 
+    /// A JWT-SVID of whom the certificate of the connection proves, or why there is none. Recorded before this returns.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn token(
+        &self,
+        audiences: &[String],
+        wanted: Option<Duration>,
+        peer: &Peer,
+        now: SystemTime,
+    ) -> Result<Token, Refusal> {
+        let begun = Instant::now();
+        match self.sign_token(audiences, wanted, peer, now).await {
+            Ok(token) => {
+                self.metrics.issued("jwt_svid", begun.elapsed());
+                Ok(token)
+            }
+            Err(refusal) => Err(self.refuse(refusal, "certificate", peer).await),
+        }
+    }
+
+    async fn sign_token(
+        &self,
+        audiences: &[String],
+        wanted: Option<Duration>,
+        peer: &Peer,
+        now: SystemTime,
+    ) -> Result<Token, Refusal> {
+        self.sources.take(source(peer), 1.0, Instant::now()).map_err(Refusal::Source)?;
+        let id = peer.id.clone().ok_or(Refusal::NoCertificate)?;
+        let at = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let at = (rand::random(), i64::try_from(at).unwrap_or(i64::MAX));
+        let claims = token::claims(&id, audiences, wanted, at).ok_or(Refusal::Malformed(token::AUDIENCES))?;
+        let (record, expires) = (record::token(&claims, &id, peer), claims.expires);
+        let desk = Arc::clone(&self.desk);
+        let work = move || desk.sign(&id, &claims.json, now).map(Signed::Token);
+        let Signed::Token(text) = self.queue.work(LEAST_URGENT, work).await? else {
+            return Err(Refusal::Broken);
+        };
+        self.write(record).await?;
+        Ok(Token { text, expires })
+    }
+
     /// Records what an interface refuses by its own rules; `kind` is the evidence's.
     pub async fn refuse(&self, refusal: Refusal, kind: &'static str, peer: &Peer) -> Refusal {
         if matches!(refusal, Refusal::Attest(_)) {
@@ -146,12 +201,16 @@ impl Office {
     }
 
     async fn record(&self, issued: Issued, attested: &Attested, peer: &Peer) -> Result<Issued, Refusal> {
-        let record = record::issued(&issued, attested, peer);
+        self.write(record::issued(&issued, attested, peer)).await?;
+        Ok(issued)
+    }
+
+    async fn write(&self, record: Record) -> Result<(), Refusal> {
         match self.durability {
             Durability::Process => self.ledger.write(record).await?,
             Durability::Machine => self.ledger.append(record).await?,
         }
-        Ok(issued)
+        Ok(())
     }
 
     async fn work(
@@ -166,7 +225,14 @@ impl Office {
         petition.evidence.refuse_misshapen()?;
         let (desk, asker) = (Arc::clone(&self.desk), peer.clone());
         // Signatures take a fraction of a millisecond, a spent join token waits for the disk: both off the reactor.
-        self.queue.work(urgency(peer, now), move || desk.work(&petition, &asker, now)).await
+        let work = move || {
+            let (issued, attested) = desk.work(&petition, &asker, now)?;
+            Ok(Signed::Certificate(Box::new(issued), attested))
+        };
+        match self.queue.work(urgency(peer, now), work).await? {
+            Signed::Certificate(issued, attested) => Ok((*issued, attested)),
+            Signed::Token(_) => Err(Refusal::Broken),
+        }
     }
 }
 
@@ -180,6 +246,12 @@ impl Desk {
         attested.settle((&issued.serial, issued.not_after), now)?;
         self.authority.handed_out(&holder(&attested), &issued);
         Ok((issued, attested))
+    }
+
+    fn sign(&self, id: &WorkloadId, claims: &str, now: SystemTime) -> Result<String, Refusal> {
+        self.identities.take(id.clone(), 1.0, Instant::now()).map_err(Refusal::Identity)?;
+        self.signed.admit(now)?;
+        Ok(self.authority.sign_jwt(claims.as_bytes(), now)?)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What of a petition and its answer is written into the audit log. Never a token, never a key: of the key its hash.
 
-use super::refusal::Refusal;
+use douane_proto::id::WorkloadId;
+
+use super::{refusal::Refusal, token::Claims};
 use crate::{
     attest::Attested,
     audit::{Event, Record},
@@ -20,6 +22,19 @@ pub(super) fn issued(issued: &Issued, attested: &Attested, peer: &Peer) -> Recor
         key: issued.chain.first().map(|leaf| key_hash(leaf)),
         ..Record::of(Event::Issued)
     }
+    .from_peer(peer.from)
+}
+
+/// A token that is about to leave: its id in the place of a serial number, and whom it is for.
+pub(super) fn token(claims: &Claims, id: &WorkloadId, peer: &Peer) -> Record {
+    Record {
+        identity: Some(id.to_string()),
+        serial: Some(claims.id.clone()),
+        not_after: Some(claims.expires),
+        evidence: Some("certificate".to_owned()),
+        ..Record::of(Event::TokenIssued)
+    }
+    .because(format!("for {}", claims.audiences.join(", ")))
     .from_peer(peer.from)
 }
 

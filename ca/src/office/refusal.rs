@@ -5,7 +5,11 @@ use std::time::Duration;
 use douane_proto::hint;
 use tonic::{Code, Status, metadata::MetadataMap};
 
-use crate::{attest::AttestError, audit::AuditError, authority::IssueError};
+use crate::{
+    attest::AttestError,
+    audit::AuditError,
+    authority::{IssueError, JwtError},
+};
 
 /// A full queue is worked off in less.
 const OVERLOAD_WAIT: Duration = Duration::from_secs(1);
@@ -21,6 +25,12 @@ pub enum Refusal {
     /// The request cannot be signed, or the authority cannot sign.
     #[error(transparent)]
     Issue(#[from] IssueError),
+    /// The authority cannot sign a token.
+    #[error(transparent)]
+    Token(#[from] JwtError),
+    /// Only a certificate of ours proves whose token is asked for.
+    #[error("the connection shows no certificate; a token is given to whom its certificate proves")]
+    NoCertificate,
     /// It cannot be recorded: then it does not happen.
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -58,7 +68,8 @@ impl Refusal {
         match self {
             Self::Attest(error) => error.label(),
             Self::Issue(IssueError::Csr(_)) => "csr",
-            Self::Issue(_) => "sign",
+            Self::Issue(_) | Self::Token(_) => "sign",
+            Self::NoCertificate => "no_certificate",
             Self::Audit(_) => "audit",
             Self::Malformed(_) => "malformed",
             Self::Impersonation => "impersonation",
@@ -81,11 +92,12 @@ impl Refusal {
             Self::Attest(AttestError::NoKeys) => Code::Unavailable,
             Self::Attest(AttestError::Storage(_))
             | Self::Issue(_)
+            | Self::Token(_)
             | Self::Audit(_)
             | Self::ClockWentBack(_) => {
                 return Status::new(Code::Unavailable, "the authority cannot sign now");
             }
-            Self::Attest(_) => Code::Unauthenticated,
+            Self::Attest(_) | Self::NoCertificate => Code::Unauthenticated,
             Self::Overload => return self.exhausted(OVERLOAD_WAIT),
             Self::Source(wait) | Self::Identity(wait) => return self.exhausted(*wait),
             Self::Broken => Code::Internal,

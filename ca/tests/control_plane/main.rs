@@ -13,3 +13,4 @@ mod plane;
 mod rotation;
 mod sidecar;
 mod strangers;
+mod tokens;

@@ -33,6 +33,27 @@ pub struct IssueResponse {
     #[prost(int64, tag = "3")]
     pub signed_at_ms: i64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IssueTokenRequest {
+    /// Who shall believe it: 1 to 16, of 1 to 512 bytes each.
+    #[prost(string, repeated, tag = "1")]
+    pub audience: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Wanted lifetime in seconds; 0 asks for the default, 5 minutes, which is also the longest.
+    #[prost(uint32, tag = "2")]
+    pub lifetime_seconds: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IssueTokenResponse {
+    /// JWS compact serialization.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// Seconds since 1970.
+    #[prost(int64, tag = "2")]
+    pub expires: i64,
+    /// The authority's clock when it signed, milliseconds since 1970, to notice skew.
+    #[prost(int64, tag = "3")]
+    pub signed_at_ms: i64,
+}
 /// The roots of one trust domain. Whole each time; (epoch, sequence) only grows.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrustBundle {
@@ -164,6 +185,31 @@ pub mod identity_client {
             req.extensions_mut().insert(GrpcMethod::new("douane.v1.Identity", "Issue"));
             self.inner.unary(req, path, codec).await
         }
+        /// Signs a JWT-SVID of whom the certificate of the connection proves, and of nobody else.
+        pub async fn issue_token(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IssueTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IssueTokenResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/douane.v1.Identity/IssueToken",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("douane.v1.Identity", "IssueToken"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -184,6 +230,14 @@ pub mod identity_server {
             &self,
             request: tonic::Request<super::IssueRequest>,
         ) -> std::result::Result<tonic::Response<super::IssueResponse>, tonic::Status>;
+        /// Signs a JWT-SVID of whom the certificate of the connection proves, and of nobody else.
+        async fn issue_token(
+            &self,
+            request: tonic::Request<super::IssueTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IssueTokenResponse>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct IdentityServer<T> {
@@ -289,6 +343,51 @@ pub mod identity_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = IssueSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/douane.v1.Identity/IssueToken" => {
+                    #[allow(non_camel_case_types)]
+                    struct IssueTokenSvc<T: Identity>(pub Arc<T>);
+                    impl<
+                        T: Identity,
+                    > tonic::server::UnaryService<super::IssueTokenRequest>
+                    for IssueTokenSvc<T> {
+                        type Response = super::IssueTokenResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IssueTokenRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Identity>::issue_token(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = IssueTokenSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -20,6 +20,11 @@ impl Claims {
         self.0.get(name)
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.0.iter()
+    }
+
     /// A claim inside of claims: the value that is reached by one name after the other.
     #[must_use]
     pub fn at<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Option<&Value> {

@@ -2,16 +2,18 @@
 //! tokens) and for what a request carries.
 //!
 //! Pure: no clock, no fetching of keys. Knows not what the claims mean to whoever asks. `keys` are read once, `verify`
-//! applies them, `claims` is what a token that verified says.
+//! applies them, `claims` is what a token that verified says. `svid` adds what SPIFFE demands of its tokens.
 
 mod claims;
 mod keys;
 #[cfg(test)]
 pub(crate) mod minted;
+mod svid;
 mod verify;
 
 pub use claims::Claims;
 pub use keys::{Keys, KeysError};
+pub use svid::{JwtSvid, JwtSvidError, key_id, key_set, keys_of, verify_svid};
 pub use verify::{Expected, JwtError, MAX_TOKEN_BYTES, Purpose, unverified_issuer, verify};
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ use crate::{
         application::Application,
         issuer::Issuer,
         renew::{self, Outcome},
+        tokens::Tokens,
     },
     limits::memory,
     net::socket::{BACKLOG, Sockets},
@@ -251,7 +252,9 @@ impl Starting {
         if self.config.workload.socket.is_some() {
             let (application, keeper) = Application::new(issuer.twin(), identity_seen.clone());
             self.critical.spawn_local(named("the application's certificate", keeper.run()));
-            self.workload.send_replace(Some(Source { identity: identity_seen.clone(), application }));
+            let tokens = Tokens::new(control_plane.clone(), identity_seen.clone());
+            let identity = identity_seen.clone();
+            self.workload.send_replace(Some(Source { identity, application, tokens }));
         }
         self.critical.spawn_local(named("renewal", renew::run(issuer, identity, bundles_seen, told)));
         let mtls = Mtls::new(identity_seen.clone());

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::{
     clock::now,
     issuer::{IssueError, Issuer},
-    renew::{LOOK_AGAIN, SHORTEST_WAIT, obeyed, renewal_wait, retry_wait},
+    renew::{LOOK_AGAIN, SHORTEST_WAIT, TAINTED_SPREAD, is_tainted, obeyed, renewal_wait, retry_wait},
 };
 use crate::tls;
 
@@ -183,7 +183,7 @@ impl Keeper {
         self.passport.send_replace(Passport::Awaited);
     }
 
-    // By the clock, or because no root vouches for it any more.
+    // By the clock, because an authority behind it signs no more, or because no root vouches for it any more.
     async fn wait_until_due(&mut self, svid: &Svid) {
         let random = rand::random();
         let earliest = Instant::now() + SHORTEST_WAIT;
@@ -199,8 +199,12 @@ impl Keeper {
                     if changed.is_err() {
                         return std::future::pending().await;
                     }
-                    let ours = Arc::clone(&self.identity.borrow_and_update());
-                    if !is_vouched_for(svid, &ours) {
+                    let bundle = Arc::clone(&self.identity.borrow_and_update().bundle);
+                    let as_ours = Identity { svid: svid.clone(), bundle, generation: 0 };
+                    if is_tainted(&as_ours) {
+                        return tokio::time::sleep(TAINTED_SPREAD.mul_f64(random)).await;
+                    }
+                    if tls::check_identity(as_ours).is_err() {
                         tracing::info!("the application's certificate has lost its root");
                         return;
                     }
@@ -212,9 +216,4 @@ impl Keeper {
 
 fn has_ended(svid: &Svid) -> bool {
     u64::try_from(svid.leaf.not_after).unwrap_or(0) <= now().as_secs()
-}
-
-fn is_vouched_for(svid: &Svid, ours: &Identity) -> bool {
-    let as_ours = Identity { svid: svid.clone(), bundle: Arc::clone(&ours.bundle), generation: 0 };
-    tls::check_identity(as_ours).is_ok()
 }

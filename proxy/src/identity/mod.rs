@@ -3,7 +3,7 @@
 //!
 //! - [`issuer`]: one certificate: key, request, evidence, and our own checks of the answer
 //! - [`renew`]: when the next one is due, and what happens until it comes
-//! - [`application`]: the application's own certificate, with a key that is not ours
+//! - [`application`]: the application's own certificate, with a key that is not ours; [`tokens`]: its JWT-SVIDs
 //!
 //! Handshakes read the value in `tls`. Knows nothing of traffic.
 
@@ -11,3 +11,4 @@ pub mod application;
 mod clock;
 pub mod issuer;
 pub mod renew;
+pub mod tokens;

@@ -32,7 +32,7 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// An authority that hands out certificates that are due at once must not be asked without pause.
 pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 /// All whom a tainted authority vouches for hear of it at once, and renew within this.
-const TAINTED_SPREAD: Duration = Duration::from_secs(4);
+pub(super) const TAINTED_SPREAD: Duration = Duration::from_secs(4);
 
 /// How an attempt went; for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +165,7 @@ async fn wait_until_due(identity: &watch::Sender<Arc<Identity>>) {
 }
 
 /// Does one of the authorities that vouch for the certificate sign no more?
-fn is_tainted(identity: &Identity) -> bool {
+pub(super) fn is_tainted(identity: &Identity) -> bool {
     let tainted = &identity.bundle.tainted_keys;
     let vouches = |der: &Vec<u8>| svid::authority_key_id(der).is_some_and(|id| tainted.contains(&id));
     !tainted.is_empty() && identity.svid.chain.iter().any(vouches)

@@ -6,7 +6,7 @@
 //! - `authority`: what some clients call a socket
 //! - `guard`: what each request must carry before anybody looks at it
 //! - `doors`: which service a request is for: the Workload API, or reflection
-//! - `service`: the Workload API itself; `updates`: its streams
+//! - `service`: the Workload API itself; `updates`: its streams; `tokens`: its JWT profile
 //!
 //! Everybody in the pod shares the pod's identity (the socket lies in the pod's own volume). Knows not how a certificate
 //! is had (`identity`).
@@ -18,14 +18,15 @@ mod service;
 pub mod socket;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod updates;
 
 use std::sync::Arc;
 
-use douane_proto::svid::Identity;
+use douane_proto::{id::TrustDomain, svid::Identity};
 use tokio::sync::watch;
 
-use crate::identity::application::Application;
+use crate::identity::{application::Application, tokens::Tokens};
 
 /// What there is to serve, once the sidecar has its first certificate.
 #[derive(Debug, Clone)]
@@ -34,7 +35,14 @@ pub struct Source {
     pub identity: watch::Receiver<Arc<Identity>>,
     /// The application's certificate.
     pub application: Application,
+    /// Its tokens.
+    pub tokens: Tokens,
 }
 
 /// Empty until there is something to serve: clients are told to come back.
 pub type Sources = watch::Receiver<Option<Source>>;
+
+// The SPIFFE ID of a trust domain.
+fn id_of(domain: &TrustDomain) -> String {
+    format!("spiffe://{domain}")
+}

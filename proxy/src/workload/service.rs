@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use douane_proto::{
-    id::TrustDomain,
     svid::{Identity, Svid, TrustBundle},
     workload_api::{
         JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
@@ -17,6 +16,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::{
     Source, Sources,
     guard::NO_IDENTITY,
+    id_of, tokens,
     updates::{self, Patience, Told, Updates},
 };
 use crate::identity::application::{Listener, Passport};
@@ -45,7 +45,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
         &self,
         _: Request<X509svidRequest>,
     ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
-        let Source { identity, application } = self.source()?;
+        let Source { identity, application, .. } = self.source()?;
         let told = Svids { listener: application.listen(), bundles: Bundles { identity, last: None } };
         updates::tell(told, self.patience.clone()).await.map(Response::new)
     }
@@ -58,27 +58,30 @@ impl SpiffeWorkloadApi for WorkloadApi {
         updates::tell(told, self.patience.clone()).await.map(Response::new)
     }
 
-    async fn fetch_jwtsvid(&self, _: Request<JwtsvidRequest>) -> Result<Response<JwtsvidResponse>, Status> {
-        Err(no_tokens())
+    async fn fetch_jwtsvid(
+        &self,
+        request: Request<JwtsvidRequest>,
+    ) -> Result<Response<JwtsvidResponse>, Status> {
+        let JwtsvidRequest { audience, spiffe_id } = request.into_inner();
+        tokens::fetch(&self.source()?, &audience, &spiffe_id).await.map(Response::new)
     }
 
     async fn fetch_jwt_bundles(
         &self,
         _: Request<JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
-        Err(no_tokens())
+        let told = Keys(Bundles { identity: self.source()?.identity, last: None });
+        updates::tell(told, self.patience.clone()).await.map(Response::new)
     }
 
     async fn validate_jwtsvid(
         &self,
-        _: Request<ValidateJwtsvidRequest>,
+        request: Request<ValidateJwtsvidRequest>,
     ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
-        Err(no_tokens())
+        let ValidateJwtsvidRequest { audience, svid } = request.into_inner();
+        let bundle = Arc::clone(&self.source()?.identity.borrow().bundle);
+        tokens::validate(&bundle, &audience, &svid).map(Response::new)
     }
-}
-
-fn no_tokens() -> Status {
-    Status::unimplemented("this sidecar has no JWT-SVIDs")
 }
 
 // The application's certificate, and the roots.
@@ -152,6 +155,21 @@ impl Told for Bundles {
     }
 }
 
+// The keys for tokens.
+struct Keys(Bundles);
+
+impl Told for Keys {
+    type State = JwtBundlesResponse;
+
+    async fn state(&mut self) -> Result<JwtBundlesResponse, Status> {
+        Ok(tokens::bundles(&self.0.current()))
+    }
+
+    async fn changed(&mut self) {
+        self.0.changed().await;
+    }
+}
+
 fn message(svid: &Svid, bundle: &TrustBundle) -> X509svid {
     X509svid {
         spiffe_id: svid.leaf.id.to_string(),
@@ -160,9 +178,4 @@ fn message(svid: &Svid, bundle: &TrustBundle) -> X509svid {
         bundle: bundle.roots.concat(),
         hint: String::new(),
     }
-}
-
-/// The SPIFFE ID of a trust domain.
-pub(super) fn id_of(domain: &TrustDomain) -> String {
-    format!("spiffe://{domain}")
 }

@@ -26,7 +26,7 @@ use super::{
     socket::{Bounds, Workload, bind},
 };
 use crate::{
-    identity::{application::Application, issuer::Issuer},
+    identity::{application::Application, issuer::Issuer, tokens::Tokens},
     tls::channel::{ControlPlane, Dialer},
 };
 
@@ -63,10 +63,11 @@ fn source(identity: &watch::Sender<Arc<Identity>>) -> Source {
     let dialer = Dialer::new(|_| async { Err(std::io::ErrorKind::ConnectionRefused.into()) });
     let control_plane =
         ControlPlane { host: "127.0.0.1".to_owned(), port: 1, id, bundle_file: "/none".into(), dialer };
+    let tokens = Tokens::new(control_plane.clone(), identity.subscribe());
     let issuer = Issuer::new(control_plane, "shop".to_owned(), "/none".into(), None);
     let (application, keeper) = Application::new(issuer, identity.subscribe());
     tokio::task::spawn_local(keeper.run());
-    Source { identity: identity.subscribe(), application }
+    Source { identity: identity.subscribe(), application, tokens }
 }
 
 /// A socket that serves what there is, within small bounds.

@@ -48,6 +48,18 @@ fn w5_another_stock_library_follows_a_rotation() {
 }
 
 #[test]
+fn w8_w9_a_stock_library_gets_a_token_that_it_and_the_socket_verify_for_its_audience_alone() {
+    asked("token", async |said: Value| {
+        assert_eq!(said["spiffe_id"], WEB);
+        assert_eq!(said["audience"], serde_json::json!(["bank"]));
+        assert_eq!(said["keys"], 1);
+        assert!(said["for_another_audience"].as_str().unwrap().contains("audience"), "{said}");
+        assert!(said["for_somebody_else"].as_str().unwrap().contains("no identity issued"), "{said}");
+        assert_eq!(said["kept"], true, "asked for again at once, it is the same");
+    });
+}
+
+#[test]
 fn what_a_stock_library_fetched_does_mutual_tls() {
     asked("mtls", async |said: Value| {
         assert_eq!(said["client_saw"], WEB);

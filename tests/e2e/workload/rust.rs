@@ -71,3 +71,23 @@ fn w7_a_stock_library_gets_the_bundles_alone() {
         served.end().await;
     });
 }
+
+#[test]
+fn w8_w9_a_stock_library_gets_tokens_and_their_keys() {
+    on_the_sidecars_runtime(async {
+        let served = Served::start().await;
+        let client = WorkloadApiClient::connect_to(served.endpoint()).await.unwrap();
+
+        let token = client.fetch_jwt_svid(["bank", "shop"], None).await.unwrap();
+        assert_eq!(token.spiffe_id().to_string(), WEB);
+        let bundles = client.fetch_jwt_bundles().await.unwrap();
+        let bundle = bundles.get(&TrustDomain::new("cluster.local").unwrap()).unwrap();
+        assert!(bundle.find_jwt_authority(token.key_id()).is_some());
+        client.validate_jwt_token("shop", token.token()).await.unwrap();
+        client.validate_jwt_token("elsewhere", token.token()).await.unwrap_err();
+
+        let nobody: [&str; 0] = [];
+        client.fetch_jwt_svid(nobody, None).await.unwrap_err();
+        served.end().await;
+    });
+}
