@@ -1,7 +1,7 @@
 //! Douane's control plane: it attests, signs, rotates, and streams the mesh to its sidecars.
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
-//! `main > cli > app > admin | issue | istio | policy | rpc | tls > office > attest | authority | discovery > audit | jwks > fetch > budget | config | holders | metrics | peer | state > douane-proto`.
+//! `main > cli > app > admin | issue | istio | policy | rpc | tls | upstream > office > attest | authority | discovery > audit | jwks > fetch > budget | config | holders | metrics | peer | state > douane-proto`.
 
 pub mod admin;
 pub mod app;
@@ -24,3 +24,4 @@ pub mod policy;
 pub mod rpc;
 pub mod state;
 pub mod tls;
+pub mod upstream;

@@ -47,7 +47,7 @@ const HOUSES: &[House] = &[
             &["main"],
             &["cli"],
             &["app"],
-            &["admin", "issue", "istio", "inject", "policy", "rpc", "tls"],
+            &["admin", "issue", "istio", "inject", "policy", "rpc", "tls", "upstream"],
             &["office"],
             &["attest", "authority", "discovery"],
             &["audit", "jwks"],

@@ -20,6 +20,7 @@ use douane_proto::{
 };
 use tokio::{
     net::{TcpListener, UnixListener},
+    runtime::Handle,
     sync::{Semaphore, mpsc},
     time,
 };
@@ -33,7 +34,9 @@ use crate::{
     audit::Ledger,
     authority::{Authority, GivenRoot, Setup, Terms},
     budget::{Allowance, Budgets},
-    config::{Config, ConfigError, Durability, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Oidc, Tokens},
+    config::{
+        Config, ConfigError, Durability, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Oidc, Tokens, Upstream, Vault,
+    },
     discovery::{self, Discovery, DiscoveryService},
     fetch::{Guard, Origin, Plaintext},
     holders::Holders,
@@ -45,6 +48,7 @@ use crate::{
     rpc::{Either, Nobody},
     state::{Disk, StateFolder},
     tls::{self, Bounds, Connection, Gate, Strangers, Tls},
+    upstream::PkiEngine,
 };
 
 /// Connections at once; a sidecar needs one.
@@ -326,13 +330,25 @@ fn authority_setup(config: &Config, holders: Holders) -> Result<Setup> {
         root_life: lives.root_ttl,
         root_lead: lives.root_lead,
     };
-    let elsewhere = lives.root.as_ref().map(|root| {
-        let files = GivenRoot { certificate: root.certificate.clone(), key: root.key.clone() };
-        files.watch().context("the root that authority.root names")
-    });
-    let elsewhere = elsewhere.transpose()?;
+    let elsewhere = match (&lives.root, &lives.upstream) {
+        (Some(root), _) => {
+            let files = GivenRoot { certificate: root.certificate.clone(), key: root.key.clone() };
+            Some(files.watch().context("the root that authority.root names")?)
+        }
+        (None, Some(Upstream::Vault(vault))) => Some(pki_engine(vault)?.elsewhere(Handle::current())),
+        (None, None) => None,
+    };
     let seal_key = lives.root_seal.as_ref().map(|seal| seal.key_file.clone());
     Ok(Setup { terms, seal_key, holders, disk: Disk::default(), elsewhere })
+}
+
+fn pki_engine(vault: &Vault) -> Result<PkiEngine> {
+    let url = vault.url.parse().with_context(|| format!("{:?} is no URL", vault.url))?;
+    let tls = match &vault.trust {
+        Some(file) => Some(tls::https_connector(file).with_context(|| format!("read {}", file.display()))?),
+        None => tls::system_connector(),
+    };
+    Ok(PkiEngine::new(vault.clone(), Origin { url, tls }))
 }
 
 // Whoever may write a resource chooses the URLs: our own addresses are not theirs to dial.

@@ -10,11 +10,11 @@ use std::{
     time::SystemTime,
 };
 
-use x509_parser::pem::Pem;
 use zeroize::Zeroizing;
 
 use super::{
     above::{Elsewhere, Petition, Vouched},
+    armor,
     csr::PublicKey,
     sign::{SignError, Signer},
 };
@@ -116,14 +116,7 @@ impl GivenRoot {
             reason: reason.to_owned(),
         };
         let text = read(&self.certificate)?;
-        let mut chain = Vec::new();
-        for pem in Pem::iter_from_buffer(&text) {
-            let pem = pem.map_err(|_| content(&self.certificate, "it is not PEM"))?;
-            if pem.label != "CERTIFICATE" {
-                return Err(content(&self.certificate, "it holds something else than certificates"));
-            }
-            chain.push(pem.contents);
-        }
+        let mut chain = armor::certificates(&text).map_err(|reason| content(&self.certificate, reason))?;
         if chain.len() > MOST_CERTIFICATES {
             return Err(content(&self.certificate, "its chain is longer than sidecars take (4)"));
         }

@@ -12,12 +12,12 @@ use std::{
 };
 
 use aws_lc_rs::digest;
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use douane_proto::id::TrustDomain;
 use x509_parser::pem::Pem;
 use zeroize::Zeroizing;
 
 use super::{
+    armor,
     document::{self, DocumentError},
     jwt,
     seal::{Seal, SealError},
@@ -350,20 +350,7 @@ fn bundle_text(standing: &Standing) -> String {
         bundle.trust_domain, bundle.epoch, bundle.sequence
     );
     for root in &bundle.roots {
-        text.push_str("-----BEGIN CERTIFICATE-----\n");
-        let body = STANDARD.encode(root);
-        let mut rest = body.as_str();
-        // RFC 7468 2: 64 characters a line.
-        while let Some((line, more)) = rest.split_at_checked(64) {
-            text.push_str(line);
-            text.push('\n');
-            rest = more;
-        }
-        if !rest.is_empty() {
-            text.push_str(rest);
-            text.push('\n');
-        }
-        text.push_str("-----END CERTIFICATE-----\n");
+        text.push_str(&armor::block("CERTIFICATE", root));
     }
     text
 }

@@ -9,6 +9,7 @@
 //! that a new intermediate needs no announcement.
 
 mod above;
+mod armor;
 mod check;
 mod csr;
 mod document;
@@ -47,6 +48,7 @@ use crate::{
 };
 
 pub use above::{Elsewhere, Petition, Vouched};
+pub use armor::{block as pem_block, certificates as pem_certificates};
 pub use csr::CsrError;
 pub use given::{GivenError, GivenRoot};
 pub use jwt::JwtError;

@@ -28,6 +28,72 @@ pub struct AuthorityLives {
     pub root_seal: Option<RootSeal>,
     /// A root that is given instead of made: it is watched for changes, and never written.
     pub root: Option<RootFiles>,
+    /// Who signs our intermediates, and keeps the root.
+    pub upstream: Option<Upstream>,
+}
+
+/// Who signs our intermediates.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub enum Upstream {
+    /// A PKI engine of Vault or OpenBao.
+    Vault(Vault),
+}
+
+/// A PKI engine of Vault or OpenBao.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Vault {
+    /// Such as `https://vault.example.com:8200`.
+    pub url: String,
+    /// PEM certificates that vouch for the URL; the system's where none is given.
+    #[serde(default)]
+    pub trust: Option<PathBuf>,
+    /// Where the engine is mounted.
+    #[serde(default = "pki")]
+    pub mount: String,
+    /// The issuer of the engine; its default where none is given.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    /// `X-Vault-Namespace`.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Who we are there.
+    pub login: VaultLogin,
+}
+
+/// Who we are at a Vault.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum VaultLogin {
+    /// Whoever holds the token in this file; somebody else renews it.
+    Token {
+        /// The file, read at each use.
+        file: PathBuf,
+    },
+    /// The Kubernetes service account whose token lies in this file.
+    Kubernetes {
+        /// The role that is bound to it.
+        role: String,
+        /// Where that kind of log-in is mounted.
+        #[serde(default = "kubernetes")]
+        mount: String,
+        /// The token, read at each use.
+        #[serde(default = "service_account_token")]
+        token_file: PathBuf,
+    },
+}
+
+fn pki() -> String {
+    "pki".to_owned()
+}
+
+fn kubernetes() -> String {
+    "kubernetes".to_owned()
+}
+
+fn service_account_token() -> PathBuf {
+    "/var/run/secrets/kubernetes.io/serviceaccount/token".into()
 }
 
 /// A root in files.
@@ -53,6 +119,9 @@ impl AuthorityLives {
     pub(super) fn check(&self, leaf: Duration) -> Result<(), ConfigError> {
         let wrong = |what: String| Err(ConfigError::Lives(what));
         let text = |duration| humantime::format_duration(duration).to_string();
+        if self.root.is_some() && self.upstream.is_some() {
+            return wrong("give root or upstream, not both: only one can sign our intermediates".to_owned());
+        }
         if self.intermediate_ttl < leaf * 2 {
             let (intermediate, leaf) = (text(self.intermediate_ttl), text(leaf));
             return wrong(format!(
@@ -90,6 +159,7 @@ impl Default for AuthorityLives {
             root_lead: Duration::from_secs(5 * 60),
             root_seal: None,
             root: None,
+            upstream: None,
         }
     }
 }

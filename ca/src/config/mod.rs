@@ -20,7 +20,7 @@ use douane_proto::{
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use audit::{Audit, Durability};
-pub use authority::{AuthorityLives, RootFiles, RootSeal};
+pub use authority::{AuthorityLives, RootFiles, RootSeal, Upstream, Vault, VaultLogin};
 pub use keys::Jwks;
 pub use oidc::{ClaimName, IdentityRule, Oidc, Unix, User};
 

@@ -9,10 +9,15 @@ mod redirect;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, path::Path, pin::pin, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, path::Path, pin::pin, time::Duration};
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, Uri, body::Bytes, client::conn::http1, header};
+use http_body_util::{BodyExt, Empty, Full, Limited};
+use hyper::{
+    Request, Response, StatusCode, Uri,
+    body::{Body, Bytes, Incoming},
+    client::conn::http1,
+    header,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
@@ -77,6 +82,48 @@ pub(crate) async fn url(origin: &Origin, terms: Terms<'_>) -> Result<Vec<u8>, St
     }
 }
 
+/// What is posted to a URL that the operator has configured.
+pub(crate) struct Posted {
+    /// Names and values; a value may be a secret, and is never logged.
+    pub(crate) headers: Vec<(&'static str, String)>,
+    /// JSON.
+    pub(crate) body: String,
+}
+
+/// What came back, with whatever status.
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Posts JSON and reads a reply of bounded size in bounded time; no redirect is followed.
+pub(crate) async fn post(
+    origin: &Origin,
+    posted: Posted,
+    (bytes, limit): (usize, Duration),
+) -> Result<Reply, String> {
+    let exchange = async {
+        let request = Request::post(path(origin)).header(header::CONTENT_TYPE, "application/json");
+        let request =
+            posted.headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+        let request = request
+            .header(header::HOST, authority(origin)?)
+            .header(header::USER_AGENT, "douane")
+            .body(Full::new(Bytes::from(posted.body)))
+            .map_err(|error| error.to_string())?;
+        let stream = secured(origin, Chosen::ByConfiguration).await?;
+        speak(stream, request, async |response| {
+            let status = response.status();
+            Ok(Reply { status, body: whole(response, bytes).await? })
+        })
+        .await
+    };
+    match time::timeout(limit, exchange).await {
+        Ok(replied) => replied.map_err(|error| format!("{}: {error}", origin.url)),
+        Err(_) => Err(format!("{}: no answer within {limit:?}", origin.url)),
+    }
+}
+
 async fn follow(origin: &Origin, terms: Terms<'_>) -> Result<Vec<u8>, String> {
     let mut hop = origin.clone();
     for _ in 0..=MAX_REDIRECTS {
@@ -97,22 +144,58 @@ enum Fetched {
 }
 
 async fn fetch(origin: &Origin, terms: Terms<'_>) -> Result<Fetched, String> {
+    let request = Request::get(path(origin))
+        .header(header::HOST, authority(origin)?)
+        .header(header::ACCEPT, "application/jwk-set+json, application/json")
+        .header(header::USER_AGENT, "douane")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let stream = secured(origin, terms.chosen).await?;
+    speak(stream, request, async |response| {
+        if let Some(to) = redirect::target(&response) {
+            return Ok(Fetched::Elsewhere(to));
+        }
+        if response.status() != StatusCode::OK {
+            return Err(format!("it answered {}", response.status()));
+        }
+        whole(response, terms.bytes).await.map(Fetched::Document)
+    })
+    .await
+}
+
+fn path(origin: &Origin) -> &str {
+    origin.url.path_and_query().map_or("/", |path| path.as_str())
+}
+
+fn authority(origin: &Origin) -> Result<String, String> {
+    let host = origin.url.host().ok_or("the URL has no host")?;
+    Ok(match origin.url.port_u16() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    })
+}
+
+// A connection to the origin, with TLS where its URL says so.
+async fn secured(origin: &Origin, chosen: Chosen<'_>) -> Result<Box<dyn Stream>, String> {
     let host = origin.url.host().ok_or("the URL has no host")?;
     let is_https = origin.url.scheme_str() == Some("https");
-    if let (false, Chosen::ByResource(guard)) = (is_https, terms.chosen) {
+    if let (false, Chosen::ByResource(guard)) = (is_https, chosen) {
         guard.admits_plaintext()?;
     }
     let port = origin.url.port_u16().unwrap_or(if is_https { 443 } else { 80 });
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = dial(bare, port, terms.chosen).await?;
+    let stream = dial(bare, port, chosen).await?;
     if !is_https {
-        return get(stream, origin, host, terms.bytes).await;
+        return Ok(Box::new(stream));
     }
     let tls = origin.tls.as_ref().ok_or("an https URL needs a file of trusted certificates")?;
     let name = bare.to_owned().try_into().map_err(|_| "the host is no server name".to_owned())?;
-    let stream = tls.connect(name, stream).await.map_err(|error| error.to_string())?;
-    get(stream, origin, host, terms.bytes).await
+    Ok(Box::new(tls.connect(name, stream).await.map_err(|error| error.to_string())?))
 }
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 // Looked up once: what is checked is what is dialled.
 async fn dial(host: &str, port: u16, chosen: Chosen<'_>) -> Result<TcpStream, String> {
@@ -138,33 +221,20 @@ async fn connect(address: SocketAddr, chosen: Chosen<'_>) -> Result<TcpStream, S
     Ok(stream)
 }
 
-async fn get<S>(stream: S, origin: &Origin, host: &str, most: usize) -> Result<Fetched, String>
+// One request, and what `read` makes of the answer.
+async fn speak<B, T>(
+    stream: Box<dyn Stream>,
+    request: Request<B>,
+    read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, String>,
+) -> Result<T, String>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    let authority = match origin.url.port_u16() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    };
-    let path = origin.url.path_and_query().map_or("/", |path| path.as_str());
-    let request = Request::get(path)
-        .header(header::HOST, authority)
-        .header(header::ACCEPT, "application/jwk-set+json, application/json")
-        .header(header::USER_AGENT, "douane")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        if let Some(to) = redirect::target(&response) {
-            return Ok(Fetched::Elsewhere(to));
-        }
-        if response.status() != StatusCode::OK {
-            return Err(format!("it answered {}", response.status()));
-        }
-        let body = Limited::new(response.into_body(), most).collect().await;
-        Ok(Fetched::Document(body.map_err(|error| error.to_string())?.to_bytes().to_vec()))
+        read(response).await
     };
     let mut exchange = pin!(exchange);
     // The connection lives as long as the exchange and not a task longer; its end may come with the last byte.
@@ -172,4 +242,9 @@ where
         done = &mut exchange => done,
         _ = connection => exchange.await,
     }
+}
+
+async fn whole(response: Response<Incoming>, most: usize) -> Result<Vec<u8>, String> {
+    let body = Limited::new(response.into_body(), most).collect().await;
+    Ok(body.map_err(|error| error.to_string())?.to_bytes().to_vec())
 }

@@ -14,3 +14,4 @@ mod rotation;
 mod sidecar;
 mod strangers;
 mod tokens;
+mod upstream;
