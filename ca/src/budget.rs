@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn t06_a_million_strangers_take_bounded_memory_and_share_one_bucket_in_the_end() {
+    fn t6_a_million_strangers_take_bounded_memory_and_share_one_bucket_in_the_end() {
         let start = Instant::now();
         let budgets = Budgets::new(FEW, start);
         let mut refused = 0;

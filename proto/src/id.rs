@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn names_have_a_longest_length() {
+    fn i4_names_have_a_longest_length() {
         let domain = TrustDomain::parse("cluster.local").unwrap();
         let rest = "spiffe://cluster.local/ns/shop/sa/".len();
         assert!(WorkloadId::new(&domain, "shop", &"a".repeat(2048 - rest)).is_ok());
@@ -226,6 +226,67 @@ mod tests {
         assert!(TrustDomain::parse(&"a".repeat(255)).is_ok());
         assert!(TrustDomain::parse(&"a".repeat(256)).is_err());
         assert!(format!("spiffe://{}/ns/a/sa/b", "a".repeat(256)).parse::<WorkloadId>().is_err());
+    }
+
+    fn is_id(text: &str) -> bool {
+        text.parse::<WorkloadId>().is_ok()
+    }
+
+    // Every byte at the first, a middle and the last place of `before X after`.
+    fn allowed_at_every_place(with: impl Fn(&str) -> String, is_allowed: impl Fn(char) -> bool) {
+        for byte in 0..=255_u8 {
+            // Bytes from 128 on are the beginnings of longer characters: none of those is allowed either.
+            let c = char::from(byte);
+            for part in [format!("{c}ab"), format!("a{c}b"), format!("ab{c}")] {
+                assert_eq!(is_id(&with(&part)), is_allowed(c), "{part:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn i1_an_id_has_the_scheme_a_trust_domain_and_neither_query_nor_fragment() {
+        assert!(is_id("spiffe://cluster.local/ns/a/sa/b"));
+        for text in [
+            "cluster.local/ns/a/sa/b",
+            "spiffe:/cluster.local/ns/a/sa/b",
+            "spiffe:///ns/a/sa/b",
+            "spiffe://cluster.local/ns/a/sa/b?",
+            "spiffe://cluster.local/ns/a/sa/b?q",
+            "spiffe://cluster.local/ns/a/sa/b#",
+            "spiffe://cluster.local/ns/a/sa/b#f",
+            " spiffe://cluster.local/ns/a/sa/b",
+        ] {
+            assert!(!is_id(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn i2_a_trust_domain_is_made_of_few_characters_and_addresses_are_no_exception() {
+        let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_".contains(c);
+        allowed_at_every_place(|part| format!("spiffe://{part}/ns/a/sa/b"), is_allowed);
+        assert!(is_id("spiffe://10.0.0.1/ns/a/sa/b"), "the text of an IPv4 address is a name like any other");
+        for text in ["[::1]", "::1", "a:80", "u@a", "u:p@a", "a%2eb", "%61"] {
+            assert!(!is_id(&format!("spiffe://{text}/ns/a/sa/b")), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn i3_a_path_has_no_empty_no_relative_and_no_escaped_segment() {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+        allowed_at_every_place(|part| format!("spiffe://cluster.local/ns/{part}/sa/b"), is_allowed);
+        allowed_at_every_place(|part| format!("spiffe://cluster.local/ns/a/sa/{part}"), is_allowed);
+        for part in ["", ".", "..", "%2e", "a/", "/a", "a//b"] {
+            assert!(!is_id(&format!("spiffe://cluster.local/ns/{part}/sa/b")), "{part:?}");
+            assert!(!is_id(&format!("spiffe://cluster.local/ns/a/sa/{part}")), "{part:?}");
+        }
+        assert!(is_id("spiffe://cluster.local/ns/.../sa/..b"), "three dots lead nowhere");
+    }
+
+    #[test]
+    fn i5_scheme_and_trust_domain_have_one_spelling_and_the_path_is_told_by_case() {
+        assert!(!is_id("SPIFFE://cluster.local/ns/a/sa/b") && !is_id("spiffe://Cluster.local/ns/a/sa/b"));
+        let (lower, upper) = ("spiffe://cluster.local/ns/a/sa/b", "spiffe://cluster.local/ns/a/sa/B");
+        assert_ne!(lower.parse::<WorkloadId>(), upper.parse::<WorkloadId>());
     }
 
     proptest! {

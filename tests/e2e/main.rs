@@ -8,6 +8,7 @@ mod floors;
 mod istio;
 mod joined;
 mod mesh;
+mod rows;
 mod servers;
 mod sidecar;
 mod workload;

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn t03_of_two_who_hold_one_registration_one_is_refused() {
+    fn t3_of_two_who_hold_one_registration_one_is_refused() {
         let home = tempfile::tempdir().unwrap();
         let joined = joined(home.path());
         joined.register(TOKEN, &id("till"), ("a1", 1000), 1).unwrap();
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn t04_whoever_was_revoked_renews_no_more() {
+    fn t4_whoever_was_revoked_renews_no_more() {
         let home = tempfile::tempdir().unwrap();
         let joined = joined(home.path());
         joined.register(TOKEN, &id("till"), ("a1", 1000), 1).unwrap();

@@ -129,7 +129,7 @@ mod tests {
 ";
 
     #[test]
-    fn t01_an_identity_follows_from_verified_claims_by_the_first_rule_that_takes_them() {
+    fn t1_an_identity_follows_from_verified_claims_by_the_first_rule_that_takes_them() {
         let accounts = accounts(RULES);
         let build = json!({"repository": "shop/web", "ref": "refs/heads/main", "protected": true,
             "job": {"name": "eu"}});
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn t01_what_no_rule_takes_and_what_is_no_name_is_refused() {
+    fn t1_what_no_rule_takes_and_what_is_no_name_is_refused() {
         let accounts = accounts(RULES);
         for claims in [
             json!({}),

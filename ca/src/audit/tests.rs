@@ -300,7 +300,7 @@ async fn one_sync_serves_all_who_wait() {
 }
 
 #[tokio::test]
-async fn t06_a_flood_of_refusals_is_counted_and_nothing_of_it_is_lost() {
+async fn t6_a_flood_of_refusals_is_counted_and_nothing_of_it_is_lost() {
     let home = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(home.path(), LARGE).unwrap();
     for _ in 0..5000 {

@@ -9,8 +9,11 @@ use douane_proto::{
 };
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
-/// RFC 5280 4.1.2.2 allows 20 bytes; we use 16 random ones, and a leading zero may follow from the encoding.
-const SERIAL_BYTES: std::ops::RangeInclusive<usize> = 1..=17;
+/// RFC 5280 4.1.2.2 allows 20 bytes; we use 16 random ones, of which the encoding adds one or leaves out leading zeros:
+/// so many that fewer than 64 bits are left never come by chance.
+const SERIAL_BYTES: std::ops::RangeInclusive<usize> = 9..=17;
+/// Subject alternative name, basic constraints, key usage, extended key usage, and both key identifiers.
+const EXTENSIONS: usize = 6;
 
 /// What the certificate was meant to be.
 pub(crate) struct Expected<'a> {
@@ -43,11 +46,13 @@ pub(crate) fn leaf(der: &[u8], expected: &Expected<'_>) -> Result<(), &'static s
     ensure(leaf.issuer().as_raw() == signer.subject().as_raw(), "its issuer is not its signer")?;
     ensure(leaf.verify_signature(Some(signer.public_key())).is_ok(), "its signature is wrong")?;
     ensure(leaf.subject().iter().next().is_none(), "its subject is not empty")?;
-    ensure(SERIAL_BYTES.contains(&leaf.raw_serial().len()), "its serial number is too long")?;
+    ensure(SERIAL_BYTES.contains(&leaf.raw_serial().len()), "its serial number is too short or too long")?;
     ensure(leaf.raw_serial().iter().any(|byte| *byte != 0), "its serial number is zero")?;
     names(&leaf, expected.dns_names)?;
     constraints(&leaf)?;
-    key_identifiers(&leaf, &signer)
+    key_identifiers(&leaf, &signer)?;
+    // Each of the six was found: so there is no other.
+    ensure(leaf.extensions().len() == EXTENSIONS, "it has an extension that nobody asked for")
 }
 
 /// Is `der` an authority of `trust_domain` that `issuer` signed, as X509-SVID 2 to 4 and RFC 5280 want it, with exactly
@@ -180,8 +185,13 @@ fn constraints(leaf: &X509Certificate<'_>) -> Result<(), &'static str> {
     ensure(usage.critical && usage.value.flags == 1, "its key usage is not critical digitalSignature alone")?;
     let purposes = leaf.extended_key_usage().ok().flatten().ok_or("it has no extended key usage")?;
     let purposes = purposes.value;
+    let others = purposes.any
+        || purposes.code_signing
+        || purposes.email_protection
+        || purposes.time_stamping
+        || purposes.ocsp_signing;
     ensure(
-        purposes.server_auth && purposes.client_auth && !purposes.any && purposes.other.is_empty(),
+        purposes.server_auth && purposes.client_auth && !others && purposes.other.is_empty(),
         "its extended key usage is not server and client authentication alone",
     )
 }

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn t06_the_nearest_to_its_end_comes_first() {
+    async fn t6_the_nearest_to_its_end_comes_first() {
         let (queue, free) = busy().await;
         let (tell, order) = mpsc::channel();
         let mut all = Vec::new();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn t06_a_full_queue_sends_the_least_urgent_away() {
+    async fn t6_a_full_queue_sends_the_least_urgent_away() {
         let (queue, free) = busy().await;
         let ask = |urgency| {
             let theirs = Arc::clone(&queue);

@@ -74,7 +74,7 @@ async fn who_came_by_a_join_token_renews_by_certificate_and_nobody_else_does() {
 }
 
 #[tokio::test]
-async fn t04_an_operator_lists_and_ends_what_came_by_a_join_token() {
+async fn t4_an_operator_lists_and_ends_what_came_by_a_join_token() {
     let ground = Ground::new();
     let plane = ground.start().await;
     let joined = join(&ground, &plane).await;
@@ -142,7 +142,7 @@ async fn a_process_of_this_machine_is_who_its_user_is() {
 }
 
 #[tokio::test]
-async fn t01_a_token_of_another_issuer_is_whom_its_claims_are_mapped_to() {
+async fn t1_a_token_of_another_issuer_is_whom_its_claims_are_mapped_to() {
     let (ground, forge) = (Ground::new(), Ground::new());
     let oidc: Oidc = serde_saphyr::from_str(&format!(
         "

@@ -17,7 +17,7 @@ use crate::{
 const HEALTH_LIMIT: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn t06_a_flood_of_one_source_is_told_to_come_back_while_health_answers() {
+async fn t6_a_flood_of_one_source_is_told_to_come_back_while_health_answers() {
     let ground = Ground::new();
     let plane = ground.start().await;
     let bundle = ground.state().join("bundle.pem");

@@ -209,3 +209,23 @@ async fn openssl_verifies_what_is_issued() {
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
     plane.stop().await;
 }
+
+#[tokio::test]
+async fn t10_the_control_plane_gives_nobody_a_session_to_resume() {
+    use tokio::io::AsyncReadExt as _;
+    let ground = Ground::new();
+    let plane = ground.start().await;
+    // A client that would resume if it could.
+    let tls = tls(&ground.state().join("bundle.pem"), None);
+    for _ in 0..3 {
+        let stream = tokio::net::TcpStream::connect(plane.address).await.unwrap();
+        let name = "douane-ca.douane-system.svc".try_into().unwrap();
+        let mut stream = tls.connect(name, stream).await.unwrap();
+        // Its first frame: whatever comes with the end of the handshake has come.
+        stream.read_u8().await.unwrap();
+        let (_, session) = stream.get_ref();
+        assert_eq!(session.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        assert_eq!(session.tls13_tickets_received(), 0);
+    }
+    plane.stop().await;
+}

@@ -4,6 +4,7 @@
 
 mod attest;
 mod audit;
+mod bench;
 mod discovery;
 mod flood;
 mod issue;

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn t06_a_sidecar_that_is_sent_away_waits_as_it_is_told_and_a_little_more() {
+    fn t6_a_sidecar_that_is_sent_away_waits_as_it_is_told_and_a_little_more() {
         let (short, hint) = (Duration::from_millis(200), Some(Duration::from_secs(4)));
         assert_eq!(obeyed(short, None, 0.5), short);
         assert_eq!(obeyed(short, hint, 0.0), Duration::from_secs(4));

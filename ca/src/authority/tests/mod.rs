@@ -25,6 +25,7 @@ mod crash;
 mod given;
 mod killed;
 mod rotation;
+mod rows;
 mod state;
 
 const NOW: u64 = 1_800_000_000;
