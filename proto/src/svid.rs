@@ -64,6 +64,8 @@ pub struct TrustBundle {
     pub tainted_keys: Vec<Vec<u8>>,
     /// Subject key identifiers of intermediates that vouch for nobody any more.
     pub refused_keys: Vec<Vec<u8>>,
+    /// Subject key identifiers of roots that left in order: nobody new is known by them, what runs may run on.
+    pub retired_keys: Vec<Vec<u8>>,
 }
 
 /// A key that verifies JWT-SVIDs.
@@ -167,6 +169,7 @@ impl TrustBundle {
             jwt_keys: Vec::new(),
             tainted_keys: Vec::new(),
             refused_keys: Vec::new(),
+            retired_keys: Vec::new(),
         }
     }
 
@@ -189,6 +192,7 @@ impl From<&TrustBundle> for wire::TrustBundle {
             jwt_keys: bundle.jwt_keys.iter().map(jwt_key).collect(),
             tainted_keys: bundle.tainted_keys.clone(),
             refused_keys: bundle.refused_keys.clone(),
+            retired_keys: bundle.retired_keys.clone(),
         }
     }
 }
@@ -201,7 +205,7 @@ impl TryFrom<wire::TrustBundle> for TrustBundle {
         if bundle.roots.len() > MAX_ROOTS {
             return wrong(format!("{} roots are too many", bundle.roots.len()));
         }
-        let key_ids = || bundle.tainted_keys.iter().chain(&bundle.refused_keys);
+        let key_ids = || bundle.tainted_keys.iter().chain(&bundle.refused_keys).chain(&bundle.retired_keys);
         if bundle.jwt_keys.len() > MAX_ROOTS || key_ids().count() > MAX_ROOTS {
             return wrong("it holds too many keys".to_owned());
         }
@@ -218,6 +222,7 @@ impl TryFrom<wire::TrustBundle> for TrustBundle {
             sequence: bundle.sequence,
             tainted_keys: bundle.tainted_keys,
             refused_keys: bundle.refused_keys,
+            retired_keys: bundle.retired_keys,
         })
     }
 }

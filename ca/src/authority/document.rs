@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{
     seal::{Boxed, Seal, SealError},
     sign::{self, SignError, Signer},
-    standing::{Keys, Phase, Slot, Spoilt, Standing},
+    standing::{Keys, Phase, Retired, Slot, Spoilt, Standing},
     status::{AtRest, Root, Tainted},
 };
 
@@ -47,6 +47,8 @@ struct Written {
     sequence: u64,
     roots: Vec<WrittenSlot>,
     spoilt_intermediates: Vec<WrittenSpoilt>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    retired_roots: Vec<WrittenRetired>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -75,6 +77,14 @@ struct WrittenSpoilt {
     refused: bool,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct WrittenRetired {
+    id: String,
+    key_id: String,
+    until: i64,
+}
+
 /// The bytes of a state.
 pub(crate) fn encode(standing: &Standing, seal: &Seal) -> Result<Zeroizing<Vec<u8>>, DocumentError> {
     let domain = &standing.trust_domain;
@@ -100,6 +110,11 @@ pub(crate) fn encode(standing: &Standing, seal: &Seal) -> Result<Zeroizing<Vec<u
         until: spoilt.until,
         refused: spoilt.refused,
     };
+    let retired = |retired: &Retired| WrittenRetired {
+        id: retired.id.clone(),
+        key_id: STANDARD.encode(&retired.key_id),
+        until: retired.until,
+    };
     let written = Written {
         trust_domain: domain.to_string(),
         generation: standing.generation,
@@ -107,6 +122,7 @@ pub(crate) fn encode(standing: &Standing, seal: &Seal) -> Result<Zeroizing<Vec<u
         sequence: standing.sequence,
         roots: standing.slots.iter().map(slot).collect::<Result<_, DocumentError>>()?,
         spoilt_intermediates: standing.spoilt.iter().map(spoilt).collect(),
+        retired_roots: standing.retired.iter().map(retired).collect(),
     };
     let body =
         serde_json::to_vec_pretty(&written).map_err(|error| DocumentError::Senseless(error.to_string()))?;
@@ -137,7 +153,8 @@ pub(crate) fn decode(bytes: &[u8], wanted: &TrustDomain, seal: &Seal) -> Result<
     if written.trust_domain != wanted.as_str() {
         return Err(DocumentError::OtherDomain { found: written.trust_domain, wanted: wanted.clone() });
     }
-    if written.roots.len() > MOST_SLOTS || written.spoilt_intermediates.len() > MOST_SLOTS {
+    let others = [written.spoilt_intermediates.len(), written.retired_roots.len()];
+    if others.into_iter().chain([written.roots.len()]).any(|count| count > MOST_SLOTS) {
         return Err(senseless("more roots than a rotation needs"));
     }
     let slots: Vec<Slot> =
@@ -147,6 +164,7 @@ pub(crate) fn decode(bytes: &[u8], wanted: &TrustDomain, seal: &Seal) -> Result<
     }
     let spoilt =
         written.spoilt_intermediates.into_iter().map(WrittenSpoilt::read).collect::<Result<_, _>>()?;
+    let retired = written.retired_roots.into_iter().map(WrittenRetired::read).collect::<Result<_, _>>()?;
     Ok(Standing {
         trust_domain: wanted.clone(),
         generation: written.generation,
@@ -154,6 +172,7 @@ pub(crate) fn decode(bytes: &[u8], wanted: &TrustDomain, seal: &Seal) -> Result<
         sequence: written.sequence,
         slots,
         spoilt,
+        retired,
     })
 }
 
@@ -211,6 +230,12 @@ impl WrittenSlot {
             leaves_until: self.leaves_until,
             ..stands
         })
+    }
+}
+
+impl WrittenRetired {
+    fn read(self) -> Result<Retired, DocumentError> {
+        Ok(Retired { key_id: unbase64(&self.key_id)?, id: self.id, until: self.until })
     }
 }
 

@@ -5,7 +5,7 @@
 //! before it is active, and removed only when nobody can hold a certificate below it any more. Knows neither disk nor
 //! keys (`keep` makes a step durable, `mod` lets it take effect).
 
-use super::standing::{Phase, Slot, Spoilt, Standing};
+use super::standing::{Phase, Retired, Slot, Spoilt, Standing};
 use crate::holders::Holder;
 
 /// A root is prepared when this share of its life is over.
@@ -62,6 +62,8 @@ pub(crate) enum Step {
     Refuse(String),
     /// An intermediate has ended; nobody needs to be told of it.
     Forget(String),
+    /// Nothing runs any more that a root vouched for which has left.
+    Bury(String),
 }
 
 /// What is waited for before a step.
@@ -99,7 +101,8 @@ pub(crate) fn next(standing: &Standing, facts: &Facts, now: i64, pace: Pace) -> 
                 .filter(|slot| slot.phase == Phase::Retiring)
                 .map(|slot| retire(slot, facts, now)),
         )
-        .chain(standing.spoilt.iter().map(|spoilt| Some(spoil(spoilt, facts, now))));
+        .chain(standing.spoilt.iter().map(|spoilt| Some(spoil(spoilt, facts, now))))
+        .chain(standing.retired.iter().map(|retired| bury(retired, now)));
     for decision in decisions.flatten() {
         match decision {
             Next::Do(step) => return Next::Do(step),
@@ -170,6 +173,11 @@ fn retire(slot: &Slot, facts: &Facts, now: i64) -> Option<Next> {
         return Some(Next::Wait(vec![Waiting { step, until: Some(until), laggards: Vec::new() }]));
     }
     Some(expel(step, living_by(&slot.key_id, facts, now), slot.since, now))
+}
+
+// While it waits, nobody is waited for.
+fn bury(retired: &Retired, now: i64) -> Option<Next> {
+    (now >= retired.until).then(|| Next::Do(Step::Bury(retired.id.clone())))
 }
 
 fn spoil(spoilt: &Spoilt, facts: &Facts, now: i64) -> Next {

@@ -25,6 +25,8 @@ const MOST_AT_ONCE: usize = 8;
 const MOST_NAMES: usize = 10;
 /// Whoever signs elsewhere and did not is asked again after this: seconds.
 const ASK_AGAIN: i64 = 15;
+/// Seconds that streams may run, by what sidecars are set to by default: so long what a root vouched for may outlive it.
+const STREAMS_RUN: i64 = 24 * 3600;
 /// SHA-256, cut to 160 bits (RFC 7093 2), as key identifiers are.
 const KEY_ID_BYTES: usize = 20;
 
@@ -216,6 +218,12 @@ impl Rotation {
             self.note(name, "a root is tainted");
             return Ok(());
         }
+        if self.standing.retired.iter().any(|retired| retired.id == name) {
+            tracing::warn!(root = name, "tainted after it has left: what it vouched for ends");
+            self.commit(self.standing.without_retired(name))?;
+            self.note(name, "a root that has left is tainted");
+            return Ok(());
+        }
         let spoilt =
             self.find_intermediate(name, pen, now).ok_or_else(|| RotateError::Unknown(name.to_owned()))?;
         if self.standing.spoilt.iter().any(|known| known.key_id == spoilt.key_id) {
@@ -385,7 +393,14 @@ impl Rotation {
             }
             Step::Activate(id) => self.activate(id, pen, facts, now),
             Step::Remove(id) => {
-                self.commit(self.standing.without(id))?;
+                let in_order = |slot: &Slot| slot.phase == Phase::Retiring && !slot.tainted;
+                let next = match self.standing.slot(id) {
+                    Some(slot) if in_order(slot) => {
+                        self.standing.with_retired(id, now.saturating_add(STREAMS_RUN))
+                    }
+                    _ => self.standing.without(id),
+                };
+                self.commit(next)?;
                 tracing::info!(root = id, sequence = self.standing.sequence, "a root has left the bundle");
                 self.note(id, "a root has left the bundle");
                 Ok(())
@@ -397,6 +412,7 @@ impl Rotation {
                 Ok(())
             }
             Step::Forget(id) => self.commit(self.standing.without_spoilt(id)),
+            Step::Bury(id) => self.commit(self.standing.without_retired(id)),
         }
     }
 

@@ -16,6 +16,9 @@ use super::{
     sign::{self, SignError},
 };
 
+/// Sidecars take no bundle with many more; where roots live for minutes, what runs under older ones ends.
+const MOST_RETIRED: usize = 8;
+
 /// How far a root has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -78,6 +81,15 @@ pub(crate) struct Spoilt {
     pub(crate) refused: bool,
 }
 
+/// A root that has left the bundle in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Retired {
+    pub(crate) id: String,
+    pub(crate) key_id: Vec<u8>,
+    /// What it vouched for may run until then, seconds since 1970.
+    pub(crate) until: i64,
+}
+
 /// The state.
 #[derive(Debug, Clone)]
 pub(crate) struct Standing {
@@ -88,6 +100,8 @@ pub(crate) struct Standing {
     pub(crate) sequence: u64,
     pub(crate) slots: Vec<Slot>,
     pub(crate) spoilt: Vec<Spoilt>,
+    /// The newest last.
+    pub(crate) retired: Vec<Retired>,
 }
 
 impl Phase {
@@ -141,7 +155,8 @@ impl Standing {
     /// The first state, of one root that signs at once: nobody trusts another.
     pub(crate) fn first(trust_domain: TrustDomain, slot: Slot, epoch: u64) -> Self {
         let slot = Slot { phase: Phase::Active, published_at: Some(1), ..slot };
-        Self { trust_domain, generation: 1, epoch, sequence: 1, slots: vec![slot], spoilt: Vec::new() }
+        let (slots, spoilt, retired) = (vec![slot], Vec::new(), Vec::new());
+        Self { trust_domain, generation: 1, epoch, sequence: 1, slots, spoilt, retired }
     }
 
     /// The root that signs.
@@ -172,6 +187,7 @@ impl Standing {
                 .collect(),
             tainted_keys: replaced.map(|slot| slot.key_id.clone()).chain(spoilt(false)).collect(),
             refused_keys: spoilt(true).collect(),
+            retired_keys: self.retired.iter().map(|retired| retired.key_id.clone()).collect(),
         }
     }
 
@@ -206,6 +222,23 @@ impl Standing {
     /// Without `id`.
     pub(crate) fn without(&self, id: &str) -> Self {
         self.changed(|next| next.slots.retain(|slot| slot.id != id))
+    }
+
+    /// Without `id`, which leaves in order: what it vouched for may run until `until`.
+    pub(crate) fn with_retired(&self, id: &str, until: i64) -> Self {
+        self.changed(|next| {
+            let leaving = next.slots.iter().filter(|slot| slot.id == id);
+            let leaving =
+                leaving.map(|slot| Retired { id: slot.id.clone(), key_id: slot.key_id.clone(), until });
+            next.retired.extend(leaving.collect::<Vec<_>>());
+            next.retired.drain(..next.retired.len().saturating_sub(MOST_RETIRED));
+            next.slots.retain(|slot| slot.id != id);
+        })
+    }
+
+    /// Without a word on the root `id` that has left.
+    pub(crate) fn without_retired(&self, id: &str) -> Self {
+        self.changed(|next| next.retired.retain(|retired| retired.id != id))
     }
 
     /// With a mark on the root `id` that it is to be replaced.

@@ -275,6 +275,7 @@ impl Pending {
             Step::Remove(id) => ("take the old root out of the bundle", Some(id)),
             Step::Refuse(id) => ("let everybody refuse the tainted intermediate", Some(id)),
             Step::Forget(id) => ("forget the intermediate, which has ended then", Some(id)),
+            Step::Bury(id) => ("forget the root, below which nothing runs then", Some(id)),
         };
         Self {
             step: step.to_owned(),

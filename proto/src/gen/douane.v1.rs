@@ -76,6 +76,10 @@ pub struct TrustBundle {
     /// Subject key identifiers of intermediates that must not vouch for anybody, although a root signed them.
     #[prost(bytes = "vec", repeated, tag = "7")]
     pub refused_keys: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Subject key identifiers of roots that have left in order, once nothing below them was valid any more: they vouch for
+    /// nobody new, and what runs on connections that they vouched for may run on.
+    #[prost(bytes = "vec", repeated, tag = "8")]
+    pub retired_keys: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JwtKey {

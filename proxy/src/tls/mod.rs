@@ -25,7 +25,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use douane_proto::{
     id::{TrustDomain, WorkloadId},
-    svid::{Identity, TrustBundle},
+    svid::{self, Identity, TrustBundle},
 };
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::{net::TcpStream, sync::watch};
@@ -121,9 +121,9 @@ impl Mtls {
         handshake::connect(io, &self.settings()?, expected, greeting).await
     }
 
-    /// Ends when the root that vouches for the session's peer has left the trust bundle, or the peer's trust domain the
-    /// other names of ours: the session must end then, however long its streams would still run. Its leaf's expiry does
-    /// not matter here.
+    /// Ends when the root that vouches for the session's peer is not trusted any more, or the peer's trust domain has left
+    /// the other names of ours: the session must end then, however long its streams would still run. Its leaf's expiry
+    /// does not matter here, nor a root that has left the bundle in order.
     pub async fn distrusted(&self, session: &Session) {
         let (mut identity, mut aliases) = (self.identity.clone(), self.aliases.subscribe());
         let mut vouched = (Arc::clone(&session.bundle), Arc::clone(&session.aliases));
@@ -182,9 +182,29 @@ pub fn check_bundle(bundle: Arc<TrustBundle>) -> Result<(), TlsError> {
     Anchors::new(bundle, Arc::default()).map(drop)
 }
 
+// Those of `then` that have left in order by `now`. Where nobody is trusted any more, none has.
+fn retired_roots(then: &TrustBundle, now: &TrustBundle) -> Vec<Vec<u8>> {
+    if now.retired_keys.is_empty() || now.roots.is_empty() || then.trust_domain != now.trust_domain {
+        return Vec::new();
+    }
+    let has_retired =
+        |root: &&Vec<u8>| svid::subject_key_id(root).is_some_and(|id| now.retired_keys.contains(&id));
+    then.roots.iter().filter(has_retired).cloned().collect()
+}
+
+fn with_roots(bundle: Arc<TrustBundle>, more: Vec<Vec<u8>>) -> Arc<TrustBundle> {
+    if more.is_empty() {
+        return bundle;
+    }
+    let roots = bundle.roots.iter().cloned().chain(more).collect();
+    Arc::new(TrustBundle { roots, ..(*bundle).clone() })
+}
+
 fn is_trusted(session: &Session, bundle: Arc<TrustBundle>, aliases: Arc<[TrustDomain]>) -> bool {
     let chain: Vec<_> = session.chain.iter().map(|der| CertificateDer::from_slice(der)).collect();
-    let (Some((leaf, intermediates)), Ok(anchors)) = (chain.split_first(), Anchors::new(bundle, aliases))
+    let retired = retired_roots(&session.bundle, &bundle);
+    let (Some((leaf, intermediates)), Ok(anchors)) =
+        (chain.split_first(), Anchors::new(with_roots(bundle, retired), aliases))
     else {
         return false;
     };

@@ -139,6 +139,29 @@ fn the_old_root_leaves_when_nothing_that_it_signed_is_valid() {
 }
 
 #[test]
+fn what_runs_under_a_root_that_left_in_order_may_run_on_for_a_day_unless_it_is_tainted_then() {
+    for is_tainted in [false, true] {
+        let office = Office::new();
+        office.issue("shop/web-1", NOW);
+        let (first, key_id) = (office.active(), subject_key_id(&office.bundle().roots[0]).unwrap());
+        office.authority.rotate_root(Force::Yes, at(NOW + 1)).unwrap();
+        let gone = u64::try_from(office.status(NOW).roots[0].leaves_until.unwrap()).unwrap();
+        assert!(office.bundle().retired_keys.is_empty());
+        office.advance(gone);
+        assert_eq!(office.bundle().retired_keys, std::slice::from_ref(&key_id));
+
+        if is_tainted {
+            office.authority.taint(&first, at(gone + 1)).unwrap();
+        } else {
+            office.advance(gone + DAY - 1);
+            assert_eq!(office.bundle().retired_keys, [key_id]);
+            office.advance(gone + DAY);
+        }
+        assert!(office.bundle().retired_keys.is_empty());
+    }
+}
+
+#[test]
 fn whoever_is_away_with_a_valid_certificate_is_waited_for_by_name() {
     let office = Office::new();
     let away = office.issue("shop/till-1", NOW);
@@ -231,6 +254,7 @@ fn a_tainted_root_goes_within_seconds_when_everybody_has_renewed() {
     office.advance(NOW + 6);
     assert_eq!(office.bundle().roots.len(), 1);
     assert!(office.bundle().tainted_keys.is_empty());
+    assert!(office.bundle().retired_keys.is_empty(), "what it vouched for ends");
     assert_eq!(office.phases(), ["active"]);
     assert!(matches!(office.authority.taint(&first, at(NOW + 7)), Err(RotateError::Unknown(_))));
 }

@@ -368,6 +368,34 @@ fn a_new_root_set_counts_for_the_next_handshake_and_ends_what_the_old_root_vouch
 }
 
 #[test]
+fn what_runs_under_a_root_that_left_in_order_runs_on_and_ends_when_that_is_taken_back() {
+    corked(async {
+        let (old, new) = (Ca::new("cluster.local"), Ca::new("cluster.local"));
+        let (writer, reader) = watch::channel(Arc::new(old.identity(ORDERS)));
+        let (server, web) = (Mtls::new(reader), old.identity(WEB));
+        let connect = |client: Mtls, io| async move { client.connect(io, &id(ORDERS)).await };
+        let (server_io, client_io) = sockets().await;
+        let (accepted, _) = tokio::join!(server.accept(server_io), connect(mtls(web.clone()), client_io));
+        let session = accepted.unwrap().1;
+        let retired_keys = vec![douane_proto::svid::subject_key_id(&old.root).unwrap()];
+        let mut next = new.identity(ORDERS);
+        next.bundle = Arc::new(TrustBundle { retired_keys, sequence: 2, ..(*new.bundle()).clone() });
+        writer.send_replace(Arc::new(next.clone()));
+
+        assert!(futures_util::poll!(Box::pin(server.distrusted(&session))).is_pending());
+        let (server_io, client_io) = sockets().await;
+        let mut stranger = web;
+        stranger.bundle = Arc::clone(&next.bundle);
+        let (accepted, _) = tokio::join!(server.accept(server_io), connect(mtls(stranger), client_io));
+        assert!(accepted.is_err(), "it vouches for nobody new");
+
+        next.bundle = Arc::new(TrustBundle { sequence: 3, ..(*new.bundle()).clone() });
+        writer.send_replace(Arc::new(next));
+        server.distrusted(&session).await;
+    });
+}
+
+#[test]
 fn t5_a_refused_intermediate_vouches_for_nobody_and_its_sessions_end() {
     corked(async {
         let ca = Ca::new("cluster.local");
