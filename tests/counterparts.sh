@@ -76,6 +76,13 @@ for pair in $wanted; do
     fi
 done
 
+# A workload that uses go-spiffe: where there is Go, and its modules can be had.
+if command -v go >/dev/null && (cd tests/foreign/go_spiffe && go build -o "$OLDPWD/$bin/go-spiffe" . 2>/dev/null); then
+    echo "counterpart go-spiffe: $bin/go-spiffe"
+else
+    echo "counterpart go-spiffe: missing (Go, or its modules); its test will skip"
+fi
+
 pins=tests/foreign/requirements.txt
 venv=$room/venv
 if ! cmp -s "$pins" "$venv/pins"; then

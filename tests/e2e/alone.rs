@@ -129,8 +129,25 @@ pub(crate) fn sidecar(folder: &Folder, control_plane: SocketAddr, bundle: &Path)
 }
 
 pub(crate) fn drained_so(folder: &Folder, control_plane: SocketAddr, bundle: &Path, drain: Drain) -> App {
-    let domain = TrustDomain::parse("cluster.local").unwrap();
+    App::bind(Config { drain, ..config(folder, control_plane, bundle) }).unwrap()
+}
+
+/// A sidecar beside another of the same pod, whose identity comes from this Workload API and from nothing else.
+pub(crate) fn following(folder: &Folder, control_plane: SocketAddr, endpoint: String) -> App {
+    let usual = config(folder, control_plane, &folder.path("state/bundle.pem"));
     App::bind(Config {
+        identity_source: Some(endpoint),
+        token_file: folder.path("there is none"),
+        run_dir: folder.path("beside"),
+        workload: Workload::default(),
+        ..usual
+    })
+    .unwrap()
+}
+
+fn config(folder: &Folder, control_plane: SocketAddr, bundle: &Path) -> Config {
+    let domain = TrustDomain::parse("cluster.local").unwrap();
+    Config {
         namespace: "shop".to_owned(),
         pod: "web-0".to_owned(),
         pod_ips: vec![Ipv4Addr::new(10, 77, 9, 9).into()],
@@ -138,6 +155,7 @@ pub(crate) fn drained_so(folder: &Folder, control_plane: SocketAddr, bundle: &Pa
         control_plane_id: Config::control_plane_of(&domain).unwrap(),
         bundle_file: bundle.to_owned(),
         token_file: folder.path("token"),
+        identity_source: None,
         mark: None,
         leaf_lifetime: None,
         run_dir: folder.path("run"),
@@ -146,9 +164,8 @@ pub(crate) fn drained_so(folder: &Folder, control_plane: SocketAddr, bundle: &Pa
         telemetry: Telemetry { log: "off".to_owned(), ..Telemetry::default() },
         limits: Limits::default(),
         byte_budget: None,
-        drain,
-    })
-    .unwrap()
+        drain: Drain::default(),
+    }
 }
 
 pub(crate) async fn get(health: SocketAddr, path: &str) -> String {

@@ -87,6 +87,7 @@ const HOUSES: &[House] = &[
 const GUESTS: &[(&str, &str, &[&str])] = &[
     ("proxy", "rustls", &["tls"]),
     ("proxy", "rcgen", &["identity", "tls"]),
+    ("proxy", "spiffe", &["identity"]),
     ("proxy", "clap", &["cli"]),
     ("proxy", "opentelemetry", &["telemetry"]),
     ("proxy", "opentelemetry_otlp", &["telemetry"]),

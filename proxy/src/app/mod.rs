@@ -19,6 +19,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
+use douane_proto::svid::{Identity, TrustBundle};
 use rustix::process::{Resource, getrlimit};
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -42,6 +43,7 @@ use crate::{
         application::Application,
         issuer::Issuer,
         renew::{self, Outcome},
+        source,
         tokens::Tokens,
     },
     limits::memory,
@@ -235,38 +237,57 @@ impl Starting {
 
     // The first certificate, then the first law. Both are tried until they come; both are kept fresh from then on.
     async fn gain_footing(&mut self, voice: &Voice, health: &Health) -> anyhow::Result<(Mtls, Mesh)> {
-        let Config { namespace, pod, token_file, leaf_lifetime, .. } = &*self.config;
         let control_plane = self.control_plane();
-        let mut issuer =
-            Issuer::new(control_plane.clone(), namespace.clone(), token_file.clone(), *leaf_lifetime);
-        let telemetry = Rc::clone(&voice.telemetry);
-        let told = move |outcome| {
-            telemetry.metrics.renewed(match outcome {
-                Outcome::Renewed => Renewal::Succeeded,
-                Outcome::Failed => Renewal::Failed,
-            });
-        };
-        let first = renew::first(&mut issuer, &told).await;
-        let (identity, identity_seen) = watch::channel(Arc::new(first));
         let (bundles, bundles_seen) = watch::channel(None);
-        if self.config.workload.socket.is_some() {
-            let (application, keeper) = Application::new(issuer.twin(), identity_seen.clone());
-            self.critical.spawn_local(named("the application's certificate", keeper.run()));
-            let tokens = Tokens::new(control_plane.clone(), identity_seen.clone());
-            let identity = identity_seen.clone();
-            self.workload.send_replace(Some(Source { identity, application, tokens }));
-        }
-        self.critical.spawn_local(named("renewal", renew::run(issuer, identity, bundles_seen, told)));
-        let mtls = Mtls::new(identity_seen.clone());
+        let identity = match self.config.identity_source.clone() {
+            None => self.ask_authority(voice, &control_plane, bundles_seen).await,
+            Some(endpoint) => self.follow_source(voice, endpoint).await,
+        };
+        let mtls = Mtls::new(identity.clone());
         self.live.borrow_mut().mtls = Some(mtls.clone());
         health.set(Phase::WithoutLaw);
 
-        let workload = format!("{namespace}/{pod}");
-        let (follower, mesh) = Follower::new(control_plane, workload, identity_seen, bundles);
+        let workload = format!("{}/{}", self.config.namespace, self.config.pod);
+        let (follower, mesh) = Follower::new(control_plane, workload, identity, bundles);
         self.critical.spawn_local(named("discovery", async { match follower.run().await {} }));
         let mesh = mesh.await.context("discovery ended before it began")?;
         self.live.borrow_mut().mesh = Some(mesh.clone());
         Ok((mtls, mesh))
+    }
+
+    async fn ask_authority(
+        &mut self,
+        voice: &Voice,
+        control_plane: &ControlPlane,
+        bundles: watch::Receiver<Option<Arc<TrustBundle>>>,
+    ) -> watch::Receiver<Arc<Identity>> {
+        let Config { namespace, token_file, leaf_lifetime, .. } = &*self.config;
+        let mut issuer =
+            Issuer::new(control_plane.clone(), namespace.clone(), token_file.clone(), *leaf_lifetime);
+        let told = told_to(voice);
+        let first = renew::first(&mut issuer, &told).await;
+        let (identity, seen) = watch::channel(Arc::new(first));
+        if self.config.workload.socket.is_some() {
+            let (application, keeper) = Application::new(issuer.twin(), seen.clone());
+            self.critical.spawn_local(named("the application's certificate", keeper.run()));
+            let tokens = Tokens::new(control_plane.clone(), seen.clone());
+            self.workload.send_replace(Some(Source { identity: seen.clone(), application, tokens }));
+        }
+        self.critical.spawn_local(named("renewal", renew::run(issuer, identity, bundles, told)));
+        seen
+    }
+
+    async fn follow_source(&mut self, voice: &Voice, endpoint: String) -> watch::Receiver<Arc<Identity>> {
+        let expected = source::Expected {
+            endpoint,
+            trust_domain: self.config.control_plane_id.trust_domain().clone(),
+            namespace: self.config.namespace.clone(),
+        };
+        let told = told_to(voice);
+        let (first, followed) = source::first(expected, &told).await;
+        let (identity, seen) = watch::channel(Arc::new(first));
+        self.critical.spawn_local(named("the following of our identity", followed.run(identity, told)));
+        seen
     }
 
     fn control_plane(&self) -> ControlPlane {
@@ -278,6 +299,16 @@ impl Starting {
             bundle_file: self.config.bundle_file.clone(),
             dialer: Dialer::new(move |address| sockets.connect(address, DIAL_LIMIT)),
         }
+    }
+}
+
+fn told_to(voice: &Voice) -> impl Fn(Outcome) + 'static {
+    let telemetry = Rc::clone(&voice.telemetry);
+    move |outcome| {
+        telemetry.metrics.renewed(match outcome {
+            Outcome::Renewed => Renewal::Succeeded,
+            Outcome::Failed => Renewal::Failed,
+        });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use douane_proto::id::TrustDomain;
 
 use crate::{
@@ -35,8 +35,12 @@ pub(super) struct Run {
     #[arg(long, env = "DOUANE_BUNDLE_FILE")]
     bundle_file: PathBuf,
     /// File with the pod's service account token (or a join token). Read anew each time.
-    #[arg(long, env = "DOUANE_TOKEN_FILE")]
-    token_file: PathBuf,
+    #[arg(long, env = "DOUANE_TOKEN_FILE", required_unless_present = "identity_source")]
+    token_file: Option<PathBuf>,
+    /// Take our identity from this SPIFFE Workload API, such as unix:///run/spire/agent.sock, and not from the control
+    /// plane. Applications ask it themselves; we serve them none.
+    #[arg(long, env = "DOUANE_IDENTITY_SOURCE", value_name = "URL", value_parser = endpoint)]
+    identity_source: Option<String>,
     /// The mesh's trust domain. The control plane must be spiffe://TRUST-DOMAIN/ns/douane-system/sa/douane-ca.
     #[arg(long, env = "DOUANE_TRUST_DOMAIN", default_value = "cluster.local", value_parser = trust_domain)]
     trust_domain: TrustDomain,
@@ -106,7 +110,18 @@ impl Run {
     fn config(self) -> anyhow::Result<Config> {
         let control_plane_id =
             Config::control_plane_of(&self.trust_domain).context("name the control plane")?;
-        let socket = self.workload_socket.unwrap_or_else(|| self.run_dir.join(WORKLOAD_SOCKET));
+        if self.identity_source.is_some()
+            && self.workload_socket.as_ref().is_some_and(|it| it.as_os_str() != "off")
+        {
+            bail!(
+                "with --identity-source applications ask that source themselves: leave --workload-socket out"
+            );
+        }
+        let socket = match (self.workload_socket, &self.identity_source) {
+            (Some(socket), _) => Some(socket).filter(|socket| socket.as_os_str() != "off"),
+            (None, Some(_)) => None,
+            (None, None) => Some(self.run_dir.join(WORKLOAD_SOCKET)),
+        };
         Ok(Config {
             namespace: self.namespace,
             pod: self.pod,
@@ -114,14 +129,12 @@ impl Run {
             control_plane: self.control_plane,
             control_plane_id,
             bundle_file: self.bundle_file,
-            token_file: self.token_file,
+            token_file: self.token_file.unwrap_or_default(),
+            identity_source: self.identity_source,
             mark: self.mark,
             leaf_lifetime: self.leaf_ttl,
             run_dir: self.run_dir,
-            workload: Workload {
-                socket: (socket.as_os_str() != "off").then_some(socket),
-                uids: self.workload_uids,
-            },
+            workload: Workload { socket, uids: self.workload_uids },
             ports: Ports { outbound: OUTBOUND_PORT, inbound: INBOUND_PORT, health: HEALTH_PORT },
             telemetry: Telemetry {
                 log: self.log,
@@ -142,6 +155,14 @@ impl Run {
 
 fn trust_domain(text: &str) -> Result<TrustDomain, String> {
     TrustDomain::parse(text).map_err(|error| error.to_string())
+}
+
+// As SPIFFE_ENDPOINT_SOCKET names it (Workload Endpoint 4).
+fn endpoint(text: &str) -> Result<String, String> {
+    match text.strip_prefix("unix://") {
+        Some(path) if path.starts_with('/') => Ok(text.to_owned()),
+        _ => Err(format!("{text:?} is not of the form unix:///path/to/socket")),
+    }
 }
 
 fn ratio(text: &str) -> Result<f64, String> {

@@ -30,6 +30,8 @@ pub struct Config {
     pub bundle_file: PathBuf,
     /// A projected service account token, or a join token; read anew at each issue.
     pub token_file: PathBuf,
+    /// The SPIFFE Workload API that our identity comes from, `unix:///…`; `None` asks the control plane by the token.
+    pub identity_source: Option<String>,
     /// SO_MARK of our sockets, in the lab.
     pub mark: Option<u32>,
     /// Wanted lifetime of our certificate; `None` asks for the authority's default.

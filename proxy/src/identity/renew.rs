@@ -21,11 +21,11 @@ use crate::{backoff::Backoff, tls};
 const RENEW_FROM: f64 = 0.45;
 const RENEW_UNTIL: f64 = 0.60;
 /// With less than this share of its life left, a certificate is urgent.
-const URGENT: f64 = 0.20;
-const RETRY_FROM: Duration = Duration::from_millis(200);
+pub(super) const URGENT: f64 = 0.20;
+pub(super) const RETRY_FROM: Duration = Duration::from_millis(200);
 const RETRY_CAP: Duration = Duration::from_secs(30);
 /// Before the first certificate: a pod waits for it, and what it lacks (a token, the control plane) often comes at once.
-const FIRST_CAP: Duration = Duration::from_secs(5);
+pub(super) const FIRST_CAP: Duration = Duration::from_secs(5);
 const URGENT_CAP: Duration = Duration::from_secs(5);
 /// The wall clock may be set while we wait, so it is looked at again.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(30);

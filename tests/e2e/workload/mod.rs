@@ -1,8 +1,10 @@
 //! The SPIFFE Workload API as stock libraries see it: what they fetch from a real sidecar, and whether they follow it
 //! through rotations. What needs no certificate is tested beside the socket (`proxy/src/workload`).
 
+mod go;
 mod python;
 mod rust;
+mod source;
 
 use std::path::PathBuf;
 
@@ -17,7 +19,7 @@ const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 /// A sidecar that is ready, whose certificates live 10 s, and its workload socket.
 struct Served {
     folder: Folder,
-    _control_plane: ControlPlane,
+    control_plane: ControlPlane,
     stop: Stop,
     running: JoinHandle<()>,
 }
@@ -32,7 +34,7 @@ impl Served {
         let running = app.run(stop.clone());
         let running = tokio::task::spawn_local(async { running.await.unwrap() });
         eventually("ready", async || get(health, "/readyz").await.contains("200 OK")).await;
-        Self { folder, _control_plane: control_plane, stop, running }
+        Self { folder, control_plane, stop, running }
     }
 
     fn socket(&self) -> PathBuf {
