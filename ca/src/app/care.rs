@@ -45,6 +45,13 @@ pub(super) async fn care(
         let Ok(advanced) = tokio::task::spawn_blocking(move || cared.advance(SystemTime::now())).await else {
             return;
         };
+        if let Err(error) = &advanced
+            && error.is_overtaken()
+        {
+            // Two that sign by different states: worse than one that has ended.
+            tracing::error!(%error, "the control plane ends");
+            return;
+        }
         let failure = advanced.err().map(|error| format!("{:#}", anyhow::Error::from(error)));
         if let Some(error) = failure.as_ref().filter(|error| failing.as_ref() != Some(error)) {
             tracing::error!(

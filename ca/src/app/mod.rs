@@ -32,7 +32,7 @@ use crate::{
     admin,
     attest::{Attestor, KeySource, LiveKeys, Meaning, TokenRules},
     audit::Ledger,
-    authority::{Authority, GivenRoot, Setup, Terms},
+    authority::{Authority, GivenRoot, OpenError, Setup, Terms},
     budget::{Allowance, Budgets},
     config::{
         Config, ConfigError, Durability, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Oidc, Tokens, Upstream, Vault,
@@ -46,7 +46,7 @@ use crate::{
     metrics::{self, Metrics},
     office::Office,
     rpc::{Either, Nobody},
-    state::{Disk, StateFolder},
+    state::{Disk, StateError, StateFolder},
     tls::{self, Bounds, Connection, Gate, Strangers, Tls},
     upstream::PkiEngine,
 };
@@ -61,6 +61,8 @@ const HANDSHAKES_OF_ONE_ADDRESS: Allowance = Allowance { burst: 2000.0, rate: 20
 const ACCEPT_QUEUE: usize = 64;
 /// Dead peers are noticed within these two.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
+/// How often who stands by looks whether it is its turn.
+const STANDBY_LOOK: Duration = Duration::from_millis(100);
 /// See [`KEEPALIVE_EVERY`].
 const KEEPALIVE_LIMIT: Duration = Duration::from_secs(20);
 /// A sidecar has one long stream and an issue call now and then.
@@ -121,10 +123,7 @@ impl App {
         let folder = StateFolder::new(config.dir.clone().ok_or(ConfigError::NoFolder)?);
         let now = SystemTime::now();
         let holders = Holders::default();
-        let (setup, state) = (authority_setup(&config, holders.clone())?, folder.clone());
-        // It waits for the disk, and perhaps for whoever signs elsewhere.
-        let opened = tokio::task::spawn_blocking(move || Authority::open_with(&state, setup, now));
-        let authority = opened.await?.context("open the authority")?;
+        let authority = open_authority(&config, &folder, &holders).await.context("open the authority")?;
         let authority = Arc::new(authority);
         let audit = &config.audit;
         let ledger = Ledger::open(&audit.dir.clone().unwrap_or_else(|| folder.audit()), audit.file_bytes)?;
@@ -319,6 +318,29 @@ fn bind_admin(folder: &StateFolder) -> Option<UnixListener> {
             tracing::error!(%error, "there is no admin socket: douane ca status, rotate and taint do not work");
         })
         .ok()
+}
+
+// Waits, where that is wanted, until no other control plane runs on the folder.
+async fn open_authority(config: &Config, folder: &StateFolder, holders: &Holders) -> Result<Authority> {
+    let mut is_told = false;
+    loop {
+        let (setup, state) = (authority_setup(config, holders.clone())?, folder.clone());
+        // It waits for the disk, and perhaps for whoever signs elsewhere.
+        let opened =
+            tokio::task::spawn_blocking(move || Authority::open_with(&state, setup, SystemTime::now()));
+        match opened.await? {
+            Err(OpenError::State(StateError::Locked(_))) if config.standby => {
+                if !is_told {
+                    tracing::info!(
+                        "another control plane runs on the folder; we take its place when it ends"
+                    );
+                    is_told = true;
+                }
+                time::sleep(STANDBY_LOOK).await;
+            }
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 fn authority_setup(config: &Config, holders: Holders) -> Result<Setup> {

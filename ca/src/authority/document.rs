@@ -203,6 +203,11 @@ pub(crate) fn at_rest(bytes: &[u8]) -> Result<AtRest, DocumentError> {
     })
 }
 
+/// Which state these bytes are.
+pub(crate) fn generation(bytes: &[u8]) -> Result<u64, DocumentError> {
+    unwrap(bytes).map(|written| written.generation)
+}
+
 /// Do private keys lie open in these bytes of a state?
 pub(crate) fn is_plain(bytes: &[u8]) -> bool {
     // As `Boxed::Plain` is written; base64 holds no quotation marks.

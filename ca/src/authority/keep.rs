@@ -8,6 +8,7 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -62,6 +63,18 @@ pub enum OpenError {
         /// What is wrong.
         reason: String,
     },
+    /// Somebody else goes on with the state.
+    #[error(
+        "{path} is at state {found}, which we have not written: another control plane has taken over, or it was restored \
+         while we ran; start again",
+        path = path.display()
+    )]
+    Overtaken {
+        /// Its file.
+        path: PathBuf,
+        /// Which state lies there.
+        found: u64,
+    },
     /// The seal cannot be opened.
     #[error("{path}", path = path.display())]
     Sealed {
@@ -94,11 +107,13 @@ pub(crate) struct Keep {
     folder: StateFolder,
     disk: Disk,
     seal: Seal,
+    // The state that we have read or written last, and the one that we tried to write: the disk holds one of them.
+    known: [AtomicU64; 2],
 }
 
 impl Keep {
     pub(crate) fn new(folder: &StateFolder, disk: Disk, seal: Seal) -> Self {
-        Self { folder: folder.clone(), disk, seal }
+        Self { folder: folder.clone(), disk, seal, known: [AtomicU64::new(0), AtomicU64::new(0)] }
     }
 
     /// Reads the state of a locked folder, or makes one where there is none at all.
@@ -170,14 +185,40 @@ impl Keep {
     pub(crate) fn read(&self, trust_domain: &TrustDomain) -> Result<Standing, OpenError> {
         let path = self.folder.authority();
         let bytes = read_private(&path)?;
-        document::decode(&bytes, trust_domain, &self.seal).map_err(|error| refused(&path, error))
+        let standing =
+            document::decode(&bytes, trust_domain, &self.seal).map_err(|error| refused(&path, error))?;
+        self.knows(standing.generation);
+        Ok(standing)
+    }
+
+    /// Is the state on the disk still the one that we have written? A lock does not hold for ever on every shared disk:
+    /// whoever finds that another goes on with the state must not write over it, nor sign.
+    pub(crate) fn refuse_overtaken(&self) -> Result<(), OpenError> {
+        let path = self.folder.authority();
+        if !is_there(&path)? {
+            return Ok(());
+        }
+        let found = document::generation(&read_private(&path)?).map_err(|error| refused(&path, error))?;
+        if self.known.iter().any(|known| known.load(Ordering::SeqCst) == found) {
+            return Ok(());
+        }
+        Err(OpenError::Overtaken { path, found })
+    }
+
+    fn knows(&self, generation: u64) {
+        self.known.iter().for_each(|known| known.store(generation, Ordering::SeqCst));
     }
 
     /// Makes `standing` durable. Whoever calls it lets it take effect afterwards.
     pub(crate) fn store(&self, standing: &Standing) -> Result<(), OpenError> {
         let path = self.folder.authority();
         let bytes = document::encode(standing, &self.seal).map_err(|error| refused(&path, error))?;
-        Ok(self.disk.write(&path, &bytes, Readers::Owner).map_err(state::failed("write", &path))?)
+        self.refuse_overtaken()?;
+        let [_, tried] = &self.known;
+        tried.store(standing.generation, Ordering::SeqCst);
+        self.disk.write(&path, &bytes, Readers::Owner).map_err(state::failed("write", &path))?;
+        self.knows(standing.generation);
+        Ok(())
     }
 
     /// Lets `bundle.pem` hold what sidecars trust, where it does not yet.

@@ -95,6 +95,14 @@ pub(crate) struct Past {
     pub(crate) not_after: i64,
 }
 
+impl RotateError {
+    /// Does somebody else go on with the state, so that we must stop?
+    #[must_use]
+    pub fn is_overtaken(&self) -> bool {
+        matches!(self, Self::State(OpenError::Overtaken { .. }))
+    }
+}
+
 /// One change of the authority, for the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -146,6 +154,7 @@ impl Rotation {
 
     /// Does what is due; everybody goes by the new state when it returns. Says whether anything has changed.
     pub(crate) fn advance(&mut self, pen: &Pen, facts: &Facts, now: i64) -> Result<Changed, RotateError> {
+        self.keep.refuse_overtaken()?;
         if self.doubtful {
             self.store_again()?;
         }

@@ -62,6 +62,9 @@ struct Run {
     /// A YAML file with everything that flags say, and more; flags win.
     #[arg(long, env = "DOUANE_CONFIG")]
     config: Option<PathBuf>,
+    /// Where another control plane runs on the folder: wait, and take its place when it ends, however it ends.
+    #[arg(long)]
+    standby: bool,
     /// A folder of YAML files; repeatable, the last one wins.
     #[arg(long)]
     resources: Vec<PathBuf>,
@@ -119,7 +122,11 @@ fn serve(flags: Run) -> Result<()> {
     runtime.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signal(stop.clone())?;
-        let app = App::bind(config).await?;
+        let app = tokio::select! {
+            app = App::bind(config) => app?,
+            // Who stands by may wait for long.
+            () = stop.cancelled() => return Ok(()),
+        };
         let addresses = app.addresses()?;
         let grpc: Vec<String> = addresses.grpc.iter().map(ToString::to_string).collect();
         let metrics = addresses.metrics.map(tracing::field::display);
@@ -139,6 +146,7 @@ fn configure(flags: Run) -> Result<Config> {
         None => Config::default(),
     };
     config.dir = flags.dir.or(config.dir);
+    config.standby |= flags.standby;
     if !flags.resources.is_empty() {
         config.resources = flags.resources;
     }

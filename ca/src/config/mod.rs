@@ -41,6 +41,8 @@ pub const LEAF_LIFE: std::ops::RangeInclusive<Duration> =
 pub struct Config {
     /// The state folder; required, here or as `--dir`.
     pub dir: Option<PathBuf>,
+    /// Where another control plane runs on the folder: wait, and take its place when it ends, however it ends.
+    pub standby: bool,
     /// Where gRPC is served; all addresses at port 15012 when empty.
     pub listen: Vec<SocketAddr>,
     /// Folders of YAML files, the last one wins.
@@ -267,6 +269,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             dir: None,
+            standby: false,
             listen: Vec::new(),
             resources: Vec::new(),
             trust_domain: default_trust_domain(),

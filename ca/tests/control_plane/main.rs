@@ -13,6 +13,7 @@ mod law;
 mod plane;
 mod rotation;
 mod sidecar;
+mod standby;
 mod strangers;
 mod tokens;
 mod upstream;

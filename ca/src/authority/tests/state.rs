@@ -231,3 +231,21 @@ fn a_token_has_an_end_within_a_day_or_is_not_signed() {
     assert!(refused(format!(r#"{{"exp":{},"x":"{}"}}"#, NOW + 60, "x".repeat(20_000))));
     assert!(!refused(format!(r#"{{"exp":{}}}"#, NOW + 60)));
 }
+
+#[test]
+fn t18_whoever_finds_that_another_goes_on_with_the_state_writes_nothing_over_it() {
+    let (_home, state) = ground();
+    let first = open(&state).unwrap();
+    // As on a shared disk whose lock was lost.
+    fs::rename(state.join("lock"), state.join("lost")).unwrap();
+    let second = open(&state).unwrap();
+    first.advance(at(NOW)).unwrap();
+    second.rotate_root(Force::No, at(NOW)).unwrap();
+    let theirs = fs::read(state.join("authority")).unwrap();
+
+    let refused = first.advance(at(NOW + 1)).unwrap_err();
+    assert!(refused.is_overtaken() && refused.to_string().contains("has taken over"), "{refused}");
+    assert!(first.rotate_root(Force::Yes, at(NOW + 1)).unwrap_err().is_overtaken());
+    assert_eq!(fs::read(state.join("authority")).unwrap(), theirs);
+    second.advance(at(NOW + 2)).unwrap();
+}
