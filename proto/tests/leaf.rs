@@ -141,6 +141,7 @@ fn a_bundle_of_too_many_roots_or_of_no_domain_is_refused() {
         jwt_keys: vec![wire::JwtKey { key_id: "a1".to_owned(), spki_der: vec![1; 91] }],
         tainted_keys: vec![vec![2; 20]],
         refused_keys: vec![vec![3; 20]],
+        retired_keys: vec![vec![4; 20]],
     };
     let read = TrustBundle::try_from(bundle("cluster.local", 2)).unwrap();
     assert_eq!(wire::TrustBundle::from(&read), bundle("cluster.local", 2));
