@@ -22,6 +22,7 @@ use super::{Authority, CsrError, IssueError, OpenError, Setup, SignError};
 use crate::state::{StateError, StateFolder};
 
 mod crash;
+mod explorer;
 mod given;
 mod killed;
 mod rotation;
