@@ -50,7 +50,11 @@ const ROWS: &[Row] = &[
     Row("w5", "streams carry the whole state", &[], SHOWN),
     Row("w6", "what an X509-SVID response holds", &["w1_w6_a_stock_library_gets_the_pods_identity_with_a_key_of_its_own"], SHOWN),
     Row("w7", "the own trust domain's bundle", &[], SHOWN),
+    Row("w8", "both the X.509 and the JWT profile", &[], SHOWN),
+    Row("w9", "tokens: who gets them, what they say, how they are verified", &[], SHOWN),
     Row("w10", "SPIFFE_ENDPOINT_SOCKET", &[], SHOWN),
+    // Bundle endpoints and federation.
+    Row("row_1_5", "bundles of other trust domains", &[], "there are none yet: no bundle is fetched from anywhere, and a peer of another domain is refused (v1)"),
     // Threats.
     Row("t1", "asking for another's identity", &["for_any_request_the_name_is_the_attested_one", "names_in_a_request_are_not_believed"], SHOWN),
     Row("t2", "hostile requests", &["hostile_requests_are_refused", "a_request_for_a_ca_gets_a_leaf_with_the_attested_name", "a_key_is_known_by_itself_and_not_by_its_signature", "every_allowed_kind_of_key_is_signed_as_it_is"],
@@ -75,6 +79,7 @@ const ROWS: &[Row] = &[
     Row("t18", "crashes and disks", &[], SHOWN),
     Row("t19", "an audit log that was changed", &[], SHOWN),
     Row("t20", "the supply chain", &["a_guest_stays_in_its_rooms"], "cargo-deny holds one TLS provider and the sources of all crates, in CI"),
+    Row("t21", "a federated domain that misbehaves", &[], "no other domain is federated with yet"),
     Row("t22", "a leaf that outlives its signer", &["no_leaf_outlives_its_signer"], SHOWN),
     // Traps of the library that makes certificates.
     Row("trap_1", "it copies a request's wishes", &[], SHOWN),

@@ -2,6 +2,7 @@
 //! through rotations. What needs no certificate is tested beside the socket (`proxy/src/workload`).
 
 mod go;
+mod lab;
 mod python;
 mod rust;
 mod source;
