@@ -8,24 +8,9 @@ use std::{sync::Arc, time::Duration};
 use douane_proto::id::TrustDomain;
 
 use super::{
-    sign::{SignError, Signer},
+    sign::{Petition, SignError, Signer},
     standing::Slot,
 };
-
-/// What is asked of whoever signs elsewhere.
-#[derive(Debug, Clone)]
-pub struct Petition {
-    /// PKCS#10, DER: subject, SPIFFE ID of the trust domain and key of the intermediate.
-    pub csr: Vec<u8>,
-    /// The common name in its subject.
-    pub id: String,
-    /// Whose identities it will sign.
-    pub trust_domain: TrustDomain,
-    /// How long it should live.
-    pub life: Duration,
-    /// Seconds since 1970.
-    pub now: i64,
-}
 
 /// What comes back.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,10 +13,10 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    above::{Elsewhere, Petition, Vouched},
+    above::{Elsewhere, Vouched},
     armor,
     csr::PublicKey,
-    sign::{SignError, Signer},
+    sign::{Petition, SignError, Signer},
 };
 
 /// A chain of a few certificates, or one key.

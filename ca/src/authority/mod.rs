@@ -10,6 +10,7 @@
 
 mod above;
 mod armor;
+mod change;
 mod check;
 mod csr;
 mod document;
@@ -47,24 +48,26 @@ use crate::{
     state::{Disk, StateFolder, StateLock},
 };
 
-pub use above::{Elsewhere, Petition, Vouched};
+pub use above::{Elsewhere, Vouched};
 pub use armor::{block as pem_block, certificates as pem_certificates};
+pub use change::{Change, Force, RotateError};
 pub use csr::CsrError;
 pub use given::{GivenError, GivenRoot};
 pub use jwt::JwtError;
 pub use keep::OpenError;
 pub use key_hash::key_hash;
-pub use rotation::{Change, Force, RotateError, Terms};
+pub use rotation::Terms;
 pub use seal::SealError;
-pub use sign::SignError;
+pub use sign::{Petition, SignError};
 pub use status::{Laggard, Lagging, Pending, Root, Sidecars, Status};
 
 use above::Above;
+use change::Changed;
 use horizon::Horizon;
 use keep::{Birth, Keep};
 use pen::{Pen, Signing};
 use plan::Facts;
-use rotation::{Changed, Rotation};
+use rotation::Rotation;
 use seal::Seal;
 use sign::Order;
 use status::Seen;

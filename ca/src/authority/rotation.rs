@@ -9,8 +9,9 @@ use douane_proto::id::TrustDomain;
 
 use super::{
     above::Elsewhere,
+    change::{Change, Changed, Force, MOST_AT_ONCE, RotateError},
     horizon::Horizon,
-    keep::{Birth, Keep, OpenError, new_slot},
+    keep::{Birth, Keep, new_slot},
     pen::{Pen, Signing},
     plan::{self, Facts, Maker, Next, Pace, Step, Waiting},
     sign::SignError,
@@ -19,8 +20,6 @@ use super::{
 
 /// A loop of steps would be a fault of ours; a whole rotation has four.
 const MOST_STEPS: usize = 16;
-/// So many roots, or marks on intermediates, are kept at once; each ends by itself.
-const MOST_AT_ONCE: usize = 8;
 /// An error is read by a human: so many names stand in it.
 const MOST_NAMES: usize = 10;
 /// Whoever signs elsewhere and did not is asked again after this: seconds.
@@ -45,71 +44,12 @@ pub struct Terms {
     pub root_lead: Duration,
 }
 
-/// Why the state is not changed.
-#[derive(Debug, thiserror::Error)]
-pub enum RotateError {
-    /// The disk refuses.
-    #[error(transparent)]
-    State(#[from] OpenError),
-    /// No certificate could be made.
-    #[error("making a certificate")]
-    Sign(#[from] SignError),
-    /// Another root is on its way.
-    #[error(
-        "root {id} is on its way already ({phase}){lagging}; `douane ca status` says what it waits for, `--force` does not \
-         wait"
-    )]
-    OnItsWay {
-        /// Which.
-        id: String,
-        /// How far it is.
-        phase: &'static str,
-        /// Whom it waits for, in words.
-        lagging: String,
-    },
-    /// Too much at once.
-    #[error("there are {MOST_AT_ONCE} authorities that are on their way out: wait until one of them is gone")]
-    TooMany,
-    /// The root is somebody else's.
-    #[error(
-        "the root is not ours to replace: put the new chain and key into the files of `authority.root`, or rotate the \
-         upstream's root; it is then published, and signs once everybody knows it"
-    )]
-    NotOurs,
-    /// Nobody of that name.
-    #[error(
-        "there is no authority {0:?}: give the id of a root or an intermediate as `douane ca status` shows it, or the \
-         authority key identifier (40 hexadecimal digits) of a certificate that the intermediate signed"
-    )]
-    Unknown(String),
-    /// Nothing to be changed.
-    #[error("authority {0} is tainted already")]
-    Tainted(String),
-}
-
 /// An intermediate that this control plane has signed with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Past {
     pub(crate) id: String,
     pub(crate) key_id: Vec<u8>,
     pub(crate) not_after: i64,
-}
-
-impl RotateError {
-    /// Does somebody else go on with the state, so that we must stop?
-    #[must_use]
-    pub fn is_overtaken(&self) -> bool {
-        matches!(self, Self::State(OpenError::Overtaken { .. }))
-    }
-}
-
-/// One change of the authority, for the audit log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// The id of the root or intermediate.
-    pub authority: String,
-    /// What happened to it.
-    pub what: &'static str,
 }
 
 /// The one writer of the state.
@@ -485,22 +425,6 @@ impl Rotation {
         let makes = if self.elsewhere.is_some() { Maker::Others } else { Maker::Us };
         Pace { lead: i64::try_from(self.terms.root_lead.as_secs()).unwrap_or(i64::MAX), makes }
     }
-}
-
-/// Did anything change?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Changed {
-    No,
-    Yes,
-}
-
-/// Is a step done although it breaks somebody?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Force {
-    /// It waits for them.
-    No,
-    /// It does not.
-    Yes,
 }
 
 fn moment(unix: i64) -> humantime::Rfc3339Timestamp {

@@ -14,10 +14,7 @@ use rcgen::{
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::{
-    authority::{above::Petition, check},
-    config::LEAF_LIFE,
-};
+use crate::{authority::check, config::LEAF_LIFE};
 
 /// What the ids of older versions' authorities stood behind.
 const OLD_PREFIXES: [&str; 2] = ["douane root ", "douane intermediate "];
@@ -49,6 +46,21 @@ pub(crate) struct Order<'a> {
     pub(crate) id: &'a WorkloadId,
     pub(crate) dns_names: &'a [String],
     pub(crate) lifetime: Duration,
+}
+
+/// What is asked of whoever signs elsewhere.
+#[derive(Debug, Clone)]
+pub struct Petition {
+    /// PKCS#10, DER: subject, SPIFFE ID of the trust domain and key of the intermediate.
+    pub csr: Vec<u8>,
+    /// The common name in its subject.
+    pub id: String,
+    /// Whose identities it will sign.
+    pub trust_domain: TrustDomain,
+    /// How long it should live.
+    pub life: Duration,
+    /// Seconds since 1970.
+    pub now: i64,
 }
 
 /// A signed leaf.
