@@ -75,6 +75,9 @@ use status::Seen;
 /// Whom nobody can name: they were given certificates by a control plane that is gone.
 const BEFORE_START: &str = "(whoever got a certificate before this control plane started)";
 
+/// Seconds within which the sidecars are back on their streams, and tell which bundle they hold.
+const RESTORED_SHOWS: i64 = 600;
+
 /// Signs identities of one trust domain.
 pub struct Authority {
     trust_domain: TrustDomain,
@@ -83,6 +86,8 @@ pub struct Authority {
     pen: Pen,
     holders: Holders,
     bundle: watch::Sender<Arc<TrustBundle>>,
+    // When the state was read, seconds since 1970, and its epoch.
+    opened: (i64, u64),
     _lock: StateLock,
 }
 
@@ -204,6 +209,7 @@ impl Authority {
         Ok(Self {
             default_life: terms.leaf_life,
             bundle: watch::Sender::new(Arc::new(standing.bundle())),
+            opened: (now, standing.epoch),
             rotation: Mutex::new(Rotation::new(standing, terms, (keep, Arc::clone(&horizon)), elsewhere)),
             pen: Pen::new(signing, horizon),
             trust_domain,
@@ -386,7 +392,14 @@ impl Authority {
                 authorities: Vec::new(),
             });
         }
-        Facts { holders, highest_seen }
+        Facts { holders, highest_seen: if self.may_be_restored(now) { highest_seen } else { (0, 0) } }
+    }
+
+    // A state comes back from a backup while nobody runs on it. Later, and twice, a sidecar that tells of a newer bundle lies:
+    // with every new history all must acknowledge again, and no rotation would come to its end.
+    fn may_be_restored(&self, now: i64) -> bool {
+        let (opened, epoch) = self.opened;
+        now.saturating_sub(opened) < RESTORED_SHOWS && self.bundle.borrow().epoch == epoch
     }
 
     // Whoever shows a certificate of ours looks again even if the bundle is the same: another root may sign.

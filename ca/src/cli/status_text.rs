@@ -30,7 +30,7 @@ pub(super) fn status(status: &Status, wording: Wording) -> String {
     for root in &status.roots {
         let _ = writeln!(
             text,
-            "{:<18}{:<11}{:<37}{}",
+            "{:<18}{:<11}{:<43}{}",
             root.id,
             root.phase,
             at(root.not_after, status.now),
@@ -116,8 +116,8 @@ pub(super) fn root_plan(status: &Status, force: bool) -> String {
     }
     let _ = writeln!(
         text,
-        "  4. remove    when nothing that {active} signed is valid any more (of what is signed until now: {}): it leaves \
-         the bundle",
+        "  4. remove    when nothing that {active} signed is valid any more (of what is signed until now: {}):\n\
+         \x20              it leaves the bundle",
         status.signed_until.map_or_else(|| "unknown".to_owned(), |until| at(until, status.now))
     );
     if !status.running {

@@ -344,6 +344,20 @@ fn t11_a_sidecar_that_knows_more_than_we_shows_that_our_state_is_an_old_one() {
     says((NOW + 10 * DAY, 1));
     office.advance(NOW + 20);
     assert_eq!(office.bundle(), restored, "made up");
+    says((restored.epoch + 5, 1));
+    office.advance(NOW + 30);
+    assert_eq!(office.bundle(), restored, "a state comes back once, while nobody runs on it");
+}
+
+#[test]
+fn t11_a_sidecar_cannot_begin_a_new_history_of_a_state_that_has_been_running() {
+    let office = Office::new();
+    let ours = office.bundle();
+    let sidecar = office.holders.attend("shop/web-1");
+    office.advance(NOW + 600);
+    sidecar.uses(Held { bundle: (ours.epoch, ours.sequence + 3), until: i64::MAX, authorities: Vec::new() });
+    office.advance(NOW + 610);
+    assert_eq!(office.bundle(), ours);
 }
 
 #[test]
