@@ -129,6 +129,7 @@ impl App {
         let ledger = Ledger::open(&audit.dir.clone().unwrap_or_else(|| folder.audit()), audit.file_bytes)?;
         let own = WorkloadId::new(&config.trust_domain, OWN_NAMESPACE, OWN_ACCOUNT)?;
         let tls = Tls::new(Arc::clone(&authority), own.clone(), config.own_names(), now)?;
+        let tls = tls.recorded_in(ledger.clone()).await?;
 
         let rules = token_rules(&config)?;
         let keys: Vec<_> = rules.iter().map(|rules| Arc::clone(&rules.keys)).collect();

@@ -11,6 +11,9 @@ pub enum TlsError {
     /// Our own certificate could not be made.
     #[error("make our own certificate")]
     Own(#[from] crate::authority::IssueError),
+    /// Our own certificate could not be recorded.
+    #[error(transparent)]
+    Audit(#[from] crate::audit::AuditError),
     /// The library refuses the configuration, or the handshake failed.
     #[error(transparent)]
     Rustls(#[from] rustls::Error),

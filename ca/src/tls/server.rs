@@ -26,7 +26,8 @@ use super::{
     verify::{SpiffeClients, proven},
 };
 use crate::{
-    authority::Authority,
+    audit::{AuditError, Event, Ledger, Record},
+    authority::{Authority, key_hash},
     peer::{self, Peer},
 };
 
@@ -42,11 +43,14 @@ pub struct Tls {
     id: WorkloadId,
     dns_names: Vec<String>,
     current: RwLock<Shown>,
+    ledger: Option<Ledger>,
 }
 
 struct Shown {
     config: Arc<ServerConfig>,
     leaf: Leaf,
+    /// For the audit log.
+    key: String,
 }
 
 impl Tls {
@@ -62,7 +66,18 @@ impl Tls {
     ) -> Result<Self, TlsError> {
         let svid = authority.own_svid(&id, &dns_names, now)?;
         let shown = Shown::new(&svid, &authority.bundle().borrow())?;
-        Ok(Self { authority, id, dns_names, current: RwLock::new(shown) })
+        Ok(Self { authority, id, dns_names, current: RwLock::new(shown), ledger: None })
+    }
+
+    /// From now on our own certificates are recorded as everybody's are; the first one at once.
+    ///
+    /// # Errors
+    /// [`AuditError`] when it cannot be recorded.
+    pub async fn recorded_in(mut self, ledger: Ledger) -> Result<Self, AuditError> {
+        let record = self.current.read().unwrap_or_else(PoisonError::into_inner).record();
+        ledger.append(record).await?;
+        self.ledger = Some(ledger);
+        Ok(self)
     }
 
     /// Renews the certificate at half its life, and takes over a new bundle at once, until `stop`.
@@ -78,7 +93,7 @@ impl Tls {
             if !owed {
                 continue;
             }
-            match self.renew(SystemTime::now()) {
+            match self.renew(SystemTime::now()).await {
                 Ok(()) => (owed, failing) = (false, false),
                 Err(error) if !failing => {
                     tracing::error!(%error, "our own certificate cannot be renewed; the old one stays");
@@ -97,9 +112,12 @@ impl Tls {
         now < leaf.not_before || now >= leaf.not_before + (leaf.not_after - leaf.not_before) / 2
     }
 
-    fn renew(&self, now: SystemTime) -> Result<(), TlsError> {
+    async fn renew(&self, now: SystemTime) -> Result<(), TlsError> {
         let svid = self.authority.own_svid(&self.id, &self.dns_names, now)?;
         let shown = Shown::new(&svid, &self.authority.bundle().borrow())?;
+        if let Some(ledger) = &self.ledger {
+            ledger.append(shown.record()).await?;
+        }
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = shown;
         Ok(())
     }
@@ -125,7 +143,19 @@ impl Tls {
 
 impl Shown {
     fn new(svid: &Svid, bundle: &TrustBundle) -> Result<Self, TlsError> {
-        Ok(Self { config: Arc::new(server_config(svid, bundle)?), leaf: svid.leaf.clone() })
+        let key = svid.chain.first().map(|leaf| key_hash(leaf)).unwrap_or_default();
+        Ok(Self { config: Arc::new(server_config(svid, bundle)?), leaf: svid.leaf.clone(), key })
+    }
+
+    fn record(&self) -> Record {
+        Record {
+            identity: Some(self.leaf.id.to_string()),
+            serial: Some(self.leaf.serial.clone()),
+            not_after: Some(self.leaf.not_after),
+            evidence: Some("own".to_owned()),
+            key: Some(self.key.clone()),
+            ..Record::of(Event::Issued)
+        }
     }
 }
 
@@ -153,8 +183,8 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    #[test]
-    fn our_certificate_is_due_by_the_wall_clock_forwards_and_backwards() {
+    #[tokio::test]
+    async fn our_certificate_is_due_by_the_wall_clock_forwards_and_backwards() {
         let home = tempfile::tempdir().unwrap();
         let domain = TrustDomain::parse("cluster.local").unwrap();
         let id = WorkloadId::new(&domain, "douane-system", "douane-ca").unwrap();
@@ -164,7 +194,7 @@ mod tests {
         assert!(!tls.is_due(now) && !tls.is_due(now + HOUR / 3));
         for set_to in [now + HOUR * 2 / 3, now + HOUR * 20, now - HOUR] {
             assert!(tls.is_due(set_to));
-            tls.renew(set_to).unwrap();
+            tls.renew(set_to).await.unwrap();
             assert!(!tls.is_due(set_to));
         }
     }
