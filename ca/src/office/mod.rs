@@ -274,5 +274,7 @@ fn source(peer: &Peer) -> Source {
 fn urgency(peer: &Peer, now: SystemTime) -> Urgency {
     let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
-    peer.certificate.as_ref().map_or(NEWCOMER, |shown| shown.not_after.saturating_sub(now))
+    let left = peer.certificate.as_ref().map_or(NEWCOMER, |shown| shown.not_after.saturating_sub(now));
+    // Who has about as long to live waits in the order of coming: else a few seconds more would mean to wait for ever.
+    Urgency::from(left.max(1).ilog2())
 }

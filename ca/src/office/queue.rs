@@ -19,7 +19,7 @@ const MAX_WAITING: usize = 1024;
 /// Longer than this nobody waits: the caller is told to come back, while its old certificate still lives.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// Seconds until the caller is without a certificate: fewer come first.
+/// How soon the caller is without a certificate (the logarithm of the seconds): fewer come first.
 pub(super) type Urgency = i64;
 
 type Work<T> = Box<dyn FnOnce() -> Result<T, Refusal> + Send>;
