@@ -3,18 +3,16 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use super::record::{Event, Record};
+use crate::budget::{Allowance, Budgets};
 
-/// So many refusals are listed one by one at once,
-const BURST: f64 = 200.0;
-/// and so many in a second for as long as it lasts: about 800 MiB in a day of uninterrupted attack.
-const EACH_SECOND: f64 = 20.0;
+/// Refusals that are listed one by one, for as long as it lasts: about 800 MiB in a day of uninterrupted attack.
+const LISTED: Allowance = Allowance { burst: 200.0, rate: 20.0 };
 /// Labels are fixed words; should there be more, they share one.
 const MAX_LABELS: usize = 64;
 
 /// Which refusals are listed, and how many were not.
 pub(super) struct Flood {
-    tokens: f64,
-    filled: Instant,
+    listed: Budgets<()>,
     counted: BTreeMap<String, Count>,
 }
 
@@ -26,16 +24,12 @@ struct Count {
 
 impl Flood {
     pub(super) fn new(now: Instant) -> Self {
-        Self { tokens: BURST, filled: now, counted: BTreeMap::new() }
+        Self { listed: Budgets::new(LISTED, now), counted: BTreeMap::new() }
     }
 
     /// The record back when it is to be listed.
     pub(super) fn take(&mut self, record: Record, now: Instant) -> Option<Record> {
-        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.filled = now;
-        self.tokens = (self.tokens + passed * EACH_SECOND).min(BURST);
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
+        if self.listed.take((), 1.0, now).is_ok() {
             return Some(record);
         }
         let mut label = record.label.clone().unwrap_or_default();

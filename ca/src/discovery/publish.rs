@@ -58,7 +58,7 @@ impl DiscoveryService {
             holders,
             // Never 0, which a sidecar says when it holds nothing.
             epoch: rand::random::<u64>().max(1),
-            limits: Limits::default(),
+            limits: Limits::new(std::time::Instant::now()),
             metrics,
             stop,
         };

@@ -121,7 +121,6 @@ impl Stream {
     /// Serves the stream until the sidecar leaves, or says why it must be opened anew.
     pub(crate) async fn run(mut self, hello: &Hello) -> Result<(), Status> {
         let _open = self.shared.metrics.stream();
-        self.shared.limits.enter(&self.id, std::time::Instant::now());
         tracing::info!(identity = %self.id, workload = hello.workload, version = hello.version, "a sidecar has connected");
         let lacks: Vec<_> =
             features::ALL.iter().filter(|one| !hello.features.iter().any(|has| has == *one)).collect();
@@ -129,7 +128,6 @@ impl Stream {
             tracing::warn!(identity = %self.id, ?lacks, "the sidecar does not understand every policy feature; what it does not understand it denies");
         }
         let ended = self.serve(hello).await;
-        self.shared.limits.leave(&self.id);
         match ended {
             Ok(End::Gone) => {
                 tracing::info!(identity = %self.id, workload = hello.workload, "a sidecar has left");
