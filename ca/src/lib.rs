@@ -1,7 +1,7 @@
 //! Douane's control plane: it attests, signs, rotates, and streams the mesh to its sidecars.
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
-//! `main > cli > app > admin | issue | istio | policy | rpc | tls | upstream > office > attest | authority | discovery > audit | jwks > fetch > budget | config | holders | metrics | peer | state > douane-proto`.
+//! `main > cli > app > admin | issue | istio | policy | rpc | tls | upstream > office > attest | authority | discovery > audit | jwks > fetch > budget | config | hex | holders | metrics | peer | state > douane-proto`.
 
 pub mod admin;
 pub mod app;
@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod discovery;
 pub mod fetch;
+pub mod hex;
 pub mod holders;
 pub mod issue;
 pub mod istio;

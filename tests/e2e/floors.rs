@@ -52,7 +52,7 @@ const HOUSES: &[House] = &[
             &["attest", "authority", "discovery"],
             &["audit", "jwks"],
             &["fetch"],
-            &["budget", "config", "holders", "metrics", "peer", "state"],
+            &["budget", "config", "hex", "holders", "metrics", "peer", "state"],
         ],
         neighbours: &["douane_proto"],
     },

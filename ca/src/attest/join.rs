@@ -81,7 +81,7 @@ pub fn create(
     state::private_folder(&folder).map_err(state::failed("make", &folder))?;
     let mut secret = Zeroizing::new([0_u8; SECRET_BYTES]);
     rand::fill(&mut *secret).map_err(|_| CreateError::NoRandomness)?;
-    let token = Zeroizing::new(format!("{PREFIX}{}", hexadecimal(&*secret)));
+    let token = Zeroizing::new(format!("{PREFIX}{}", crate::hex::encode(&*secret)));
     let entry = Entry {
         namespace: id.namespace().to_owned(),
         service_account: id.service_account().to_owned(),
@@ -179,9 +179,5 @@ fn read(path: &Path) -> Result<Entry, AttestError> {
 
 // The name is a hash of 256 random bits: who reads the folder cannot use what it finds.
 fn hash_of(token: &str) -> String {
-    hexadecimal(digest::digest(&digest::SHA256, token.as_bytes()).as_ref())
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::hex::encode(digest::digest(&digest::SHA256, token.as_bytes()).as_ref())
 }

@@ -220,7 +220,7 @@ fn healed(path: &Path, good: u64, torn: &[u8]) -> io::Result<Record> {
     file.set_len(good)?;
     file.sync_all()?;
     let hash = digest::digest(&digest::SHA256, torn);
-    let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = crate::hex::encode(hash.as_ref());
     let (file, bytes) = (name(path), torn.len());
     Ok(Record::of(Event::Healed).because(format!(
         "the last {bytes} bytes of {file} were half a line (SHA-256 {hash}); nobody had its answer"

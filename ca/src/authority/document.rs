@@ -257,5 +257,5 @@ fn unbase64(text: &str) -> Result<Vec<u8>, DocumentError> {
 
 fn checksum(bytes: &[u8]) -> String {
     let sum = digest::digest(&digest::SHA256, bytes);
-    sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::hex::encode(sum.as_ref())
 }

@@ -61,7 +61,7 @@ impl Horizon {
                 let _ = state::remove(&path);
             }
         }
-        let name: String = rand::random::<[u8; 8]>().iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = crate::hex::encode(&rand::random::<[u8; 8]>());
         Ok(Self {
             file: replicas.join(name),
             disk,

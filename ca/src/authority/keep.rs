@@ -340,7 +340,7 @@ pub(crate) fn new_slot(birth: &Birth<'_>) -> Result<Slot, SignError> {
         Some(root) => {
             // Of others' roots the subject says nothing that is unique.
             let hash = digest::digest(&digest::SHA256, root);
-            let id = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            let id = crate::hex::encode(hash.as_ref().get(..8).unwrap_or_default());
             Slot::new(id, root.to_vec(), Keys { x509: None, jwt: jwt::new_key()? }, birth.now)
         }
     }

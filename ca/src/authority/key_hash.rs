@@ -8,5 +8,5 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub fn key_hash(certificate: &[u8]) -> String {
     let parsed = X509Certificate::from_der(certificate).ok();
     let key = parsed.as_ref().map_or(&[][..], |(_, parsed)| parsed.public_key().raw);
-    digest::digest(&digest::SHA256, key).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::hex::encode(digest::digest(&digest::SHA256, key).as_ref())
 }

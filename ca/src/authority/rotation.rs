@@ -224,7 +224,7 @@ impl Rotation {
             return Some(of(name, &past.key_id, past.not_after));
         }
         // Of another control plane, or of one that is gone.
-        let key_id = unhex(name).filter(|id| id.len() == KEY_ID_BYTES)?;
+        let key_id = crate::hex::decode(name).filter(|id| id.len() == KEY_ID_BYTES)?;
         let longest = i64::try_from(self.terms.intermediate_life.as_secs()).unwrap_or(i64::MAX);
         Some(of(name, &key_id, now.saturating_add(longest)))
     }
@@ -430,12 +430,4 @@ impl Rotation {
 fn moment(unix: i64) -> humantime::Rfc3339Timestamp {
     let since = Duration::from_secs(u64::try_from(unix).unwrap_or(0));
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since)
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        text.chars().map(|digit| digit.to_digit(16).and_then(|value| u8::try_from(value).ok())).collect();
-    let digits = digits?;
-    (digits.len() % 2 == 0)
-        .then(|| digits.chunks(2).map(|pair| pair.iter().fold(0, |sum, digit| sum * 16 + digit)).collect())
 }

@@ -283,7 +283,7 @@ impl Signer {
             signer: &self.certificate,
         };
         check::leaf(&certificate, &expected).map_err(SignError::Check)?;
-        Ok(SignedLeaf { certificate, serial: hexadecimal(&serial), not_after })
+        Ok(SignedLeaf { certificate, serial: crate::hex::encode(&serial), not_after })
     }
 
     // Seconds that what is signed now may live; an error when they are too few for the shortest leaf.
@@ -329,7 +329,7 @@ fn leaf_names(order: &Order<'_>) -> Result<Vec<SanType>, SignError> {
 
 // Random: path builders that try every root of one name become slow otherwise.
 fn new_id() -> String {
-    hexadecimal(&rand::random::<[u8; 8]>())
+    crate::hex::encode(&rand::random::<[u8; 8]>())
 }
 
 // What root and intermediate have in common.
@@ -395,8 +395,4 @@ fn set_validity(params: &mut CertificateParams, not_before: i64, not_after: i64)
 
 fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -74,7 +74,7 @@ impl Kept {
     // A path may be longer than a file's name.
     fn entry(&self, file: &Path) -> PathBuf {
         let hash = digest::digest(&digest::SHA256, file.as_os_str().as_encoded_bytes());
-        let name: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = crate::hex::encode(hash.as_ref());
         self.0.join(format!("{name}.json"))
     }
 }

@@ -101,7 +101,7 @@ impl Kept {
         };
         let text = format!("{mark}{}", super::place(source));
         let hash = digest::digest(&digest::SHA256, text.as_bytes());
-        let name: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = crate::hex::encode(hash.as_ref());
         self.0.join(format!("{name}.json"))
     }
 }
