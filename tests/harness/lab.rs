@@ -190,6 +190,18 @@ impl Lab {
         })
     }
 
+    /// Waits until what a pod's sidecar has recorded is enough, and returns it. A record is written a moment after the
+    /// answer that it tells of.
+    ///
+    /// # Panics
+    /// When it never is.
+    pub fn recorded(&self, pod: &str, is_enough: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        eventually(&format!("{pod} records what happened"), RECORDED, || {
+            let records = self.records(pod);
+            if is_enough(&records) { Ok(records) } else { Err(format!("{records:#?}")) }
+        })
+    }
+
     /// What the launcher has printed so far.
     ///
     /// # Panics

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use douane_tests::{lab::Lab, processes, wait::eventually};
+use serde_json::Value;
 
 use super::{addresses, get, mesh};
 
@@ -23,8 +24,8 @@ fn an_undeclared_port_takes_http_and_servers_that_speak_first() {
         let answer = entry(&lab, "asker", &format!("{host}:9001"));
         assert!(answer.contains("OK"), "{host}: {answer}");
     }
-    let records = lab.records("mixed");
-    assert!(records.iter().any(|record| record["method"] == "GET"), "HTTP was understood: {records:#?}");
+    // HTTP was understood.
+    lab.recorded("mixed", |records| records.iter().any(|record| record["method"] == "GET"));
 
     // Nobody listens there, nobody is there: two different refusals.
     assert!(get(&lab, "asker", "http://mixed:9002/").starts_with("502 "));
@@ -58,10 +59,9 @@ fn a_pod_that_calls_itself_is_judged_by_its_own_law() {
             assert!(answer.starts_with(status), "{host}/{path}: {answer}");
         }
     }
-    let records = lab.records("answerer-1");
-    let own = records.iter().filter(|record| record["direction"] == "inbound");
-    let own: Vec<_> = own.filter(|record| record["peer_id"] == record["local_id"]).collect();
-    assert!(own.len() >= 4, "{records:#?}");
+    let is_own = |it: &&Value| it["direction"] == "inbound" && it["peer_id"] == it["local_id"];
+    let records = lab.recorded("answerer-1", |records| records.iter().filter(is_own).count() >= 4);
+    let own: Vec<_> = records.iter().filter(is_own).collect();
     assert!(own.iter().all(|record| !record["tls"].to_string().contains("TLSv1")), "{own:#?}");
     assert!(own.iter().any(|record| record["refusal"] == "denied"), "{own:#?}");
 }

@@ -1,5 +1,9 @@
 //! What the mesh refuses, provoked from outside: each refusal is one, and the sidecar's record says why.
 
+use std::time::Duration;
+
+use douane_tests::wait::eventually;
+
 use super::{addresses, get, mesh};
 
 #[test]
@@ -13,9 +17,12 @@ fn what_the_law_allows_passes_and_what_it_does_not_is_403_with_a_reason() {
     let who = get(&lab, "stranger", "http://answerer/open/door");
     assert!(who.starts_with("403 "), "{who}");
 
-    let records: Vec<_> = ["answerer-1", "answerer-2"].iter().flat_map(|pod| lab.records(pod)).collect();
-    let denied: Vec<_> = records.iter().filter(|record| record["refusal"] == "denied").collect();
-    assert_eq!(denied.len(), 2, "{records:#?}");
+    let denied = eventually("both denials are recorded", Duration::from_secs(10), || {
+        let mut records: Vec<_> =
+            ["answerer-1", "answerer-2"].iter().flat_map(|pod| lab.records(pod)).collect();
+        records.retain(|record| record["refusal"] == "denied");
+        if records.len() == 2 { Ok(records) } else { Err(format!("{records:#?}")) }
+    });
     for record in denied {
         assert!(
             record["policy"].as_str().is_some_and(|policy| policy.contains("town/answerer-callers")),
@@ -24,11 +31,9 @@ fn what_the_law_allows_passes_and_what_it_does_not_is_403_with_a_reason() {
         assert!(record["reason"].is_string() && record["peer_id"].is_string(), "{record:#}");
     }
     // Their answer reached the callers' records, too: status and protection of the hop.
-    let asked = lab.records("asker");
-    assert!(
-        asked.iter().any(|record| record["status"] == 403 && record["tls"].to_string().contains("TLSv1.3")),
-        "{asked:#?}"
-    );
+    lab.recorded("asker", |asked| {
+        asked.iter().any(|record| record["status"] == 403 && record["tls"].to_string().contains("TLSv1.3"))
+    });
 }
 
 #[test]
