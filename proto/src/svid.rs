@@ -158,6 +158,16 @@ impl fmt::Debug for Svid {
 }
 
 impl TrustBundle {
+    /// When its first root ends, seconds since 1970; `None` of an empty one.
+    #[must_use]
+    pub fn first_end(&self) -> Option<i64> {
+        let ends = self.roots.iter().filter_map(|der| {
+            let (_, root) = X509Certificate::from_der(der).ok()?;
+            Some(root.validity().not_after.timestamp())
+        });
+        ends.min()
+    }
+
     /// A bundle of roots alone, the first of its history.
     #[must_use]
     pub fn of_roots(trust_domain: TrustDomain, roots: Vec<Vec<u8>>) -> Self {

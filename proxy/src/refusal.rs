@@ -44,8 +44,13 @@ pub enum Refusal {
     #[error("the port's mode of mutual TLS has changed to {0}, which does not admit this connection")]
     ModeChanged(&'static str),
     /// A peer's handshake failed; the text names the certificate's fault.
-    #[error("the peer's TLS handshake failed: {0}")]
-    Handshake(String),
+    #[error("the peer's TLS handshake failed: {reason}")]
+    Handshake {
+        /// What was wrong, a fixed word.
+        kind: &'static str,
+        /// The same for a human.
+        reason: String,
+    },
     /// A peer's handshake did not end in time.
     #[error("the TLS handshake did not end in time")]
     HandshakeTimeout,
@@ -56,7 +61,9 @@ pub enum Refusal {
         address: SocketAddr,
         /// Who it must be.
         expected: WorkloadId,
-        /// The certificate's fault.
+        /// What was wrong, a fixed word.
+        kind: &'static str,
+        /// The same for a human.
         reason: String,
     },
     /// No resource names the destination.
@@ -258,7 +265,7 @@ impl Refusal {
             Self::NotRedirected
             | Self::OwnPort(_)
             | Self::NotOurAddress(_)
-            | Self::Handshake(_)
+            | Self::Handshake { .. }
             | Self::PeerHandshake { .. }
             | Self::UnknownDestination { .. }
             | Self::UnknownPort { .. }
@@ -279,7 +286,7 @@ impl Refusal {
             Self::NotOurAddress(_) => "not_our_address",
             Self::Plaintext => "plaintext",
             Self::ModeChanged(_) => "mode_changed",
-            Self::Handshake(_) => "handshake_failed",
+            Self::Handshake { .. } => "handshake_failed",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::PeerHandshake { .. } => "peer_handshake_failed",
             Self::UnknownDestination { .. } => "unknown_destination",
@@ -317,6 +324,19 @@ impl Refusal {
         }
     }
 
+    /// What a peer or a token did not prove, by a fixed word; `None` for what is no failure of authentication.
+    #[must_use]
+    pub fn unproven(&self) -> Option<&'static str> {
+        match self {
+            Self::Plaintext => Some("plaintext"),
+            Self::HandshakeTimeout => Some("timeout"),
+            Self::Handshake { kind, .. } | Self::PeerHandshake { kind, .. } => Some(kind),
+            Self::TokenRefused(TokenRefused::Invalid { .. }) => Some("token_invalid"),
+            Self::TokenRefused(TokenRefused::Audience { .. }) => Some("token_audience"),
+            _ => None,
+        }
+    }
+
     /// Who must mend it.
     #[must_use]
     pub fn fault(&self) -> Fault {
@@ -325,7 +345,7 @@ impl Refusal {
             | Self::OwnPort(_)
             | Self::NotOurAddress(_)
             | Self::Plaintext
-            | Self::Handshake(_)
+            | Self::Handshake { .. }
             | Self::HandshakeTimeout
             | Self::Denied(_)
             | Self::AuthorizerDenied { .. }
@@ -377,7 +397,7 @@ impl Refusal {
                     | Self::HttpNeeded(_)
                     | Self::OpaqueNeeded(_)
                     | Self::Plaintext
-                    | Self::Handshake(_)
+                    | Self::Handshake { .. }
                     | Self::ModeChanged(_)
                     | Self::NotRedirected
                     | Self::OwnPort(_)

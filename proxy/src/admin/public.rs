@@ -4,7 +4,7 @@
 use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::health::{Health, Phase};
-use crate::telemetry::access::Telemetry;
+use crate::telemetry::{access::Telemetry, metrics::Exposition};
 
 /// Connections served at once; probes and a scraper need a handful.
 const MOST_CONNECTIONS: usize = 64;
@@ -76,10 +76,11 @@ impl Public {
             "/readyz" => self.readiness(),
             "/livez" => plain(StatusCode::OK, "alive\n"),
             "/metrics" => {
-                let mut answer = plain(StatusCode::OK, self.telemetry.metrics.encode());
-                answer
-                    .headers_mut()
-                    .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(OPENMETRICS));
+                let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+                let exposition = Exposition::wanted(accept);
+                let mut answer = plain(StatusCode::OK, self.telemetry.metrics.encode(exposition));
+                let kind = HeaderValue::from_static(exposition.content_type());
+                answer.headers_mut().insert(header::CONTENT_TYPE, kind);
                 answer
             }
             _ => plain(StatusCode::NOT_FOUND, "not here\n"),
@@ -92,8 +93,6 @@ impl Public {
         plain(status, format!("{}\n", phase.text()))
     }
 }
-
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut answer = Response::new(Full::new(text.into()));

@@ -249,6 +249,8 @@ impl Starting {
 
         let workload = format!("{}/{}", self.config.namespace, self.config.pod);
         let (follower, mesh) = Follower::new(control_plane, workload, identity, bundles);
+        let connected = voice::tell_connected(Rc::clone(&voice.telemetry), follower.connected());
+        self.critical.spawn_local(named("telling whether the control plane is heard", connected));
         self.critical.spawn_local(named("discovery", async { match follower.run().await {} }));
         let mesh = mesh.await.context("discovery ended before it began")?;
         self.live.borrow_mut().mesh = Some(mesh.clone());

@@ -4,7 +4,7 @@
 use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt as _, path::Path, rc::Rc, time::Duration};
 
 use anyhow::Context as _;
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -130,12 +130,16 @@ impl Namer {
 pub(super) async fn tell(namer: Namer, health: Health, mtls: Mtls, mesh: Mesh) {
     let (mut identity, mut snapshot) = (mtls.watch(), mesh.watch());
     loop {
-        let not_after = identity.borrow_and_update().svid.leaf.not_after;
-        namer.telemetry.metrics.certificate_expires(not_after);
+        let (not_after, first_root) = {
+            let identity = identity.borrow_and_update();
+            (identity.svid.leaf.not_after, identity.bundle.first_end())
+        };
+        namer.telemetry.metrics.certificate_expires(not_after, first_root);
         health.set_certified_until(not_after);
         {
             let snapshot = snapshot.borrow_and_update();
-            namer.telemetry.metrics.snapshot(snapshot.epoch, snapshot.sequence);
+            let complaints = snapshot.policies.complaints().len();
+            namer.telemetry.metrics.snapshot(snapshot.epoch, snapshot.sequence, complaints);
             namer.name_service(&snapshot.own.service_name);
         }
         let changed = tokio::select! {
@@ -143,6 +147,16 @@ pub(super) async fn tell(namer: Namer, health: Health, mtls: Mtls, mesh: Mesh) {
             changed = snapshot.changed() => changed,
         };
         if changed.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells whether the control plane is heard, for ever.
+pub(super) async fn tell_connected(telemetry: Rc<Telemetry>, mut connected: watch::Receiver<bool>) {
+    loop {
+        telemetry.metrics.connected(*connected.borrow_and_update());
+        if connected.changed().await.is_err() {
             return;
         }
     }

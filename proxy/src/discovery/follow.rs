@@ -53,6 +53,7 @@ pub struct Follower {
     first: Option<oneshot::Sender<Mesh>>,
     // The control plane must begin with a full set, because what we hold does not fit.
     full_wanted: bool,
+    connected: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -110,8 +111,15 @@ impl Follower {
             held: None,
             first: Some(first),
             full_wanted: false,
+            connected: watch::Sender::default(),
         };
         (follower, mesh)
+    }
+
+    /// Whether the control plane is heard: its stream is open, and its first full set was applied.
+    #[must_use]
+    pub fn connected(&self) -> watch::Receiver<bool> {
+        self.connected.subscribe()
     }
 
     /// Connects, follows, and connects again.
@@ -120,6 +128,7 @@ impl Follower {
         loop {
             let began = Instant::now();
             let Err(error) = self.follow().await;
+            self.connected.send_replace(false);
             if began.elapsed() >= GOOD_LIFE {
                 failures = 0;
             }
@@ -164,6 +173,7 @@ impl Follower {
                 delta = down.message() => {
                     self.take(delta?.ok_or(FollowError::Ended)?)?;
                     synced = true;
+                    self.connected.send_if_modified(|connected| !std::mem::replace(connected, true));
                     outgoing.extend(self.report());
                 }
                 room = up.reserve(), if !outgoing.0.is_empty() => {

@@ -1,12 +1,13 @@
 //! Begins the record of each request and stream, and writes refusals into it.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Instant};
 
 use douane_proto::policy::Permit;
 use http::HeaderMap;
 
 use crate::{
     authz::Remarks,
+    net::detect::Opening,
     refusal::Refusal,
     telemetry::{
         access::{Access, Direction, Record, Telemetry, policy_and_rule},
@@ -45,6 +46,11 @@ impl Ledger {
     /// Counts an endpoint that is left out for a while.
     pub fn ejected(&self) {
         self.telemetry.metrics.ejected();
+    }
+
+    /// Counts what a connection was found to speak that began to be listened to at `since`.
+    pub fn detected(&self, direction: Direction, opening: Opening, since: Instant) {
+        self.telemetry.metrics.detected(direction, opening.label(), since.elapsed());
     }
 
     /// Counts what travels without mutual TLS because the mesh permits it.
@@ -99,6 +105,7 @@ pub fn note(record: &mut Record, refusal: &Refusal) {
     record.reason = Some(refusal.to_string());
     record.hint = refusal.hint().map(str::to_owned);
     record.denied = refusal.is_denial();
+    record.unproven = refusal.unproven();
     let Some(denial) = refusal.denial() else { return };
     record.decision = Some("deny");
     record.policy = policy_and_rule(denial).map(Into::into);

@@ -2,6 +2,8 @@
 //!
 //! Everything but a ClientHello for the mesh is the application's own, other TLS included. Knows not what is served then.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use douane_proto::{mesh::Protocol, mtls::MtlsMode};
 use tokio::net::TcpStream;
@@ -10,6 +12,7 @@ use crate::{
     inbound::receiver::Receiver,
     net::detect::{Heard, Opening, SILENCE},
     refusal::Refusal,
+    telemetry::access::Direction,
     tls::hello::{self, Hello},
 };
 
@@ -46,8 +49,12 @@ impl Receiver {
         }
         let mut heard = if declared == Protocol::Tcp { Heard::of_bytes() } else { Heard::default() };
         let silence = if self.must_be_http(declared, port) { self.limits.head } else { SILENCE };
+        let since = Instant::now();
         let listening = heard.listen_for(stream, silence, &self.limits);
         let opening = listening.await.map_err(|_| Refusal::ClientGone)?;
+        if declared == Protocol::Undeclared {
+            self.ledger.detected(Direction::Inbound, opening, since);
+        }
         if is_for_the_mesh(&heard, mode)? {
             return Ok(Beginning::Mesh(heard.into_bytes()));
         }

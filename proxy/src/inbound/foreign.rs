@@ -5,7 +5,7 @@
 //! bytes that nobody named are looked at. No word of our own dialect counts here. Next: `plaintext`, which serves the same
 //! without an identity.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Instant};
 
 use bytes::Bytes;
 use douane_proto::{mesh::Protocol, mtls::MtlsMode};
@@ -53,7 +53,8 @@ impl Receiver {
     pub(super) fn too_late(&self, arrival: &Arrival) -> Response<Body> {
         let access = self.ledger.begin_traced(Direction::Inbound, arrival.destination, &HeaderMap::new());
         arrival.describe(&mut access.borrow_mut().record);
-        refuse(access, &Refusal::Handshake("the certificate that it showed has ended".to_owned()))
+        let reason = "the certificate that it showed has ended".to_owned();
+        refuse(access, &Refusal::Handshake { kind: "expired", reason })
     }
 
     async fn unsaid<C: Conduit>(self: Rc<Self>, io: &mut C, arrival: Rc<Arrival>) -> Result<(), Refusal> {
@@ -64,8 +65,13 @@ impl Receiver {
             Opening::Other
         } else {
             let silence = if self.must_be_http(declared, port) { self.limits.head } else { SILENCE };
+            let since = Instant::now();
             let listening = heard.listen_for(io, silence, &self.limits);
-            listening.await.map_err(|_| Refusal::ClientGone)?
+            let said = listening.await.map_err(|_| Refusal::ClientGone)?;
+            if declared == Protocol::Undeclared {
+                self.ledger.detected(Direction::Inbound, said, since);
+            }
+            said
         };
         // Inside mutual TLS a ClientHello is the application's own, as where only plaintext is taken.
         self.plaintext(io, Plain { opening, heard }, MtlsMode::Disable, arrival).await.map(drop)

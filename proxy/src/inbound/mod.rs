@@ -226,7 +226,7 @@ impl Inbound {
         let (io, session) =
             handshake.await.map_err(|_| Refusal::HandshakeTimeout)?.map_err(|error| match error {
                 TlsError::Plaintext => Refusal::Plaintext,
-                error => Refusal::Handshake(error.to_string()),
+                error => Refusal::Handshake { kind: error.kind(), reason: error.to_string() },
             })?;
         drop(begun);
         let holder = Holder::Peer(session.peer.clone());

@@ -1,7 +1,7 @@
 //! One opaque stream from a peer: to the port it belongs to, decided once, cut when the law changes. On a port that
 //! nobody declared, bytes that turn out to be HTTP are treated as HTTP.
 
-use std::{future::pending, rc::Rc};
+use std::{future::pending, rc::Rc, time::Instant};
 
 use bytes::Bytes;
 use douane_proto::mesh::Protocol;
@@ -88,6 +88,7 @@ impl Receiver {
             Protocol::Tcp => return self.hear(recv, heard, Opening::Other, arrival, access).await,
             Protocol::Undeclared => {}
         }
+        let since = Instant::now();
         // What the peer's application has said comes with the stream. The peer has waited where it was silent.
         let said = match heard.listen(recv, &self.limits).now_or_never() {
             Some(said) => said,
@@ -96,6 +97,7 @@ impl Receiver {
             None => heard.listen(recv, &self.limits).await,
         };
         let said = said.map_err(|_| Refusal::ClientGone)?;
+        self.ledger.detected(Direction::Inbound, said, since);
         if self.must_be_http(declared, port) {
             return Framing::of(said).map(Spoken::Http).ok_or(Refusal::HttpNeeded(port));
         }

@@ -48,6 +48,21 @@ pub enum Opening {
     Closed,
 }
 
+impl Opening {
+    /// Its name in metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Tls => "tls",
+            Self::Other => "opaque",
+            Self::Silent => "silent",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// How long an undeclared port's client may be silent before somebody else is heard (it may wait for the server to speak
 /// first).
 pub const SILENCE: Duration = Duration::from_millis(100);

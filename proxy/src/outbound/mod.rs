@@ -207,7 +207,11 @@ impl Outbound {
             }
             (Protocol::Undeclared, _) => (Heard::default(), SILENCE),
         };
+        let since = Instant::now();
         let said = heard.listen_for(&mut stream, silence, limits).await?;
+        if declared == Protocol::Undeclared {
+            self.sender.ledger.detected(Direction::Outbound, said, since);
+        }
         if let Some(framing) = Framing::of(said) {
             self.serve(stream, heard.into_bytes(), framing.spelt(names), destination).await;
             return Ok(());

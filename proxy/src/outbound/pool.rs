@@ -264,6 +264,7 @@ impl Pool {
                 error => Refusal::PeerHandshake {
                     address,
                     expected: key.expected.clone(),
+                    kind: error.kind(),
                     reason: error.to_string(),
                 },
             })

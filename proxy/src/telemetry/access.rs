@@ -44,7 +44,7 @@ pub struct Access {
 /// Where records end: log, metrics, spans.
 #[derive(Debug)]
 pub struct Telemetry {
-    /// What is counted; `metrics.encode()` is the body of `/metrics`.
+    /// What is counted; `metrics.encode(...)` is the body of `/metrics`.
     pub metrics: Metrics,
     /// Finished spans; `None` where no collector is configured.
     pub(crate) spans: Option<SpanQueue>,
@@ -80,6 +80,7 @@ impl Telemetry {
     /// Records end in `logs`, in `metrics` and, with [`Spans::Export`], in a queue of spans.
     #[must_use]
     pub fn new(origin: Origin, logs: Logs, metrics: Metrics, spans: Spans) -> Rc<Self> {
+        metrics.named(&origin.namespace, &origin.service);
         Rc::new(Self {
             metrics,
             spans: (spans == Spans::Export).then(SpanQueue::default),
@@ -115,6 +116,7 @@ impl Telemetry {
         if origin.guessed && *origin.service != *service {
             origin.service = service.into();
             *self.who.borrow_mut() = who(&origin);
+            self.metrics.named(&origin.namespace, &origin.service);
         }
     }
 
@@ -242,6 +244,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::telemetry::metrics::Exposition;
 
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<u8>>>);
@@ -298,7 +301,12 @@ mod tests {
         begin(&telemetry).discard();
 
         assert!(lines(&telemetry, &kept).is_empty());
-        assert!(telemetry.metrics.encode().contains("douane_active{direction=\"inbound\"} 0"));
+        assert!(
+            telemetry
+                .metrics
+                .encode(Exposition::OpenMetrics)
+                .contains("douane_active{direction=\"inbound\"} 0")
+        );
     }
 
     #[test]
@@ -313,7 +321,7 @@ mod tests {
         open.opened();
         open.opened();
 
-        let text = telemetry.metrics.encode();
+        let text = telemetry.metrics.encode(Exposition::OpenMetrics);
         for line in [
             "douane_tcp_connections_opened_total{direction=\"inbound\"} 2",
             "douane_tcp_connections_closed_total{direction=\"inbound\"} 1",

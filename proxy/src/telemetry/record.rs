@@ -89,6 +89,8 @@ pub struct Record {
     pub refusal: Option<&'static str>,
     /// YAML that would allow it, where we know it.
     pub hint: Option<String>,
+    /// What the peer or the token that was refused did not prove: a fixed word, for a metric.
+    pub unproven: Option<&'static str>,
     /// Body or stream bytes from the client.
     pub bytes_in: u64,
     /// Body or stream bytes to the client.
@@ -153,6 +155,7 @@ impl Record {
             reason: None,
             refusal: None,
             hint: None,
+            unproven: None,
             bytes_in: 0,
             bytes_out: 0,
             trace: None,
@@ -163,6 +166,16 @@ impl Record {
     pub(crate) fn known_method(&self) -> Option<&'static str> {
         let method = self.method.as_ref()?.as_str();
         KNOWN_METHODS.iter().find(|known| **known == method).copied()
+    }
+
+    /// `1.0`, `1.1` or `2`; `None` where it is no HTTP.
+    pub(crate) fn protocol_version(&self) -> Option<&'static str> {
+        match self.protocol {
+            "http/1.0" => Some("1.0"),
+            "http/1.1" => Some("1.1"),
+            "h2" => Some("2"),
+            _ => None,
+        }
     }
 }
 

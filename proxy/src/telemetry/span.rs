@@ -13,6 +13,7 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use crate::telemetry::{
+    grpc,
     line::cut,
     record::{Direction, Lasted, Protection, Record},
     trace::TraceContext,
@@ -66,7 +67,7 @@ fn outcome(record: &Record) -> (Status, Option<Cow<'static, str>>) {
     }
     if let Some(code) = record.grpc_status {
         let failed = if client { code != 0 } else { SERVER_FAULTS.contains(&code) };
-        return if failed { failure(grpc_code(code)) } else { (Status::Unset, None) };
+        return if failed { failure(grpc::name(code)) } else { (Status::Unset, None) };
     }
     match record.status {
         Some(status) if status >= 500 || (client && status >= 400) => failure(status.to_string().into()),
@@ -154,14 +155,7 @@ impl Attributes {
         self.some("http.response.status_code", record.status.map(i64::from));
         self.count("http.request.body.size", record.bytes_in);
         self.count("http.response.body.size", record.bytes_out);
-        if let Some(version) = match record.protocol {
-            "http/1.0" => Some("1.0"),
-            "http/1.1" => Some("1.1"),
-            "h2" => Some("2"),
-            _ => None,
-        } {
-            self.push("network.protocol.version", version);
-        }
+        self.some("network.protocol.version", record.protocol_version());
     }
 
     fn rpc(&mut self, record: &Record) {
@@ -173,7 +167,7 @@ impl Attributes {
                 self.some("rpc.method_original", original.map(str::to_owned));
             }
         }
-        self.some("rpc.status_code", record.grpc_status.map(grpc_code));
+        self.some("rpc.status_code", record.grpc_status.map(grpc::name));
     }
 
     fn network(&mut self, record: &Record) {
@@ -242,29 +236,6 @@ fn server(record: &Record) -> (String, u16) {
     }
 }
 
-fn grpc_code(code: u16) -> Cow<'static, str> {
-    GRPC_CODES.get(usize::from(code)).map_or_else(|| code.to_string().into(), |name| (*name).into())
-}
-
-const GRPC_CODES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 // The label of the refusal that nobody is to blame for.
 const CLIENT_GONE: &str = "client_gone";
 const UNIMPLEMENTED: u16 = 12;

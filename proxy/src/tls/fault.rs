@@ -61,6 +61,9 @@ pub enum PeerFault {
     /// More intermediates than any chain of ours has.
     #[error("it presented {0} intermediates, at most {max} are read", max = MAX_INTERMEDIATES)]
     TooManyIntermediates(usize),
+    /// A certificate of its chain has ended.
+    #[error("{0}")]
+    Expired(String),
     /// The path to a root of the bundle does not validate at this time.
     #[error("{0}")]
     Path(String),
@@ -72,6 +75,31 @@ pub enum PeerFault {
         /// Who answered.
         actual: WorkloadId,
     },
+}
+
+impl TlsError {
+    /// What was wrong, for a metric.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Plaintext => "plaintext",
+            Self::Peer(fault) => match fault {
+                PeerFault::Missing => "no_certificate",
+                PeerFault::Svid(_) => "no_svid",
+                PeerFault::TrustDomain { .. } => "other_trust_domain",
+                PeerFault::NobodyTrusted(_) | PeerFault::TooManyIntermediates(_) | PeerFault::Path(_) => {
+                    "untrusted"
+                }
+                PeerFault::Expired(_) => "expired",
+                PeerFault::Unexpected { .. } => "unexpected_identity",
+            },
+            Self::RefusedByPeer(_) => "refused_by_peer",
+            Self::Alpn => "alpn",
+            Self::Own(_) => "own_identity",
+            Self::Protocol(_) => "protocol",
+            Self::Handshake(_) => "broken",
+        }
+    }
 }
 
 // By hand, not as sources: each message is whole by itself, and whoever prints causes would say everything twice.
@@ -108,7 +136,12 @@ impl From<rustls::Error> for TlsError {
                     None => Self::Peer(PeerFault::Path(error.to_string())),
                 }
             }
-            rustls::Error::InvalidCertificate(fault) => Self::Peer(PeerFault::Path(path_fault(&fault))),
+            rustls::Error::InvalidCertificate(fault) => Self::Peer(match fault {
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    PeerFault::Expired(path_fault(&fault))
+                }
+                fault => PeerFault::Path(path_fault(&fault)),
+            }),
             rustls::Error::NoCertificatesPresented => Self::Peer(PeerFault::Missing),
             rustls::Error::AlertReceived(alert) => Self::RefusedByPeer(format!("{alert:?}")),
             rustls::Error::NoApplicationProtocol => Self::Alpn,

@@ -31,7 +31,7 @@ use douane_proxy::{
     shutdown::Shutdown,
     telemetry::{
         access::{Logs, Spans, Telemetry},
-        metrics::Metrics,
+        metrics::{Exposition, Metrics},
         origin::Origin,
         trace::Sampler,
         writer::{LineWriter, LostLines},
@@ -331,7 +331,7 @@ impl Pod {
 
     /// What this pod's metrics say.
     pub(crate) fn metrics(&self) -> String {
-        self.telemetry.metrics.encode()
+        self.telemetry.metrics.encode(Exposition::OpenMetrics)
     }
 }
 

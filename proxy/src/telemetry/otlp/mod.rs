@@ -162,7 +162,7 @@ impl<'a> Sender<'a> {
         self.in_flight = 0;
         match sent {
             Ok(()) => {
-                self.telemetry.metrics.spans_exported.inc_by(count as u64);
+                self.telemetry.metrics.exported_spans(count);
                 self.works();
             }
             Err(error) => {
@@ -193,7 +193,7 @@ impl<'a> Sender<'a> {
             tracing::info!(collector = %self.collector.dial, "spans are delivered");
         }
         self.delivery = Delivery::Works;
-        self.telemetry.metrics.exporter_up.set(1);
+        self.telemetry.metrics.exporter_is_up(1);
     }
 
     fn failed(&mut self, error: &dyn std::fmt::Display) {
@@ -201,7 +201,7 @@ impl<'a> Sender<'a> {
             tracing::warn!(collector = %self.collector.dial, %error, "spans are not delivered");
         }
         self.delivery = Delivery::Fails;
-        self.telemetry.metrics.exporter_up.set(0);
+        self.telemetry.metrics.exporter_is_up(0);
     }
 }
 

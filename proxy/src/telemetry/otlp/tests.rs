@@ -22,7 +22,7 @@ use tower_service::Service as _;
 use super::*;
 use crate::telemetry::{
     access::{Access, Direction, Logs, Spans},
-    metrics::Metrics,
+    metrics::{Exposition, Metrics},
     queue::MOST_SPANS,
     trace::{Sampler, TraceContext},
     writer::LostLines,
@@ -86,7 +86,7 @@ fn collector(address: SocketAddr) -> Collector {
 }
 
 fn count(telemetry: &Telemetry, line: &str) -> usize {
-    let text = telemetry.metrics.encode();
+    let text = telemetry.metrics.encode(Exposition::OpenMetrics);
     let value = text.lines().find_map(|candidate| candidate.strip_prefix(line)?.trim().parse().ok());
     value.unwrap_or(0)
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use douane_proto::{id::WorkloadId, policy::Shadow};
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 
-use crate::telemetry::record::{Direction, Record, policy_and_rule};
+use crate::telemetry::{
+    grpc,
+    record::{Direction, Record, policy_and_rule},
+};
 
 /// Of what is past the cap of a metric.
 pub(super) const OTHER: &str = "other";
@@ -44,11 +47,12 @@ pub(super) struct Flow {
     pub(super) flow: &'static str,
 }
 
-/// A decision and the policy that made it.
+/// A decision, the policy and rule that made it, and from where the one came whom it is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Decision {
     pub(super) decision: &'static str,
     pub(super) policy: Option<Arc<str>>,
+    pub(super) peer_namespace: String,
 }
 
 /// What a policy in a dry run would have decided.
@@ -56,6 +60,31 @@ pub(super) struct Decision {
 pub(super) struct DryRun {
     pub(super) would: &'static str,
     pub(super) policy: String,
+}
+
+/// A gRPC call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Call {
+    pub(super) rpc_system_name: &'static str,
+    pub(super) rpc_response_status_code: Option<&'static str>,
+    pub(super) tls: &'static str,
+    #[prometheus(flatten)]
+    pub(super) peer: Peer,
+    pub(super) service: Option<Arc<str>>,
+}
+
+/// What a connection was found to speak.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Detected {
+    pub(super) direction: &'static str,
+    pub(super) result: &'static str,
+}
+
+/// Who did not prove what they had to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Unproven {
+    pub(super) direction: &'static str,
+    pub(super) kind: &'static str,
 }
 
 /// A refusal by its fixed name.
@@ -90,13 +119,49 @@ impl DryRun {
     }
 }
 
+impl Decision {
+    pub(super) fn of(record: &Record) -> Self {
+        Self {
+            decision: record.decision.unwrap_or_default(),
+            policy: record.policy.clone(),
+            peer_namespace: record.peer.as_ref().map_or("unknown", WorkloadId::namespace).to_owned(),
+        }
+    }
+
+    pub(super) fn other() -> Self {
+        Self { decision: OTHER, policy: Some(OTHER.into()), peer_namespace: OTHER.to_owned() }
+    }
+}
+
+impl Call {
+    pub(super) fn of(record: &Record) -> Self {
+        Self {
+            rpc_system_name: "grpc",
+            rpc_response_status_code: record.grpc_status.map(grpc::known),
+            tls: record.protection.as_str(),
+            peer: record.peer.clone().map_or(Peer::Unknown, Peer::Proven),
+            service: record.service.clone(),
+        }
+    }
+
+    pub(super) fn other() -> Self {
+        Self {
+            rpc_system_name: OTHER,
+            rpc_response_status_code: None,
+            tls: OTHER,
+            peer: Peer::Other,
+            service: None,
+        }
+    }
+}
+
 impl Request {
     pub(super) fn of(record: &Record) -> Self {
         Self {
             http_request_method: record.known_method().unwrap_or("_OTHER"),
             http_response_status_code: record.status,
             error_type: record.refusal,
-            network_protocol_version: record.protocol,
+            network_protocol_version: record.protocol_version().unwrap_or_default(),
             tls: record.protection.as_str(),
             peer: record.peer.clone().map_or(Peer::Unknown, Peer::Proven),
             service: record.service.clone(),
