@@ -11,4 +11,5 @@ mod mesh;
 mod rows;
 mod servers;
 mod sidecar;
+mod traces;
 mod workload;

@@ -54,7 +54,16 @@ impl Lab {
     /// When it does not become ready; what it said is in the message.
     #[must_use]
     pub fn up(program: &str, files: &[(&str, &str)]) -> Self {
-        let mut lab = Self::start(program, files);
+        Self::up_with(program, files, &[])
+    }
+
+    /// The same with more options of `lab up`.
+    ///
+    /// # Panics
+    /// As [`up`](Self::up).
+    #[must_use]
+    pub fn up_with(program: &str, files: &[(&str, &str)], options: &[&str]) -> Self {
+        let mut lab = Self::start_with(program, files, options);
         let ready = eventually("the lab is ready", READY, || {
             if lab.said().contains("ready in") {
                 return Ok(true);
@@ -74,6 +83,10 @@ impl Lab {
     /// When the folder cannot be written or the program not started.
     #[must_use]
     pub fn start(program: &str, files: &[(&str, &str)]) -> Self {
+        Self::start_with(program, files, &[])
+    }
+
+    fn start_with(program: &str, files: &[(&str, &str)], options: &[&str]) -> Self {
         let program = env::var_os("DOUANE_LAB").map_or_else(|| program.into(), PathBuf::from);
         let room = own_folder();
         let (folder, runtime) = (room.join("mesh"), room.join("run"));
@@ -86,6 +99,7 @@ impl Lab {
         let mut launcher = Command::new(&program)
             .arg("up")
             .arg(&folder)
+            .args(options)
             .env("XDG_RUNTIME_DIR", &runtime)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -6,4 +6,5 @@ pub mod counterparts;
 pub mod lab;
 pub mod namespaces;
 pub mod processes;
+pub mod sink;
 pub mod wait;
