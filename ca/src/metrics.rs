@@ -54,6 +54,7 @@ pub struct Metrics {
     policies_served: Gauge,
     handshakes_failed: Counter,
     complaints: Counter,
+    bundles_served: Family<Code, Counter>,
     key_fetches: Family<Outcome, Counter>,
     key_sets: Family<State, Gauge>,
     /// Which state each key set is in, to count it in one only.
@@ -63,6 +64,11 @@ pub struct Metrics {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Code {
+    code: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -155,6 +161,7 @@ impl Metrics {
             policies_served: Gauge::default(),
             handshakes_failed: Counter::default(),
             complaints: Counter::default(),
+            bundles_served: Family::default(),
             key_fetches: Family::default(),
             key_sets: Family::default(),
             key_states: Mutex::default(),
@@ -216,8 +223,18 @@ impl Metrics {
             "TLS handshakes that failed at our listener",
             self.handshakes_failed.clone(),
         );
+        registry.register(
+            "bundle_endpoint_requests",
+            "Requests to the bundle endpoint, by the answer's code",
+            self.bundles_served.clone(),
+        );
         registry.register("jwks_fetches", "Fetches of token issuers' key sets", self.key_fetches.clone());
         registry.register("jwks_sets", "Token issuers' key sets, by what is known", self.key_sets.clone());
+    }
+
+    /// The bundle endpoint answered.
+    pub fn bundle_served(&self, code: u16) {
+        self.bundles_served.get_or_create(&Code { code }).inc();
     }
 
     /// A key set was fetched, or not.

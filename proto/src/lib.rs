@@ -5,6 +5,7 @@
 //! - [`wire`]: messages and stubs, generated from `douane/v1/*.proto`; [`workload_api`]: those of the SPIFFE Workload API;
 //!   [`istio`]: those of Istio's certificate service
 //! - [`id`]: who a workload is
+//! - [`bundle`]: the bundle of a trust domain as others read it
 //! - [`svid`]: certificates, trust bundles, and the identity in a certificate
 //! - [`features`]: what a sidecar understands
 //! - [`mesh`]: workloads, services, endpoints, outside hosts
@@ -20,6 +21,7 @@
 //! - [`jwt`]: is this token signed by one of these keys, and for us?
 
 pub mod authentication;
+pub mod bundle;
 pub mod facts;
 pub mod hint;
 pub mod id;

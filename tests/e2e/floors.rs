@@ -22,6 +22,7 @@ const HOUSES: &[House] = &[
         folder: "proto",
         floors: &[&[
             "authentication",
+            "bundle",
             "facts",
             "features",
             "hint",
@@ -50,7 +51,7 @@ const HOUSES: &[House] = &[
             &["admin", "issue", "istio", "inject", "policy", "rpc", "tls", "upstream"],
             &["office"],
             &["attest", "authority", "discovery"],
-            &["audit", "jwks"],
+            &["audit", "federation", "jwks"],
             &["fetch"],
             &["budget", "config", "hex", "holders", "metrics", "peer", "state"],
         ],
@@ -97,7 +98,7 @@ const GUESTS: &[(&str, &str, &[&str])] = &[
     ("ca", "rcgen", &["authority"]),
     ("ca", "clap", &["cli"]),
     ("ca", "kube", &["attest", "discovery"]),
-    ("proto", "x509_parser", &["svid"]),
+    ("proto", "x509_parser", &["bundle", "svid"]),
     ("proto", "serde_saphyr", &["yaml"]),
 ];
 

@@ -3,6 +3,7 @@
 //! Knows each room by its door only. `bind` and `run` are apart, so that whoever starts it can learn its addresses first.
 
 mod care;
+mod foreign;
 
 use std::{
     io,
@@ -38,6 +39,7 @@ use crate::{
         Config, ConfigError, Durability, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Oidc, Tokens, Upstream, Vault,
     },
     discovery::{self, Discovery, DiscoveryService},
+    federation,
     fetch::{Guard, Origin, Plaintext},
     holders::Holders,
     issue::{self, IdentityService},
@@ -78,7 +80,9 @@ pub struct App {
     // Without it all works but commands.
     admin: Option<UnixListener>,
     metrics_listener: Option<TcpListener>,
+    bundle_endpoint: Option<foreign::BundleListener>,
     authority: Arc<Authority>,
+    root_lead: Duration,
     ledger: Ledger,
     durability: Durability,
     holders: Holders,
@@ -98,6 +102,8 @@ pub struct Addresses {
     pub grpc: Vec<SocketAddr>,
     /// Metrics and status.
     pub metrics: Option<SocketAddr>,
+    /// Our bundle, for other trust domains.
+    pub bundle: Option<SocketAddr>,
 }
 
 /// Keeps keys out of core dumps and of other processes' reach, and takes the descriptors that we may have: each sidecar
@@ -129,7 +135,7 @@ impl App {
         let ledger = Ledger::open(&audit.dir.clone().unwrap_or_else(|| folder.audit()), audit.file_bytes)?;
         let own = WorkloadId::new(&config.trust_domain, OWN_NAMESPACE, OWN_ACCOUNT)?;
         let tls = Tls::new(Arc::clone(&authority), own.clone(), config.own_names(), now)?;
-        let tls = tls.recorded_in(ledger.clone()).await?;
+        let tls = Arc::new(tls.recorded_in(ledger.clone()).await?);
 
         let rules = token_rules(&config)?;
         let keys: Vec<_> = rules.iter().map(|rules| Arc::clone(&rules.keys)).collect();
@@ -154,6 +160,11 @@ impl App {
                 Some(address) => Some(bind(address).await?),
                 None => None,
             },
+            bundle_endpoint: match &config.bundle_endpoint {
+                Some(endpoint) => Some(foreign::BundleListener::bind(endpoint, &tls).await?),
+                None => None,
+            },
+            root_lead: config.authority.root_lead,
             local: match &config.unix {
                 Some(unix) => {
                     let path = &unix.socket;
@@ -167,7 +178,7 @@ impl App {
             holders,
             attestor: Arc::new(attestor),
             keys,
-            tls: Arc::new(tls),
+            tls,
             discovery,
             fetcher,
             metrics,
@@ -181,7 +192,8 @@ impl App {
     pub fn addresses(&self) -> Result<Addresses> {
         let grpc = self.listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let metrics = self.metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        Ok(Addresses { grpc, metrics })
+        let bundle = self.bundle_endpoint.as_ref().map(foreign::BundleListener::address).transpose()?;
+        Ok(Addresses { grpc, metrics, bundle })
     }
 
     /// Serves until `stop`; then streams are ended, and what does not end is dropped after five seconds.
@@ -241,6 +253,11 @@ impl App {
             let status = self.discovery.status();
             let (metrics, halt) = (Arc::clone(&self.metrics), halt.clone());
             metrics::serve_apart(listener, metrics, status, halt).context("serve the metrics")?;
+        }
+        if let Some(endpoint) = self.bundle_endpoint {
+            let (bundle, metrics) = (self.authority.bundle(), Arc::clone(&self.metrics));
+            let published = federation::Published { bundle, root_lead: self.root_lead, metrics };
+            endpoint.start(published, &tasks, &halt);
         }
         let discovery = self.discovery;
         tasks.spawn(critical("the reading of resources", halt.clone(), async move |halt| {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     app::{self, App},
-    config::{Config, Tokens, default_audience},
+    config::{BundleEndpoint, Config, Tokens, WebCertificate, default_audience},
 };
 
 #[derive(Args)]
@@ -92,6 +92,21 @@ struct Run {
     /// Where /metrics, /status, /readyz and /livez are served [default: nowhere].
     #[arg(long)]
     metrics: Option<SocketAddr>,
+    /// Where other trust domains fetch our bundle: https://ADDR/bundle, for anybody [default: nowhere].
+    ///
+    /// Without further flags it shows our own SVID, spiffe://<trust domain>/ns/douane-system/sa/douane-ca (profile
+    /// https_spiffe); with a certificate of its own it is what a browser would trust (profile https_web). Whoever federates
+    /// with us needs the address, the profile and our trust domain; for https_spiffe also that SPIFFE ID and the bundle,
+    /// which `curl -k https://ADDR/bundle` gives to somebody on a road that they trust. Whom we federate with stands in
+    /// the configuration file (`federation`).
+    #[arg(long, value_name = "ADDR")]
+    bundle_listen: Option<SocketAddr>,
+    /// PEM certificate (chain) of the bundle endpoint, for profile https_web; read again when it changes.
+    #[arg(long, value_name = "FILE", requires = "bundle_key", requires = "bundle_listen")]
+    bundle_certificate: Option<PathBuf>,
+    /// PEM private key of --bundle-certificate.
+    #[arg(long, value_name = "FILE", requires = "bundle_certificate")]
+    bundle_key: Option<PathBuf>,
     /// What is logged, such as `info` or `douane_ca=debug,info`.
     #[arg(long, env = "DOUANE_LOG", default_value = "info")]
     log: String,
@@ -130,7 +145,8 @@ fn serve(flags: Run) -> Result<()> {
         let addresses = app.addresses()?;
         let grpc: Vec<String> = addresses.grpc.iter().map(ToString::to_string).collect();
         let metrics = addresses.metrics.map(tracing::field::display);
-        tracing::info!(grpc = grpc.join(", "), metrics, "the control plane is up");
+        let bundle = addresses.bundle.map(tracing::field::display);
+        tracing::info!(grpc = grpc.join(", "), metrics, bundle, "the control plane is up");
         app.run(stop).await?;
         tracing::info!("the control plane has stopped");
         Ok(())
@@ -164,6 +180,11 @@ fn configure(flags: Run) -> Result<Config> {
         config.trust_domain = TrustDomain::parse(&domain).context("--trust-domain")?;
     }
     config.metrics = flags.metrics.or(config.metrics);
+    if let Some(listen) = flags.bundle_listen {
+        let files = flags.bundle_certificate.zip(flags.bundle_key);
+        let web = files.map(|(certificate, key)| WebCertificate { certificate, key });
+        config.bundle_endpoint = Some(BundleEndpoint { listen, web });
+    }
     Ok(config)
 }
 

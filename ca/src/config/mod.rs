@@ -4,6 +4,7 @@
 
 mod audit;
 mod authority;
+mod federation;
 mod keys;
 mod oidc;
 mod providers;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use audit::{Audit, Durability};
 pub use authority::{AuthorityLives, RootFiles, RootSeal, Upstream, Vault, VaultLogin};
+pub use federation::{BundleEndpoint, WebCertificate};
 pub use keys::Jwks;
 pub use oidc::{ClaimName, IdentityRule, Oidc, Unix, User};
 
@@ -89,6 +91,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Where and how the audit log is written.
     pub audit: Audit,
+    /// Where other trust domains fetch our bundle; nowhere by default.
+    pub bundle_endpoint: Option<BundleEndpoint>,
 }
 
 /// How service account tokens are verified.
@@ -290,6 +294,7 @@ impl Default for Config {
             jwks: Jwks::default(),
             metrics: None,
             audit: Audit::default(),
+            bundle_endpoint: None,
         }
     }
 }

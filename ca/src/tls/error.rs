@@ -29,6 +29,14 @@ pub enum TlsError {
     /// Its address has too many connections that have not proven an identity.
     #[error("too many connections without an identity, of this address or in all")]
     Crowded,
+    /// A certificate or key of the bundle endpoint that cannot be read.
+    #[error("read {}: {reason}", path.display())]
+    File {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file of trusted certificates holds none.
     #[error("the file holds no PEM certificate")]
     NoCertificate,

@@ -13,7 +13,7 @@ use douane_proto::{
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivatePkcs8KeyDer},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     server::NoServerSessionStorage,
     version::TLS13,
 };
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     error::{HANDSHAKE_LIMIT, TlsError},
+    public::endpoint_config,
     verify::{SpiffeClients, proven},
 };
 use crate::{
@@ -48,6 +49,8 @@ pub struct Tls {
 
 struct Shown {
     config: Arc<ServerConfig>,
+    /// The same certificate for whoever reads our bundle.
+    endpoint: Arc<ServerConfig>,
     leaf: Leaf,
     /// For the audit log.
     key: String,
@@ -122,6 +125,11 @@ impl Tls {
         Ok(())
     }
 
+    /// How the bundle endpoint shows the certificate: to anybody, since nobody has to prove anything there.
+    pub(super) fn endpoint(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).endpoint)
+    }
+
     /// The handshake with a client, within bounded time.
     ///
     /// # Errors
@@ -144,7 +152,9 @@ impl Tls {
 impl Shown {
     fn new(svid: &Svid, bundle: &TrustBundle) -> Result<Self, TlsError> {
         let key = svid.chain.first().map(|leaf| key_hash(leaf)).unwrap_or_default();
-        Ok(Self { config: Arc::new(server_config(svid, bundle)?), leaf: svid.leaf.clone(), key })
+        let (chain, private) = shown(svid);
+        let endpoint = Arc::new(endpoint_config(chain, private)?);
+        Ok(Self { config: Arc::new(server_config(svid, bundle)?), endpoint, leaf: svid.leaf.clone(), key })
     }
 
     fn record(&self) -> Record {
@@ -161,18 +171,22 @@ impl Shown {
 
 fn server_config(svid: &Svid, bundle: &TrustBundle) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let chain = svid.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
-    let key = PrivatePkcs8KeyDer::from(svid.key.to_vec());
+    let (chain, key) = shown(svid);
     let verifier = SpiffeClients::new(bundle, Arc::clone(&provider))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(chain, key.into())?;
+        .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     // A resumed session would take over the peer's identity without verifying it again.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
+}
+
+fn shown(svid: &Svid) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let chain = svid.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+    (chain, PrivatePkcs8KeyDer::from(svid.key.to_vec()).into())
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub struct Strangers {
 
 /// A stranger's place.
 #[derive(Debug)]
-pub(super) struct Stranger {
+pub struct Stranger {
     from: IpAddr,
     seated: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }

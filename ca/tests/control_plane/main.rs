@@ -5,6 +5,7 @@
 mod attest;
 mod audit;
 mod bench;
+mod bundle_endpoint;
 mod discovery;
 mod flood;
 mod issue;

@@ -28,6 +28,7 @@ pub(crate) struct Ground {
 pub(crate) struct Plane {
     pub(crate) address: SocketAddr,
     pub(crate) metrics: SocketAddr,
+    pub(crate) bundle: Option<SocketAddr>,
     stop: CancellationToken,
     running: JoinHandle<anyhow::Result<()>>,
 }
@@ -85,6 +86,7 @@ impl Ground {
         Plane {
             address: addresses.grpc[0],
             metrics: addresses.metrics.unwrap(),
+            bundle: addresses.bundle,
             running: tokio::spawn(app.run(stop.clone())),
             stop,
         }

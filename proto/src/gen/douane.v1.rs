@@ -554,6 +554,26 @@ pub struct Delta {
     pub bundle: ::core::option::Option<TrustBundle>,
     #[prost(message, repeated, tag = "8")]
     pub answers: ::prost::alloc::vec::Vec<Answer>,
+    #[prost(message, optional, tag = "9")]
+    pub federated: ::core::option::Option<FederatedBundles>,
+}
+/// The bundles of all other trust domains that are trusted: what is not among them is trusted no more.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FederatedBundles {
+    #[prost(message, repeated, tag = "1")]
+    pub bundles: ::prost::alloc::vec::Vec<FederatedBundle>,
+}
+/// The bundle of another trust domain, for identities of that domain alone.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FederatedBundle {
+    #[prost(string, tag = "1")]
+    pub trust_domain: ::prost::alloc::string::String,
+    /// DER; when there is none, nobody of the domain is trusted.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub roots: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// A JSON Web Key Set.
+    #[prost(string, tag = "3")]
+    pub jwt_keys: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MeshSettings {
