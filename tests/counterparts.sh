@@ -20,7 +20,7 @@ redis-server:redis-server redis-cli:redis-tools nats-server:nats-server
 mariadbd:mariadb-server mariadb-install-db:mariadb-server mariadb:mariadb-client
 postgres:postgresql initdb:postgresql psql:postgresql-client
 sshd:openssh-server ssh:openssh-client ssh-keygen:openssh-client exim4:exim4-daemon-light
-slowhttptest:slowhttptest testssl:testssl.sh
+slowhttptest:slowhttptest testssl:testssl.sh promtool:prometheus
 "
 
 found() { PATH="$places" type -P "$1"; }

@@ -8,6 +8,7 @@ mod floors;
 mod istio;
 mod joined;
 mod mesh;
+mod monitoring;
 mod rows;
 mod servers;
 mod sidecar;

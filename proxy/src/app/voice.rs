@@ -130,11 +130,12 @@ impl Namer {
 pub(super) async fn tell(namer: Namer, health: Health, mtls: Mtls, mesh: Mesh) {
     let (mut identity, mut snapshot) = (mtls.watch(), mesh.watch());
     loop {
-        let (not_after, first_root) = {
+        let (not_before, not_after, first_root) = {
             let identity = identity.borrow_and_update();
-            (identity.svid.leaf.not_after, identity.bundle.first_end())
+            let leaf = &identity.svid.leaf;
+            (leaf.not_before, leaf.not_after, identity.bundle.first_end())
         };
-        namer.telemetry.metrics.certificate_expires(not_after, first_root);
+        namer.telemetry.metrics.certified(not_before, not_after, first_root);
         health.set_certified_until(not_after);
         {
             let snapshot = snapshot.borrow_and_update();

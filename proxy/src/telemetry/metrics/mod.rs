@@ -125,8 +125,9 @@ impl Metrics {
         });
     }
 
-    /// When the certificate in use ends, and when the first root of the trust bundle does; seconds since 1970.
-    pub fn certificate_expires(&self, not_after: i64, first_root: Option<i64>) {
+    /// When the certificate in use begins and ends, and when the first root of the trust bundle ends; seconds since 1970.
+    pub fn certified(&self, not_before: i64, not_after: i64, first_root: Option<i64>) {
+        self.state.certificate_begin.set(not_before);
         self.state.certificate_expiry.set(not_after);
         self.state.roots_expiry.set(first_root.unwrap_or_default());
     }

@@ -24,6 +24,7 @@ pub(super) struct State {
     pub(super) pressure: Gauge,
     pub(super) spans_exported: Counter,
     pub(super) exporter_up: Gauge,
+    pub(super) certificate_begin: Gauge,
     pub(super) certificate_expiry: Gauge,
     pub(super) roots_expiry: Gauge,
     pub(super) connected: Gauge,
@@ -44,6 +45,7 @@ impl State {
             pressure: Gauge::default(),
             spans_exported: Counter::default(),
             exporter_up: Gauge::default(),
+            certificate_begin: Gauge::default(),
             certificate_expiry: Gauge::default(),
             roots_expiry: Gauge::default(),
             connected: Gauge::default(),
@@ -109,6 +111,11 @@ impl State {
             "douane_certificate_expiry_timestamp_seconds",
             "When the certificate in use ends, seconds since 1970",
             self.certificate_expiry.clone(),
+        );
+        r.register(
+            "douane_certificate_not_before_timestamp_seconds",
+            "When the certificate in use begins, seconds since 1970",
+            self.certificate_begin.clone(),
         );
         r.register(
             "douane_trust_bundle_expiry_timestamp_seconds",

@@ -95,7 +95,7 @@ fn series_past_the_cap_are_counted_as_other() {
 fn state_is_told_by_the_application() {
     let metrics = metrics();
 
-    metrics.certificate_expires(1_900_000_000, Some(2_000_000_000));
+    metrics.certified(1_800_000_000, 1_900_000_000, Some(2_000_000_000));
     metrics.renewed(Renewal::Succeeded);
     metrics.snapshot(3, 14, 1);
     metrics.dropped_spans("queue_full", 2);
