@@ -2,8 +2,8 @@
 //!
 //! Knows no sockets, no clocks, no tasks. `ca` says these things, `proxy` acts on them.
 //!
-//! - [`wire`]: messages and stubs, generated from `douane/v1/*.proto`; [`workload_api`]: those of the SPIFFE Workload API;
-//!   [`istio`]: those of Istio's certificate service
+//! - [`wire`]: messages and stubs, generated from `douane/v1/*.proto`, and [`codec`], which writes them;
+//!   [`workload_api`]: those of the SPIFFE Workload API; [`istio`]: those of Istio's certificate service
 //! - [`id`]: who a workload is
 //! - [`bundle`]: the bundle of a trust domain as others read it
 //! - [`svid`]: certificates, trust bundles, and the identity in a certificate
@@ -22,6 +22,7 @@
 
 pub mod authentication;
 pub mod bundle;
+pub mod codec;
 pub mod facts;
 pub mod hint;
 pub mod id;

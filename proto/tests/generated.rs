@@ -15,9 +15,13 @@ struct Wire {
     kept: &'static str,
     /// Messages that hold a key and must not print it.
     silent: &'static [&'static str],
+    /// What messages are written and read with.
+    codec: &'static str,
     /// What a server tells of itself by reflection, in `src/gen`.
     descriptors: Option<&'static str>,
 }
+
+const PROST: &str = "tonic_prost::ProstCodec";
 
 const WIRES: &[Wire] = &[
     Wire {
@@ -25,6 +29,7 @@ const WIRES: &[Wire] = &[
         made: "douane.v1.rs",
         kept: "douane.v1.rs",
         silent: &[],
+        codec: "crate::codec::Codec",
         descriptors: None,
     },
     Wire {
@@ -33,6 +38,7 @@ const WIRES: &[Wire] = &[
         made: "_.rs",
         kept: "spiffe.rs",
         silent: &["X509SVID", "JWTSVID", "ValidateJWTSVIDRequest"],
+        codec: PROST,
         descriptors: Some("spiffe.descriptors"),
     },
     Wire {
@@ -40,6 +46,7 @@ const WIRES: &[Wire] = &[
         made: "istio.v1.auth.rs",
         kept: "istio.v1.auth.rs",
         silent: &[],
+        codec: PROST,
         descriptors: None,
     },
 ];
@@ -55,6 +62,7 @@ fn the_generated_code_matches_the_proto_files() {
             .build_transport(false)
             .btree_map(".")
             .skip_debug(wire.silent)
+            .codec_path(wire.codec)
             .out_dir(&out)
             .compile_fds(descriptors.clone())
             .expect("code is generated");

@@ -20,7 +20,7 @@ use douane_proto::{
     wire::{discovery_server::DiscoveryServer, identity_server::IdentityServer},
 };
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpSocket, UnixListener},
     runtime::Handle,
     sync::{Semaphore, mpsc},
     time,
@@ -59,6 +59,9 @@ const MAX_CONNECTIONS: usize = 20_000;
 const STRANGERS: Bounds = Bounds { in_all: 4096, of_one_address: 256, visit: Duration::from_secs(30) };
 /// Many sidecars may stand behind one address, and all come back at once when we restart.
 const HANDSHAKES_OF_ONE_ADDRESS: Allowance = Allowance { burst: 2000.0, rate: 200.0 };
+/// Connections that the kernel holds until we take them: all sidecars of a mesh may start at once, and who finds no place
+/// tries again after a second. The kernel allows as many by default (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
 /// Secured connections that wait to be served.
 const ACCEPT_QUEUE: usize = 64;
 /// Dead peers are noticed within these two.
@@ -154,10 +157,10 @@ impl App {
             Discovery::open(&folder, &config, keyring, Arc::clone(&metrics)).context("read the resources")?;
 
         Ok(Self {
-            listeners: bind_all(&config.listen).await?,
+            listeners: bind_all(&config.listen)?,
             admin: bind_admin(&folder),
             metrics_listener: match config.metrics {
-                Some(address) => Some(bind(address).await?),
+                Some(address) => Some(bind(address)?),
                 None => None,
             },
             bundle_endpoint: match &config.bundle_endpoint {
@@ -440,24 +443,28 @@ fn key_source(jwks: &str, trust: Option<&Path>) -> Result<KeySource> {
 }
 
 // Without a choice: all addresses, of both families where there are two.
-async fn bind_all(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>> {
+fn bind_all(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>> {
     if wanted.is_empty() {
         let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, GRPC_PORT));
-        return match TcpListener::bind(all).await {
+        return match listen_on(all) {
             Ok(listener) => Ok(vec![listener]),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 Err(error).context(format!("listen on {all}"))
             }
-            Err(_) => Ok(vec![bind((Ipv4Addr::UNSPECIFIED, GRPC_PORT).into()).await?]),
+            Err(_) => Ok(vec![bind((Ipv4Addr::UNSPECIFIED, GRPC_PORT).into())?]),
         };
     }
-    let mut listeners = Vec::new();
-    for address in wanted {
-        listeners.push(bind(*address).await?);
-    }
-    Ok(listeners)
+    wanted.iter().map(|address| bind(*address)).collect()
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
+fn bind(address: SocketAddr) -> Result<TcpListener> {
+    listen_on(address).with_context(|| format!("listen on {address}"))
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // The connections of the one before us may still be closing.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

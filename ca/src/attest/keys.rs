@@ -5,7 +5,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
@@ -38,8 +38,14 @@ pub enum KeySource {
 /// Keys that are kept up to date by [`LiveKeys::run`].
 pub struct LiveKeys {
     source: KeySource,
-    current: RwLock<Option<Arc<Keys>>>,
+    current: RwLock<Option<Read>>,
     asked: Notify,
+}
+
+// Keys, and the bytes that they were read from.
+struct Read {
+    keys: Arc<Keys>,
+    bytes: Vec<u8>,
 }
 
 impl LiveKeys {
@@ -58,8 +64,13 @@ impl LiveKeys {
             KeySource::File(path) => fetch::file(path).await?,
             KeySource::Url(origin) => fetch::url(origin, TERMS).await?,
         };
-        let keys = Keys::parse(&json).map_err(|error| error.to_string())?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
+        // The same bytes stay the same value: what is known of it stays known.
+        if self.read().as_ref().is_some_and(|read| read.bytes == json) {
+            return Ok(());
+        }
+        let keys = Arc::new(Keys::parse(&json).map_err(|error| error.to_string())?);
+        let read = Read { keys, bytes: json.to_vec() };
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(read);
         Ok(())
     }
 
@@ -99,7 +110,11 @@ impl LiveKeys {
 
     /// What was good last; `None` before the first reading.
     pub(crate) fn current(&self) -> Option<Arc<Keys>> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.read().as_ref().map(|read| Arc::clone(&read.keys))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Option<Read>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Somebody presented a key that is not known: it is worth looking earlier than planned.
@@ -129,5 +144,20 @@ mod tests {
             assert!(keys.refresh().await.is_err());
             assert!(keys.current().is_some());
         }
+    }
+
+    #[tokio::test]
+    async fn only_other_bytes_make_another_key_set() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("jwks.json");
+        std::fs::write(&path, KEYS).unwrap();
+        let keys = LiveKeys::new(KeySource::File(path.clone()));
+        keys.refresh().await.unwrap();
+        let first = keys.current().unwrap();
+        keys.refresh().await.unwrap();
+        assert!(Arc::ptr_eq(&first, &keys.current().unwrap()));
+        std::fs::write(&path, format!("{KEYS} ")).unwrap();
+        keys.refresh().await.unwrap();
+        assert!(!Arc::ptr_eq(&first, &keys.current().unwrap()));
     }
 }

@@ -1,6 +1,7 @@
 //! Who asks? Evidence becomes an identity, or an error. Names in a certificate request play no part.
 //!
-//! - `service_account`, `oidc`: a signed token, by its issuer's rules; `keys`: the issuer's keys, live
+//! - `service_account`, `oidc`: a signed token, by its issuer's rules; `keys`: the issuer's keys, live; `seen`: which tokens
+//!   verified before
 //! - `join`: single-use tokens; `joined`: who came by one, and renews by its certificate; `listing`: both, for operators
 //!
 //! Knows not what is signed (`authority`), nor the wire (`issue`). Another kind of evidence is another variant here.
@@ -11,6 +12,7 @@ mod joined;
 mod keys;
 mod listing;
 mod oidc;
+mod seen;
 mod service_account;
 
 use std::{
@@ -32,6 +34,7 @@ use crate::{
 };
 use join::{JoinTokens, Ticket};
 use joined::{Joined, Renewal};
+use seen::Seen;
 use service_account::ServiceAccounts;
 
 pub use error::AttestError;
@@ -60,6 +63,15 @@ impl Evidence {
             Self::Token(_) => "token",
             Self::JoinToken(_) => "join_token",
             Self::Connection => "connection",
+        }
+    }
+
+    /// How many bytes it holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Token(token) | Self::JoinToken(token) => token.len(),
+            Self::Connection => 0,
         }
     }
 
@@ -92,6 +104,7 @@ pub struct Attestor {
 struct Issuer {
     accounts: Accounts,
     keys: Arc<LiveKeys>,
+    seen: Seen,
 }
 
 enum Accounts {
@@ -247,7 +260,7 @@ impl Issuer {
                 Accounts::Mapped(oidc::Accounts { issuer, audiences, identities, trust_domain })
             }
         };
-        Self { accounts, keys }
+        Self { accounts, keys, seen: Seen::default() }
     }
 
     fn name(&self) -> &str {
@@ -257,14 +270,16 @@ impl Issuer {
         }
     }
 
-    fn verify(&self, token: &str, keys: &Keys, now: u64) -> Result<Attested, AttestError> {
+    fn verify(&self, token: &str, keys: &Arc<Keys>, now: u64) -> Result<Attested, AttestError> {
         let (id, bound_to, evidence) = match &self.accounts {
             Accounts::Kubernetes(accounts) => {
-                let account = accounts.verify(token, keys, now)?;
+                let account =
+                    accounts.account(&self.seen.verify(token, keys, accounts.expected(), now)?)?;
                 (account.id, account.pod, SERVICE_ACCOUNT_TOKEN)
             }
             Accounts::Mapped(accounts) => {
-                let (id, subject) = accounts.verify(token, keys, now)?;
+                let (id, subject) =
+                    accounts.account(&self.seen.verify(token, keys, accounts.expected(), now)?)?;
                 (id, subject, "oidc_token")
             }
         };

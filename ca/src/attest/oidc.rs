@@ -6,7 +6,7 @@
 
 use douane_proto::{
     id::{TrustDomain, WorkloadId},
-    jwt::{self, Claims, Expected, Keys, Purpose},
+    jwt::{Claims, Expected, Purpose},
 };
 use serde_json::Value;
 
@@ -28,21 +28,15 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
-    /// Verifies `token` with `keys` at `now` (seconds since 1970); also what the audit log says of it.
-    pub(crate) fn verify(
-        &self,
-        token: &str,
-        keys: &Keys,
-        now: u64,
-    ) -> Result<(WorkloadId, Option<String>), AttestError> {
-        let expected = Expected {
-            issuer: Some(&self.issuer),
-            audiences: &self.audiences,
-            purpose: Purpose::Attestation,
-        };
-        let claims = jwt::verify(token, keys, expected, now)?;
+    /// What a token must say of itself.
+    pub(crate) fn expected(&self) -> Expected<'_> {
+        Expected { issuer: Some(&self.issuer), audiences: &self.audiences, purpose: Purpose::Attestation }
+    }
+
+    /// Who a token speaks for that is as expected; also what the audit log says of it.
+    pub(crate) fn account(&self, claims: &Claims) -> Result<(WorkloadId, Option<String>), AttestError> {
         let subject = claims.subject().map(|subject| format!("{}#{subject}", self.issuer));
-        Ok((self.identity(&claims)?, subject))
+        Ok((self.identity(claims)?, subject))
     }
 
     // The first rule that takes the token says who it is.

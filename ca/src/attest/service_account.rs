@@ -1,11 +1,11 @@
 //! A projected Kubernetes service account token proves a service account: issuer, audience, time and signature are
 //! verified locally, the identity comes from the `kubernetes.io` claims and nothing else.
 //!
-//! Knows not where keys come from (`keys`).
+//! Knows not where keys come from (`keys`), nor how a signature is verified (`seen`).
 
 use douane_proto::{
     id::{TrustDomain, WorkloadId},
-    jwt::{self, Claims, Expected, Keys, Purpose},
+    jwt::{Claims, Expected, Purpose},
 };
 use serde_json::Value;
 
@@ -28,18 +28,13 @@ pub(crate) struct Account {
 }
 
 impl ServiceAccounts {
-    /// Verifies `token` with `keys` at `now` (seconds since 1970).
-    pub(crate) fn verify(&self, token: &str, keys: &Keys, now: u64) -> Result<Account, AttestError> {
-        let expected = Expected {
-            issuer: Some(&self.issuer),
-            audiences: &self.audiences,
-            purpose: Purpose::Attestation,
-        };
-        let claims = jwt::verify(token, keys, expected, now)?;
-        self.account(&claims)
+    /// What a token must say of itself.
+    pub(crate) fn expected(&self) -> Expected<'_> {
+        Expected { issuer: Some(&self.issuer), audiences: &self.audiences, purpose: Purpose::Attestation }
     }
 
-    fn account(&self, claims: &Claims) -> Result<Account, AttestError> {
+    /// Who a token speaks for that is as expected.
+    pub(crate) fn account(&self, claims: &Claims) -> Result<Account, AttestError> {
         let kubernetes = claims.get("kubernetes.io").ok_or(AttestError::Claim("kubernetes.io"))?;
         let namespace =
             text(kubernetes, &["namespace"]).ok_or(AttestError::Claim("kubernetes.io.namespace"))?;

@@ -36,6 +36,8 @@ pub(crate) struct Signer {
     pub(crate) not_before: i64,
     /// Seconds since 1970.
     pub(crate) not_after: i64,
+    // What its leaves are held against; an error where it can have none.
+    voucher: Result<check::Voucher, &'static str>,
 }
 
 /// A private key that is wiped when it is dropped.
@@ -232,7 +234,8 @@ impl Signer {
             check::subject_key_id(&parsed).ok_or(SignError::Check("it has no key identifier"))?.to_vec();
         let validity = parsed.validity();
         let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
-        Ok(Self { issuer, id, key_id, certificate, not_before, not_after })
+        let voucher = check::Voucher::of(&certificate);
+        Ok(Self { issuer, id, key_id, certificate, not_before, not_after, voucher })
     }
 
     /// The middle of its life, seconds since 1970.
@@ -280,7 +283,7 @@ impl Signer {
             spki: &spki,
             not_before,
             not_after,
-            signer: &self.certificate,
+            signer: self.voucher.as_ref().map_err(|broken| SignError::Stored(broken))?,
         };
         check::leaf(&certificate, &expected).map_err(SignError::Check)?;
         Ok(SignedLeaf { certificate, serial: crate::hex::encode(&serial), not_after })

@@ -12,7 +12,7 @@ use tokio::{
     sync::{mpsc, watch},
     time,
 };
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt as _, adapters::Map, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
@@ -21,7 +21,7 @@ use crate::{
         index::Index,
         learned::Learned,
         limits::Limits,
-        stream::{Shared, Stream},
+        stream::{Outgoing, Shared, Stream},
     },
     holders::Holders,
     metrics::Metrics,
@@ -68,7 +68,7 @@ impl DiscoveryService {
 
 #[async_trait]
 impl Wire for DiscoveryService {
-    type WatchStream = ReceiverStream<Result<Delta, Status>>;
+    type WatchStream = Map<ReceiverStream<Outgoing>, fn(Outgoing) -> Result<Delta, Status>>;
 
     async fn watch(
         &self,
@@ -98,6 +98,6 @@ impl Wire for DiscoveryService {
                 let _ = deltas.send(Err(status)).await;
             }
         });
-        Ok(Response::new(ReceiverStream::new(outgoing)))
+        Ok(Response::new(ReceiverStream::new(outgoing).map(|next| next.map(|delta| *delta))))
     }
 }

@@ -67,12 +67,15 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
 }
 
+/// On its way to the sidecar. A channel has room for 32 however few may wait in it: boxed, that is no 18 KiB for each stream.
+pub(crate) type Outgoing = Result<Box<Delta>, Status>;
+
 /// One sidecar's stream.
 pub(crate) struct Stream {
     shared: Arc<Shared>,
     id: WorkloadId,
     requests: Streaming<WatchRequest>,
-    deltas: mpsc::Sender<Result<Delta, Status>>,
+    deltas: mpsc::Sender<Outgoing>,
     sequence: u64,
     watched: HashMap<Question, Watched>,
     complaints: HashSet<String>,
@@ -104,7 +107,7 @@ impl Stream {
         shared: Arc<Shared>,
         id: WorkloadId,
         requests: Streaming<WatchRequest>,
-        deltas: mpsc::Sender<Result<Delta, Status>>,
+        deltas: mpsc::Sender<Outgoing>,
     ) -> Self {
         Self {
             shared,
@@ -369,7 +372,7 @@ impl Stream {
         self.sequence += 1;
         let delta = Delta { epoch: self.shared.epoch, sequence: self.sequence, ..delta };
         // Fails only when the sidecar has gone; then the loop ends by itself.
-        if self.deltas.send(Ok(delta)).await.is_ok() {
+        if self.deltas.send(Ok(Box::new(delta))).await.is_ok() {
             self.shared.metrics.delta();
         }
         Ok(())

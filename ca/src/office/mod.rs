@@ -181,8 +181,9 @@ impl Office {
         let claims = token::claims(&id, audiences, wanted, at).ok_or(Refusal::Malformed(token::AUDIENCES))?;
         let (record, expires) = (record::token(&claims, &id, peer), claims.expires);
         let desk = Arc::clone(&self.desk);
+        let bytes = claims.json.len();
         let work = move || desk.sign(&id, &claims.json, now).map(Signed::Token);
-        let Signed::Token(text) = self.queue.work(LEAST_URGENT, work).await? else {
+        let Signed::Token(text) = self.queue.work((LEAST_URGENT, bytes), work).await? else {
             return Err(Refusal::Broken);
         };
         self.write(record).await?;
@@ -224,12 +225,13 @@ impl Office {
         Authority::refuse_oversized(&petition.csr)?;
         petition.evidence.refuse_misshapen()?;
         let (desk, asker) = (Arc::clone(&self.desk), peer.clone());
+        let bytes = petition.csr.len() + petition.evidence.bytes();
         // Signatures take a fraction of a millisecond, a spent join token waits for the disk: both off the reactor.
         let work = move || {
             let (issued, attested) = desk.work(&petition, &asker, now)?;
             Ok(Signed::Certificate(Box::new(issued), attested))
         };
-        match self.queue.work(urgency(peer, now), work).await? {
+        match self.queue.work((urgency(peer, now), bytes), work).await? {
             Signed::Certificate(issued, attested) => Ok((*issued, attested)),
             Signed::Token(_) => Err(Refusal::Broken),
         }

@@ -14,10 +14,13 @@ use tokio::sync::oneshot;
 
 use super::refusal::Refusal;
 
-/// Petitions that may wait; each holds at most a token and a request, 25 KiB.
-const MAX_WAITING: usize = 1024;
-/// Longer than this nobody waits: the caller is told to come back, while its old certificate still lives.
-const MAX_WAIT: Duration = Duration::from_secs(2);
+/// Petitions that may wait: more than there are strangers' places, so that who has paid for a handshake is not sent away to
+/// pay for another.
+const MAX_WAITING: usize = 8192;
+/// What they may hold together, bytes; each at most a token and a request, 25 KiB.
+const MAX_WAITING_BYTES: usize = 25 * 1024 * 1024;
+/// Longer than this nobody waits: the caller is told to come back before it loses patience (a sidecar does after 10 s).
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// How soon the caller is without a certificate (the logarithm of the seconds): fewer come first.
 pub(super) type Urgency = i64;
@@ -34,6 +37,8 @@ struct Shared<T> {
 
 struct State<T> {
     waiting: BTreeMap<(Urgency, u64), Waiting<T>>,
+    /// What they hold together.
+    bytes: usize,
     /// Of two that are as urgent, the first comes first.
     next: u64,
     closed: bool,
@@ -41,6 +46,7 @@ struct State<T> {
 
 struct Waiting<T> {
     work: Work<T>,
+    bytes: usize,
     done: oneshot::Sender<Result<T, Refusal>>,
     since: Instant,
 }
@@ -48,7 +54,7 @@ struct Waiting<T> {
 impl<T: Send + 'static> Queue<T> {
     /// A queue with so many workers.
     pub(super) fn new(workers: usize) -> std::io::Result<Self> {
-        let state = State { waiting: BTreeMap::new(), next: 0, closed: false };
+        let state = State { waiting: BTreeMap::new(), bytes: 0, next: 0, closed: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), more: Condvar::new() });
         for number in 0..workers {
             let shared = Arc::clone(&shared);
@@ -57,14 +63,14 @@ impl<T: Send + 'static> Queue<T> {
         Ok(Self(shared))
     }
 
-    /// Has the work done, when it is its turn.
+    /// Has the work done, when it is its turn; it holds so many bytes until then.
     pub(super) async fn work(
         &self,
-        urgency: Urgency,
+        (urgency, bytes): (Urgency, usize),
         work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let (done, told) = oneshot::channel();
-        self.0.push(urgency, Waiting { work: Box::new(work), done, since: Instant::now() });
+        self.0.push(urgency, Waiting { work: Box::new(work), bytes, done, since: Instant::now() });
         told.await.unwrap_or(Err(Refusal::Broken))
     }
 }
@@ -85,18 +91,24 @@ impl<T> Shared<T> {
         let mut state = self.state();
         let key = (urgency, state.next);
         state.next += 1;
+        state.bytes += waiting.bytes;
         state.waiting.insert(key, waiting);
-        let least = if state.waiting.len() > MAX_WAITING { state.waiting.pop_last() } else { None };
+        let mut sent_away = Vec::new();
+        while state.waiting.len() > MAX_WAITING || state.bytes > MAX_WAITING_BYTES {
+            let Some((_, least)) = state.waiting.pop_last() else { break };
+            state.bytes -= least.bytes;
+            sent_away.push(least);
+        }
         drop(state);
         self.more.notify_one();
-        if let Some((_, least)) = least {
+        for least in sent_away {
             // Who has gone does not want to know.
             let _ = least.done.send(Err(Refusal::Overload));
         }
     }
 
     fn run(&self) {
-        while let Some(Waiting { work, done, since }) = self.pop() {
+        while let Some(Waiting { work, done, since, .. }) = self.pop() {
             // Who has gone, and who has waited for too long, costs nothing more.
             if done.is_closed() {
                 continue;
@@ -116,6 +128,7 @@ impl<T> Shared<T> {
         let mut state = self.state();
         loop {
             if let Some((_, first)) = state.waiting.pop_first() {
+                state.bytes -= first.bytes;
                 return Some(first);
             }
             if state.closed {
@@ -144,7 +157,7 @@ mod tests {
                 let _ = held.recv();
                 Ok(0)
             };
-            theirs.work(0, work).await
+            theirs.work((0, 1), work).await
         });
         busy.await.unwrap();
         (queue, free)
@@ -162,7 +175,7 @@ mod tests {
                     tell.send(urgency).unwrap();
                     Ok(urgency)
                 };
-                theirs.work(urgency, work).await
+                theirs.work((urgency, 1), work).await
             }));
         }
         while queue.0.state().waiting.len() < all.len() {
@@ -180,7 +193,7 @@ mod tests {
         let (queue, free) = busy().await;
         let ask = |urgency| {
             let theirs = Arc::clone(&queue);
-            tokio::spawn(async move { theirs.work(urgency, move || Ok(urgency)).await })
+            tokio::spawn(async move { theirs.work((urgency, 1), move || Ok(urgency)).await })
         };
         let lazy = ask(100_000);
         let mut all: Vec<_> = (0..MAX_WAITING as i64).map(ask).collect();
@@ -194,10 +207,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn t6_large_petitions_take_more_of_the_queue_than_small_ones() {
+        let (queue, free) = busy().await;
+        let ask = |urgency, bytes| {
+            let theirs = Arc::clone(&queue);
+            tokio::spawn(async move { theirs.work((urgency, bytes), move || Ok(urgency)).await })
+        };
+        let large = ask(2, MAX_WAITING_BYTES / 2);
+        let small = ask(1, MAX_WAITING_BYTES / 2);
+        while queue.0.state().waiting.len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let first = ask(0, 25 * 1024);
+        assert!(matches!(large.await.unwrap(), Err(Refusal::Overload)));
+        drop(free);
+        small.await.unwrap().unwrap();
+        first.await.unwrap().unwrap();
+        assert_eq!(queue.0.state().bytes, 0);
+    }
+
+    #[tokio::test]
     async fn a_worker_outlives_a_bug() {
         let queue: Queue<()> = Queue::new(1).unwrap();
-        let broken = queue.work(0, || panic!("a bug")).await;
+        let broken = queue.work((0, 1), || panic!("a bug")).await;
         assert!(matches!(broken, Err(Refusal::Broken)));
-        queue.work(0, || Ok(())).await.unwrap();
+        queue.work((0, 1), || Ok(())).await.unwrap();
     }
 }

@@ -23,14 +23,20 @@ pub struct Bounds {
 #[derive(Debug, Clone)]
 pub struct Strangers {
     bounds: Bounds,
-    seated: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    seated: Arc<Mutex<Seated>>,
+}
+
+#[derive(Debug, Default)]
+struct Seated {
+    in_all: usize,
+    of: HashMap<IpAddr, usize>,
 }
 
 /// A stranger's place.
 #[derive(Debug)]
 pub struct Stranger {
     from: IpAddr,
-    seated: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    seated: Arc<Mutex<Seated>>,
 }
 
 impl Strangers {
@@ -48,11 +54,12 @@ impl Strangers {
     pub(super) fn seat(&self, from: IpAddr) -> Option<Stranger> {
         let from = from.to_canonical();
         let mut seated = self.seated.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = seated.get(&from).copied().unwrap_or(0);
-        if own >= self.bounds.of_one_address || seated.values().sum::<usize>() >= self.bounds.in_all {
+        let own = seated.of.get(&from).copied().unwrap_or(0);
+        if own >= self.bounds.of_one_address || seated.in_all >= self.bounds.in_all {
             return None;
         }
-        seated.insert(from, own + 1);
+        seated.in_all += 1;
+        seated.of.insert(from, own + 1);
         Some(Stranger { from, seated: Arc::clone(&self.seated) })
     }
 }
@@ -60,11 +67,12 @@ impl Strangers {
 impl Drop for Stranger {
     fn drop(&mut self) {
         let mut seated = self.seated.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = seated.get(&self.from).copied().unwrap_or(0).saturating_sub(1);
+        seated.in_all = seated.in_all.saturating_sub(1);
+        let left = seated.of.get(&self.from).copied().unwrap_or(0).saturating_sub(1);
         if left == 0 {
-            seated.remove(&self.from);
+            seated.of.remove(&self.from);
         } else {
-            seated.insert(self.from, left);
+            seated.of.insert(self.from, left);
         }
     }
 }
@@ -98,6 +106,7 @@ mod tests {
     fn who_leaves_is_forgotten() {
         let strangers = strangers();
         drop((strangers.seat(address(1)), strangers.seat(address(1)), strangers.seat(address(2))));
-        assert!(strangers.seated.lock().unwrap().is_empty());
+        let seated = strangers.seated.lock().unwrap();
+        assert!(seated.of.is_empty() && seated.in_all == 0);
     }
 }

@@ -14,7 +14,7 @@ mod verify;
 pub use claims::Claims;
 pub use keys::{Keys, KeysError};
 pub use svid::{JwtSvid, JwtSvidError, key_id, key_set, keys_of, verify_svid};
-pub use verify::{Expected, JwtError, MAX_TOKEN_BYTES, Purpose, unverified_issuer, verify};
+pub use verify::{Expected, JwtError, MAX_TOKEN_BYTES, Purpose, unverified_issuer, verify, verify_again};
 
 #[cfg(test)]
 mod tests;

@@ -57,7 +57,7 @@ fn verdict(change: impl FnOnce(&mut CertificateParams)) -> Result<(), &'static s
         spki: &spki,
         not_before: now() - 60,
         not_after: now() + HOUR,
-        signer: &certificate,
+        signer: &check::Voucher::of(&certificate).unwrap(),
     };
     check::leaf(&leaf, &expected)
 }
