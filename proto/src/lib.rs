@@ -18,12 +18,14 @@
 //! - [`facts`]: what is decided on; [`target`]: a request target and its one normalized form
 //! - [`request`]: what a policy may see of a request
 //! - [`hint`]: when it is worth asking again
+//! - [`figures`]: how durations are counted
 //! - [`jwt`]: is this token signed by one of these keys, and for us?
 
 pub mod authentication;
 pub mod bundle;
 pub mod codec;
 pub mod facts;
+pub mod figures;
 pub mod hint;
 pub mod id;
 pub mod jwt;

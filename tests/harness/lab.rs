@@ -130,6 +130,17 @@ impl Lab {
         exec.spawn().expect("lab exec starts")
     }
 
+    /// `lab douane`: an operator's command to the lab's control plane.
+    ///
+    /// # Panics
+    /// When the lab's program is not there.
+    #[must_use]
+    pub fn douane(&self, arguments: &[&str]) -> Command {
+        let mut command = self.ask("douane");
+        command.args(arguments);
+        command
+    }
+
     /// `lab status -o json`.
     ///
     /// # Panics

@@ -4,22 +4,22 @@
 //! - `serve`: the control plane's side; only its own user and root are heard
 //! - `call`: the command line's side
 //!
-//! Knows not what a command does (`authority`).
+//! Knows not what a command does (`authority`, `traffic`).
 
 mod call;
 mod serve;
 
 use serde::{Deserialize, Serialize};
 
-use crate::authority::Status;
+use crate::{authority::Status, traffic::view::View};
 
 pub use call::{CallError, call};
 pub use serve::{AdminError, Desk, bind, run};
 
 /// A command has one name in it; a longer line is nobody's.
 const MAX_COMMAND_BYTES: usize = 4096;
-/// A status of some roots and names.
-const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
+/// The traffic of a large mesh has the longest: some hundred bytes for each edge.
+const MAX_ANSWER_BYTES: u64 = 256 * 1024 * 1024;
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,10 +39,17 @@ pub enum Command {
         /// Its id, or a key identifier.
         authority: String,
     },
+    /// Say who talks to whom.
+    Traffic {
+        /// Over how long.
+        window_seconds: u64,
+        /// Only what has an end in it.
+        namespace: Option<String>,
+    },
 }
 
 /// What comes back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Answer {
     /// It was done, or begun.
@@ -52,6 +59,8 @@ pub enum Answer {
         /// How things are now.
         status: Box<Status>,
     },
+    /// Who talks to whom.
+    Traffic(Box<View>),
     /// It was not done.
     Refused(String),
 }

@@ -3,11 +3,11 @@
 
 use std::{fs, io, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time,
 };
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Answer, Command, MAX_COMMAND_BYTES};
 use crate::{
     authority::{Authority, Force, RotateError},
+    discovery::Index,
     state::StateFolder,
+    traffic::Traffic,
 };
 
 /// Operators at once; another waits.
@@ -38,6 +40,10 @@ pub struct AdminError {
 pub struct Desk {
     /// The authority.
     pub authority: Arc<Authority>,
+    /// What sidecars count.
+    pub traffic: Traffic,
+    /// What the mesh is.
+    pub index: watch::Receiver<Arc<Index>>,
 }
 
 /// Binds the socket (0600) in a folder whose lock we hold: one that lies there is of a process that is gone.
@@ -122,11 +128,14 @@ impl Desk {
     // Waits for the disk: not on the reactor.
     fn obey(&self, command: &Command, peer: u32) -> Answer {
         let now = SystemTime::now();
-        if *command != Command::Status {
+        if !matches!(command, Command::Status | Command::Traffic { .. }) {
             tracing::info!(?command, uid = peer, "an operator's command");
         }
         let done = match command {
             Command::Status => Ok(None),
+            Command::Traffic { window_seconds, namespace } => {
+                return self.traffic(Duration::from_secs(*window_seconds), namespace.as_deref());
+            }
             Command::RotateRoot { force } => {
                 self.authority.rotate_root(if *force { Force::Yes } else { Force::No }, now).map(Some)
             }
@@ -137,6 +146,17 @@ impl Desk {
             Ok(authority) => Answer::Done { authority, status: Box::new(self.authority.status(now)) },
             Err(error) => Answer::Refused(in_full(&error)),
         }
+    }
+}
+
+impl Desk {
+    fn traffic(&self, window: Duration, namespace: Option<&str>) -> Answer {
+        let names = Arc::clone(&self.index.borrow()).names();
+        let view = self.traffic.view(window, &names, Instant::now());
+        Answer::Traffic(Box::new(match namespace {
+            Some(namespace) => view.in_namespace(namespace),
+            None => view,
+        }))
     }
 }
 

@@ -50,6 +50,7 @@ use crate::{
     rpc::{Either, Nobody},
     state::{Disk, StateError, StateFolder},
     tls::{self, Bounds, Connection, Gate, Strangers, Tls},
+    traffic::Traffic,
     upstream::PkiEngine,
 };
 
@@ -231,8 +232,13 @@ impl App {
                 keys.run(halt).await;
             }));
         }
+        let traffic = Traffic::default();
         if let Some(listener) = self.admin {
-            let desk = admin::Desk { authority: Arc::clone(&self.authority) };
+            let desk = admin::Desk {
+                authority: Arc::clone(&self.authority),
+                traffic: traffic.clone(),
+                index: self.discovery.index(),
+            };
             tasks.spawn(admin::run(listener, desk, halt.clone()));
         }
         let (authority, attestor, metrics) =
@@ -247,7 +253,7 @@ impl App {
         }));
         let service = DiscoveryService::new(
             self.discovery.index(),
-            self.discovery.learned(),
+            (self.discovery.learned(), traffic),
             (self.authority.bundle(), self.holders),
             Arc::clone(&self.metrics),
             halt.clone(),

@@ -161,6 +161,9 @@ impl Place {
         match call(&self.folder(), command)? {
             Answer::Done { authority, status } => Ok((authority, *status)),
             Answer::Refused(reason) => bail!("{reason}"),
+            Answer::Traffic(_) => {
+                bail!("the control plane answered something else; is it of another version?")
+            }
         }
     }
 
@@ -169,6 +172,9 @@ impl Place {
         match call(&self.folder(), &Command::Status) {
             Ok(Answer::Done { status, .. }) => Ok(*status),
             Ok(Answer::Refused(reason)) => bail!("{reason}"),
+            Ok(Answer::Traffic(_)) => {
+                bail!("the control plane answered something else; is it of another version?")
+            }
             Err(CallError::NotRunning(dir)) => authority::status_at_rest(&self.folder(), SystemTime::now())
                 .with_context(|| {
                     format!("no control plane runs on {}, and its state cannot be read", dir.display())

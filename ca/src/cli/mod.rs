@@ -1,5 +1,5 @@
 //! The command line of `douane`: `ca` runs the control plane (`run`), `policy` is for whoever writes policies (`policy`),
-//! `version` says which this is.
+//! `edges` and its like look at a running mesh (`traffic`), `version` says which this is.
 //!
 //! Knows flags, exit codes and how errors are printed; everything else is done in the rooms below.
 
@@ -10,6 +10,7 @@ mod print;
 mod run;
 mod status_text;
 mod token;
+mod traffic;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -36,6 +37,8 @@ enum Command {
     /// Test policies, ask them, compare them, write them.
     #[command(subcommand)]
     Policy(Policy),
+    /// Say who talks to whom, with mutual TLS or not, how often, how well and how fast.
+    Edges(traffic::Edges),
     /// Say which version this is.
     Version,
 }
@@ -67,5 +70,6 @@ fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Ca(ca) => run::run(*ca),
         Command::Policy(policy) => Ok(policy::run(policy)),
+        Command::Edges(asked) => traffic::edges(&asked).map(|()| ExitCode::SUCCESS),
     }
 }

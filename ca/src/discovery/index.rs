@@ -9,6 +9,7 @@ use std::{
 };
 
 use douane_proto::{
+    id::WorkloadId,
     mesh::{External, Service, Workload},
     snapshot::{Found, MeshSettings, Question},
     wire,
@@ -61,6 +62,17 @@ impl Index {
             Question::Address(address) => self.at(address.to_canonical(), namespace),
             Question::Host(host) => self.named(host, namespace),
         }
+    }
+
+    /// What the workloads of an identity are called, `namespace/name`; where it has several names, none.
+    pub(crate) fn names(&self) -> HashMap<WorkloadId, String> {
+        let mut names: HashMap<&WorkloadId, Option<&str>> = HashMap::new();
+        for Governed { workload, .. } in self.workloads.values() {
+            let name = names.entry(&workload.id).or_insert(Some(&workload.service_name));
+            *name = name.filter(|name| *name == workload.service_name);
+        }
+        let named = names.into_iter();
+        named.filter_map(|(id, name)| Some((id.clone(), format!("{}/{}", id.namespace(), name?)))).collect()
     }
 
     fn at(&self, address: IpAddr, namespace: &str) -> Found {

@@ -26,6 +26,7 @@ use crate::{
     holders::Holders,
     metrics::Metrics,
     peer::Peer,
+    traffic::Traffic,
 };
 
 /// A question or a report has some hundred bytes; a report of many complaints is cut by its sender.
@@ -42,11 +43,12 @@ pub struct DiscoveryService {
 
 impl DiscoveryService {
     /// A service that publishes what `index` and `bundle` hold, until `stop`; what sidecars have learned goes to
-    /// `learned`, and who lives by which bundle to `holders`. Each service is a history (epoch) of its own.
+    /// `learned`, who lives by which bundle to `holders`, and what they count to `traffic`. Each service is a history
+    /// (epoch) of its own.
     #[must_use]
     pub fn new(
         index: watch::Receiver<Arc<Index>>,
-        learned: Learned,
+        (learned, traffic): (Learned, Traffic),
         (bundle, holders): (watch::Receiver<Arc<TrustBundle>>, Holders),
         metrics: Arc<Metrics>,
         stop: CancellationToken,
@@ -56,6 +58,7 @@ impl DiscoveryService {
             learned,
             bundle,
             holders,
+            traffic,
             // Never 0, which a sidecar says when it holds nothing.
             epoch: rand::random::<u64>().max(1),
             limits: Limits::new(std::time::Instant::now()),

@@ -32,6 +32,7 @@ use crate::{
     },
     holders::{Attending, Held, Holders},
     metrics::Metrics,
+    traffic::{Telling, Traffic},
 };
 
 /// One stream watches at most so many addresses and hosts.
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) learned: Learned,
     pub(crate) bundle: watch::Receiver<Arc<TrustBundle>>,
     pub(crate) holders: Holders,
+    pub(crate) traffic: Traffic,
     pub(crate) epoch: u64,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
@@ -81,6 +83,7 @@ pub(crate) struct Stream {
     complaints: HashSet<String>,
     // Since the workload was found to be its own.
     attending: Option<Attending>,
+    telling: Option<Telling>,
 }
 
 struct Watched {
@@ -118,6 +121,7 @@ impl Stream {
             watched: HashMap::new(),
             complaints: HashSet::new(),
             attending: None,
+            telling: None,
         }
     }
 
@@ -151,6 +155,7 @@ impl Stream {
         let too_old = Instant::now() + age;
         let own = self.wait_for_own(&mut index, &hello.workload).await?;
         self.attending = Some(self.shared.holders.attend(&hello.workload));
+        self.telling = Some(self.shared.traffic.attend(&hello.workload, &self.id, std::time::Instant::now()));
         let mut sent = self.greet(&index, &bundle, own).await?;
         let mut asked: Option<Question> = None;
         loop {
@@ -321,6 +326,12 @@ impl Stream {
             }
             Some(Kind::Report(report)) => {
                 self.note(report, hello);
+                Ok(None)
+            }
+            Some(Kind::Figures(figures)) => {
+                if let Some(telling) = &self.telling {
+                    telling.takes(&figures, std::time::Instant::now());
+                }
                 Ok(None)
             }
             Some(Kind::Hello(_)) => Err(Status::invalid_argument("a second hello")),

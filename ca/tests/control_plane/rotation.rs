@@ -41,7 +41,7 @@ async fn order(ground: &Ground, order: Order) -> Answer {
 async fn status(ground: &Ground) -> Status {
     match order(ground, Order::Status).await {
         Answer::Done { status, .. } => *status,
-        Answer::Refused(reason) => panic!("{reason}"),
+        other => panic!("{other:?}"),
     }
 }
 

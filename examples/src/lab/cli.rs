@@ -31,6 +31,7 @@ const EXAMPLES: &str = "Examples:
   lab up kind-cluster/shop                  the shop, until Ctrl-C
   lab exec shop/web -- curl -s http://orders/orders    in another terminal
   lab exec -c douane-proxy shop/web -- douane-proxy admin certificates
+  lab douane edges                          who talks to whom
   lab status -o json";
 
 #[derive(Debug, Subcommand)]
@@ -75,6 +76,15 @@ enum Task {
         /// Which lab, by the number of its launcher's process [default: the newest].
         #[arg(long, value_name = "ID")]
         lab: Option<u32>,
+    },
+    /// Asks the running lab's control plane: `douane` with its state folder.
+    Douane {
+        /// Which lab, by the number of its launcher's process [default: the newest].
+        #[arg(long, value_name = "ID")]
+        lab: Option<u32>,
+        /// What `douane` is to do, such as `edges` or `ca status`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        arguments: Vec<OsString>,
     },
     /// Runs the shop in a lab with its script of attempts; ends non-zero if one differs from what is expected.
     Demo {
@@ -124,6 +134,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Exec { pod, container, lab, command } => exec::main(lab, &pod, container.as_deref(), &command),
         Task::Status { output, lab } => status::main(lab, output),
+        Task::Douane { lab, arguments } => exec::douane(lab, &arguments),
         Task::Demo { json, stay, otlp, log_dir } => {
             let log_dir = log_dir.map(std::path::absolute).transpose()?;
             let resources = PathBuf::from(SHOP).canonicalize();

@@ -24,6 +24,9 @@ pub const PORT: u16 = 15012;
 /// Where it says how it is.
 pub const STATUS_PORT: u16 = 15014;
 
+/// Its state folder, in the lab's.
+pub const STATE: &str = "ca";
+
 /// What a control plane needs to start.
 #[derive(Debug, Clone)]
 pub struct Office {

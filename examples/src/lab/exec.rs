@@ -6,7 +6,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt as _, ExitStatusExt},
     path::Path,
     process::{Command, ExitCode},
 };
@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
 
 use crate::lab::{
+    control_plane::STATE as CONTROL_PLANE_STATE,
     mounts::LAB_PROGRAM,
     record::{self, Record},
     sidecar::clean_environment,
@@ -50,6 +51,19 @@ pub fn main(lab: Option<u32>, pod: &str, container: Option<&str>, command: &[OsS
     let status = process.status().context("start the program in the pod")?;
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Runs `douane` as an operator of a running lab's control plane would, in place of this process.
+///
+/// # Errors
+/// No such lab, or the program cannot be started.
+pub fn douane(lab: Option<u32>, arguments: &[OsString]) -> Result<ExitCode> {
+    let (_, folder) = state::find(lab)?;
+    // This binary, in the role of its name.
+    let program = std::env::current_exe().context("find this program")?;
+    let mut douane = Command::new(program);
+    douane.arg0("douane").args(arguments).env("DOUANE_DIR", folder.join(CONTROL_PLANE_STATE));
+    Err(douane.exec()).context("start douane")
 }
 
 /// Moves the calling process into the network of the lab's bridge.

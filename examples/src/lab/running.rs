@@ -24,7 +24,7 @@ use douane_proto::resource::Resource;
 use crate::lab::{
     capture::Capture,
     confine::Confinement,
-    control_plane::Office,
+    control_plane::{self, Office},
     folder,
     issuer::{Issuer, TOKEN_LIFE},
     links,
@@ -268,7 +268,7 @@ impl Lab {
         folder("pods")?;
         let generated = folder("generated")?;
         let office = Office {
-            state: folder("ca")?,
+            state: folder(control_plane::STATE)?,
             resources: resources.clone(),
             generated: generated.clone(),
             jwks,

@@ -449,7 +449,7 @@ pub mod identity_server {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchRequest {
-    #[prost(oneof = "watch_request::Kind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "watch_request::Kind", tags = "1, 2, 3, 4, 5")]
     pub kind: ::core::option::Option<watch_request::Kind>,
 }
 /// Nested message and enum types in `WatchRequest`.
@@ -464,6 +464,8 @@ pub mod watch_request {
         Forget(super::Question),
         #[prost(message, tag = "4")]
         Report(super::Report),
+        #[prost(message, tag = "5")]
+        Figures(super::Figures),
     }
 }
 /// The first message of a stream.
@@ -525,6 +527,66 @@ pub struct Report {
     /// Authority key identifiers of its certificate and of each intermediate: who vouches for it.
     #[prost(bytes = "vec", repeated, tag = "8")]
     pub certificate_authorities: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+/// What the sidecar has counted, told every few seconds: of each edge the counters since the sidecar began, so that whoever
+/// has heard them twice counts nothing twice. Only edges that changed since they were told last; on a new stream all.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Figures {
+    /// Drawn when the sidecar begins: the counters of another one began at zero.
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    /// Milliseconds since then.
+    #[prost(uint64, tag = "2")]
+    pub age: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub edges: ::prost::alloc::vec::Vec<Edge>,
+    /// The rest of the same moment follows.
+    #[prost(bool, tag = "4")]
+    pub more: bool,
+}
+/// Who talks to whom, as one sidecar sees it. One end is the sidecar's own workload.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Edge {
+    /// From the own application; else to it.
+    #[prost(bool, tag = "1")]
+    pub outbound: bool,
+    /// Mutual TLS.
+    #[prost(bool, tag = "2")]
+    pub mtls: bool,
+    /// The other end's proven SPIFFE ID; empty: none was proven.
+    #[prost(string, tag = "3")]
+    pub peer: ::prost::alloc::string::String,
+    /// The service that was asked for, `namespace/name`, where known.
+    #[prost(string, tag = "4")]
+    pub service: ::prost::alloc::string::String,
+    /// All edges past the sidecar's cap in one: neither peer nor service is told.
+    #[prost(bool, tag = "5")]
+    pub other: bool,
+    /// Requests: all that ended, those that failed, those that the law denied (neither is counted in the other).
+    #[prost(uint64, tag = "6")]
+    pub requests: u64,
+    #[prost(uint64, tag = "7")]
+    pub failures: u64,
+    #[prost(uint64, tag = "8")]
+    pub denied: u64,
+    /// How long requests took, by `douane_proto::figures`; an upgraded connection is in none.
+    #[prost(uint64, repeated, tag = "9")]
+    pub durations: ::prost::alloc::vec::Vec<u64>,
+    /// Opaque streams: all that began or were refused, those that failed, those that the law denied.
+    #[prost(uint64, tag = "10")]
+    pub streams: u64,
+    #[prost(uint64, tag = "11")]
+    pub stream_failures: u64,
+    #[prost(uint64, tag = "12")]
+    pub streams_denied: u64,
+    /// Open now.
+    #[prost(uint64, tag = "13")]
+    pub streams_open: u64,
+    /// Bodies, and streams that ended; from and to the client.
+    #[prost(uint64, tag = "14")]
+    pub bytes_in: u64,
+    #[prost(uint64, tag = "15")]
+    pub bytes_out: u64,
 }
 /// What an undeclared port has been seen to speak. Of one that speaks this and that, the word is withdrawn: UNDECLARED.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

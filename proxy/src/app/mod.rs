@@ -1,13 +1,15 @@
 //! The sidecar as a whole: binds, starts in order (certificate, law, traffic), watches over what must not die, and ends
 //! in order (not ready, inbound, outbound, telemetry). Wires the rooms; decides nothing of theirs.
 //!
-//! - `listeners`: what is bound; `voice`: logs, metrics and spans; `traffic`: the two sides of the data path
+//! - `listeners`: what is bound; `voice`: logs, metrics and spans; `traffic`: the two sides of the data path; `witness`:
+//!   what is told to the control plane of the traffic
 //!
 //! Everything runs on one thread ([`runtime`]): nothing on the data path is locked.
 
 mod listeners;
 mod traffic;
 mod voice;
+mod witness;
 
 use std::{
     cell::RefCell,
@@ -49,7 +51,7 @@ use crate::{
     limits::memory,
     net::socket::{BACKLOG, Sockets},
     shutdown::{Drained, Stop},
-    telemetry::metrics::Renewal,
+    telemetry::{access::Telemetry, metrics::Renewal},
     tls::{
         self, Mtls,
         channel::{ControlPlane, Dialer},
@@ -248,7 +250,8 @@ impl Starting {
         health.set(Phase::WithoutLaw);
 
         let workload = format!("{}/{}", self.config.namespace, self.config.pod);
-        let (follower, mesh) = Follower::new(control_plane, workload, identity, bundles);
+        let witness = Rc::<Telemetry>::clone(&voice.telemetry);
+        let (follower, mesh) = Follower::new(control_plane, workload, identity, bundles, witness);
         let connected = voice::tell_connected(Rc::clone(&voice.telemetry), follower.connected());
         self.critical.spawn_local(named("telling whether the control plane is heard", connected));
         self.critical.spawn_local(named("discovery", async { match follower.run().await {} }));

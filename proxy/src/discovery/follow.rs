@@ -19,7 +19,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::{Mesh, Questions};
+use super::{Mesh, Questions, witness::Witness};
 use crate::{
     backoff::Backoff,
     tls::channel::{Authentication, ChannelError, ControlPlane},
@@ -37,7 +37,7 @@ const OUTGOING: usize = 64;
 const MOST_WAITING: usize = 20_000;
 /// A full set of a pod that talks to thousands of workloads; more is refused unread.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
-/// How often we look for what may be forgotten.
+/// How often we look for what may be forgotten, and tell what was counted.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Follows the control plane for ever.
@@ -49,6 +49,7 @@ pub struct Follower {
     identity: watch::Receiver<Arc<Identity>>,
     bundles: watch::Sender<Option<Arc<TrustBundle>>>,
     questions: Rc<Questions>,
+    witness: Rc<dyn Witness>,
     held: Option<Published>,
     first: Option<oneshot::Sender<Mesh>>,
     // The control plane must begin with a full set, because what we hold does not fit.
@@ -93,13 +94,14 @@ enum FollowError {
 
 impl Follower {
     /// A follower for the pod `workload` (`namespace/pod`), and where the first state will come from. Trust bundles go
-    /// to `bundles`: the identity's writer takes them over.
+    /// to `bundles`: the identity's writer takes them over. What `witness` has seen is told on the way.
     #[must_use]
     pub fn new(
         control_plane: ControlPlane,
         workload: String,
         identity: watch::Receiver<Arc<Identity>>,
         bundles: watch::Sender<Option<Arc<TrustBundle>>>,
+        witness: Rc<dyn Witness>,
     ) -> (Self, oneshot::Receiver<Mesh>) {
         let (first, mesh) = oneshot::channel();
         let follower = Self {
@@ -108,6 +110,7 @@ impl Follower {
             identity,
             bundles,
             questions: Rc::default(),
+            witness,
             held: None,
             first: Some(first),
             full_wanted: false,
@@ -167,6 +170,7 @@ impl Follower {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut outgoing = Waiting::default();
         questions.learned.borrow_mut().forget_telling();
+        self.witness.begin();
         outgoing.extend(questions.watched.borrow_mut().all().iter().map(ask));
         loop {
             tokio::select! {
@@ -187,7 +191,13 @@ impl Follower {
                     outgoing.extend(self.lessons());
                 }
                 Ok(()) = self.identity.changed() => outgoing.extend(self.report()),
-                _ = sweep.tick() => outgoing.extend(self.forget()),
+                _ = sweep.tick() => {
+                    outgoing.extend(self.forget());
+                    // Counters only grow: what is not told now is told the next time.
+                    if outgoing.0.len() < OUTGOING {
+                        outgoing.extend(self.witness.figures().into_iter().map(Kind::Figures).map(message));
+                    }
+                }
                 () = &mut first_limit, if !synced => return Err(FollowError::Silent),
             }
         }
@@ -365,7 +375,7 @@ mod tests {
             bundle_file: PathBuf::new(),
             dialer: Dialer::new(|_| async { Err(std::io::ErrorKind::NotFound.into()) }),
         };
-        Follower::new(control_plane, "shop/web-0".to_owned(), identity, watch::channel(None).0)
+        Follower::new(control_plane, "shop/web-0".to_owned(), identity, watch::channel(None).0, Rc::new(()))
     }
 
     fn delta(epoch: u64, sequence: u64) -> wire::Delta {

@@ -3,12 +3,14 @@
 //! - [`follow`]: the stream: connects, applies, keeps the last good state, comes back
 //! - `learned`: what the own ports have been seen to speak (pure)
 //! - `watched`: what was asked, what is in use, what may be forgotten (pure)
+//! - [`witness`]: whoever has seen the traffic that the control plane wants to know of
 //!
 //! Knows not what an answer is good for (`outbound`), nor what the policies mean (`douane-proto`).
 
 pub mod follow;
 mod learned;
 mod watched;
+pub mod witness;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 

@@ -16,6 +16,7 @@ use crate::{
     limits::places::Place,
     telemetry::{
         audit::{audit_line, is_audited},
+        edges::{Edge, Edges},
         flood::Flood,
         line::{access_line, who},
         metrics::Metrics,
@@ -36,7 +37,8 @@ pub struct Access {
     pub place: Option<Place>,
     from: SystemTime,
     since: Instant,
-    opened: bool,
+    // Since it was opened as a stream.
+    opened: Option<Rc<Edge>>,
     discarded: bool,
     telemetry: Rc<Telemetry>,
 }
@@ -48,6 +50,8 @@ pub struct Telemetry {
     pub metrics: Metrics,
     /// Finished spans; `None` where no collector is configured.
     pub(crate) spans: Option<SpanQueue>,
+    /// Who talks to whom.
+    pub(crate) edges: Edges,
     origin: RefCell<Origin>,
     // The same as it stands on every line.
     who: RefCell<Vec<u8>>,
@@ -84,6 +88,7 @@ impl Telemetry {
         Rc::new(Self {
             metrics,
             spans: (spans == Spans::Export).then(SpanQueue::default),
+            edges: Edges::default(),
             who: RefCell::new(who(&origin)),
             origin: RefCell::new(origin),
             logs,
@@ -104,7 +109,7 @@ impl Telemetry {
             place: None,
             from: SystemTime::now(),
             since: Instant::now(),
-            opened: false,
+            opened: None,
             discarded: false,
             telemetry: Rc::clone(self),
         }
@@ -181,6 +186,7 @@ impl Default for Telemetry {
         Self {
             metrics: Metrics::new(&LostLines::default(), &LostLines::default()),
             spans: None,
+            edges: Edges::default(),
             origin: RefCell::default(),
             who: RefCell::default(),
             logs: Logs::default(),
@@ -205,8 +211,8 @@ impl Access {
 
     /// An opaque stream is open; without this it counts as opened when it ends. Its end is counted by itself.
     pub fn opened(&mut self) {
-        if !self.opened {
-            self.opened = true;
+        if self.opened.is_none() {
+            self.opened = Some(self.telemetry.edges.opened(&self.record));
             self.telemetry.metrics.opened(self.record.direction);
         }
     }
@@ -220,7 +226,7 @@ impl Access {
 
 impl Drop for Access {
     fn drop(&mut self) {
-        if self.discarded && !self.opened {
+        if self.discarded && self.opened.is_none() {
             return self.telemetry.metrics.discarded(self.record.direction);
         }
         // A stream that carried something, or was not refused, was open.
@@ -230,7 +236,8 @@ impl Drop for Access {
         }
         let lasted = Lasted { from: self.from, length: self.since.elapsed() };
         self.telemetry.end(&self.record, lasted);
-        if self.opened {
+        self.telemetry.edges.ended(&self.record, lasted.length, self.opened.as_deref());
+        if self.opened.is_some() {
             self.telemetry.metrics.closed(&self.record);
         }
     }

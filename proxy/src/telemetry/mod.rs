@@ -7,6 +7,7 @@
 pub mod access;
 pub(crate) mod audit;
 pub(crate) mod b3;
+pub(crate) mod edges;
 pub(crate) mod flood;
 pub(crate) mod grpc;
 pub(crate) mod header;

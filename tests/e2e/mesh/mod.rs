@@ -10,6 +10,7 @@ mod refusals;
 mod replicas;
 mod sidecar_life;
 mod talking;
+mod traffic;
 mod yaml;
 
 use std::time::Duration;
