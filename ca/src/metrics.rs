@@ -55,6 +55,9 @@ pub struct Metrics {
     handshakes_failed: Counter,
     complaints: Counter,
     bundles_served: Family<Code, Counter>,
+    foreign_fetches: Family<ForeignFetch, Counter>,
+    foreign_fetched: Family<Domain, Gauge>,
+    foreign_expires: Family<Domain, Gauge>,
     key_fetches: Family<Outcome, Counter>,
     key_sets: Family<State, Gauge>,
     /// Which state each key set is in, to count it in one only.
@@ -63,6 +66,17 @@ pub struct Metrics {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Domain {
+    trust_domain: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ForeignFetch {
+    trust_domain: String,
     outcome: &'static str,
 }
 
@@ -162,6 +176,9 @@ impl Metrics {
             handshakes_failed: Counter::default(),
             complaints: Counter::default(),
             bundles_served: Family::default(),
+            foreign_fetches: Family::default(),
+            foreign_fetched: Family::default(),
+            foreign_expires: Family::default(),
             key_fetches: Family::default(),
             key_sets: Family::default(),
             key_states: Mutex::default(),
@@ -228,6 +245,23 @@ impl Metrics {
             "Requests to the bundle endpoint, by the answer's code",
             self.bundles_served.clone(),
         );
+        registry.register(
+            "federation_fetches",
+            "Fetches of other trust domains' bundles",
+            self.foreign_fetches.clone(),
+        );
+        registry.register_with_unit(
+            "federation_bundle_fetched_timestamp",
+            "When the bundle of another trust domain was fetched last, in time since 1970; 0 for never",
+            Unit::Seconds,
+            self.foreign_fetched.clone(),
+        );
+        registry.register_with_unit(
+            "federation_bundle_expires_timestamp",
+            "When the last root of another trust domain ends, in time since 1970; 0 where it has none",
+            Unit::Seconds,
+            self.foreign_expires.clone(),
+        );
         registry.register("jwks_fetches", "Fetches of token issuers' key sets", self.key_fetches.clone());
         registry.register("jwks_sets", "Token issuers' key sets, by what is known", self.key_sets.clone());
     }
@@ -235,6 +269,20 @@ impl Metrics {
     /// The bundle endpoint answered.
     pub fn bundle_served(&self, code: u16) {
         self.bundles_served.get_or_create(&Code { code }).inc();
+    }
+
+    /// The bundle of another trust domain was fetched, or not.
+    pub fn foreign_fetch<T, E>(&self, trust_domain: &str, fetched: &Result<T, E>) {
+        let outcome = if fetched.is_ok() { "fetched" } else { "failed" };
+        let labels = ForeignFetch { trust_domain: trust_domain.to_owned(), outcome };
+        self.foreign_fetches.get_or_create(&labels).inc();
+    }
+
+    /// When the bundle of another trust domain was fetched, and its last root ends: seconds since 1970.
+    pub fn foreign_bundle(&self, trust_domain: &str, (fetched, expires): (Option<i64>, Option<i64>)) {
+        let labels = Domain { trust_domain: trust_domain.to_owned() };
+        self.foreign_fetched.get_or_create(&labels).set(fetched.unwrap_or(0));
+        self.foreign_expires.get_or_create(&labels).set(expires.unwrap_or(0));
     }
 
     /// A key set was fetched, or not.

@@ -160,6 +160,12 @@ impl StateFolder {
         self.0.join("key-sets")
     }
 
+    /// The bundles of other trust domains that were fetched last.
+    #[must_use]
+    pub fn federation(&self) -> PathBuf {
+        self.0.join("federation")
+    }
+
     /// The audit log, unless it is configured to lie elsewhere.
     #[must_use]
     pub fn audit(&self) -> PathBuf {

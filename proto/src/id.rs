@@ -167,6 +167,21 @@ impl fmt::Debug for TrustDomain {
     }
 }
 
+/// The trust domain of any SPIFFE ID that has a path: of a workload of whatever form.
+///
+/// # Errors
+/// [`IdError::NotSpiffe`].
+pub fn spiffe_id_domain(text: &str) -> Result<TrustDomain, IdError> {
+    if text.len() > MAX_ID_BYTES {
+        return Err(not_spiffe(text, "an ID has 2048 bytes at most"));
+    }
+    let id = SpiffeId::new(text).map_err(|error| not_spiffe(text, &error.to_string()))?;
+    if id.path().is_empty() || id.to_string() != text {
+        return Err(not_spiffe(text, "a workload has a path, and an ID one spelling, in lower case"));
+    }
+    TrustDomain::parse(id.trust_domain_name())
+}
+
 fn not_spiffe(text: &str, reason: &str) -> IdError {
     IdError::NotSpiffe { text: bounded(text), reason: reason.to_owned() }
 }

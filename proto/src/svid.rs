@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificat
 use zeroize::Zeroizing;
 
 use crate::{
-    id::{IdError, TrustDomain, WorkloadId},
+    id::{IdError, TrustDomain, WorkloadId, spiffe_id_domain},
     wire,
 };
 
@@ -117,16 +117,7 @@ impl Leaf {
     /// # Errors
     /// [`SvidError`]: what is unreadable, duplicated or in doubt is refused.
     pub fn parse(der: &[u8]) -> Result<Self, SvidError> {
-        if der.len() > MAX_LEAF_BYTES {
-            return Err(SvidError::Malformed(format!("{} bytes are too many", der.len())));
-        }
-        let (rest, certificate) =
-            X509Certificate::from_der(der).map_err(|error| SvidError::Malformed(error.to_string()))?;
-        if !rest.is_empty() {
-            return Err(SvidError::Malformed("bytes follow the certificate".to_owned()));
-        }
-        refuse_unparsed_extensions(&certificate)?;
-        refuse_non_leaf(&certificate)?;
+        let certificate = leaf(der)?;
         Ok(Self {
             id: uri_name(&certificate)?.parse()?,
             not_before: certificate.validity().not_before.timestamp(),
@@ -134,6 +125,39 @@ impl Leaf {
             serial: certificate.tbs_certificate.serial.to_str_radix(16),
         })
     }
+}
+
+/// The SPIFFE ID in a leaf certificate, of whatever form its path is: others name their workloads otherwise than we do. The
+/// rules for leaves are the same as those of [`Leaf::parse`].
+///
+/// # Errors
+/// [`SvidError`].
+pub fn leaf_name(der: &[u8]) -> Result<String, SvidError> {
+    let certificate = leaf(der)?;
+    let name = uri_name(&certificate)?;
+    spiffe_id_domain(name)?;
+    Ok(name.to_owned())
+}
+
+/// When a certificate ends, seconds since 1970, if it can be read.
+#[must_use]
+pub fn ends(der: &[u8]) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
+fn leaf(der: &[u8]) -> Result<X509Certificate<'_>, SvidError> {
+    if der.len() > MAX_LEAF_BYTES {
+        return Err(SvidError::Malformed(format!("{} bytes are too many", der.len())));
+    }
+    let (rest, certificate) =
+        X509Certificate::from_der(der).map_err(|error| SvidError::Malformed(error.to_string()))?;
+    if !rest.is_empty() {
+        return Err(SvidError::Malformed("bytes follow the certificate".to_owned()));
+    }
+    refuse_unparsed_extensions(&certificate)?;
+    refuse_non_leaf(&certificate)?;
+    Ok(certificate)
 }
 
 impl Svid {

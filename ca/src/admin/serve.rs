@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Answer, Command, MAX_COMMAND_BYTES};
 use crate::{
-    authority::{Authority, Force, RotateError},
+    authority::{Authority, Force, RotateError, Status},
     discovery::Index,
+    federation::Known,
     state::StateFolder,
     traffic::Traffic,
 };
@@ -44,6 +45,8 @@ pub struct Desk {
     pub traffic: Traffic,
     /// What the mesh is.
     pub index: watch::Receiver<Arc<Index>>,
+    /// What is known of other trust domains.
+    pub federated: Known,
 }
 
 /// Binds the socket (0600) in a folder whose lock we hold: one that lies there is of a process that is gone.
@@ -143,7 +146,11 @@ impl Desk {
             Command::Taint { authority } => self.authority.taint(authority, now).map(|()| None),
         };
         match done {
-            Ok(authority) => Answer::Done { authority, status: Box::new(self.authority.status(now)) },
+            Ok(authority) => {
+                let federated = self.federated.statuses();
+                let status = Status { federated, ..self.authority.status(now) };
+                Answer::Done { authority, status: Box::new(status) }
+            }
             Err(error) => Answer::Refused(in_full(&error)),
         }
     }

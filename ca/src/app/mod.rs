@@ -38,8 +38,8 @@ use crate::{
     config::{
         Config, ConfigError, Durability, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Oidc, Tokens, Upstream, Vault,
     },
-    discovery::{self, Discovery, DiscoveryService},
-    federation,
+    discovery::{self, Discovery, DiscoveryService, Trust},
+    federation::{self, Federation},
     fetch::{Guard, Origin, Plaintext},
     holders::Holders,
     issue::{self, IdentityService},
@@ -86,6 +86,7 @@ pub struct App {
     metrics_listener: Option<TcpListener>,
     bundle_endpoint: Option<foreign::BundleListener>,
     authority: Arc<Authority>,
+    federation: Federation,
     root_lead: Duration,
     ledger: Ledger,
     durability: Durability,
@@ -168,6 +169,7 @@ impl App {
                 Some(endpoint) => Some(foreign::BundleListener::bind(endpoint, &tls).await?),
                 None => None,
             },
+            federation: foreign::federation(&config, &folder, Arc::clone(&metrics))?,
             root_lead: config.authority.root_lead,
             local: match &config.unix {
                 Some(unix) => {
@@ -238,6 +240,7 @@ impl App {
                 authority: Arc::clone(&self.authority),
                 traffic: traffic.clone(),
                 index: self.discovery.index(),
+                federated: self.federation.known(),
             };
             tasks.spawn(admin::run(listener, desk, halt.clone()));
         }
@@ -251,10 +254,11 @@ impl App {
         tasks.spawn(critical("the keeping of the audit log", halt.clone(), async move |halt| {
             ledger.run(halt).await;
         }));
+        let trust = Trust { bundle: self.authority.bundle(), federated: self.federation.bundles() };
         let service = DiscoveryService::new(
             self.discovery.index(),
             (self.discovery.learned(), traffic),
-            (self.authority.bundle(), self.holders),
+            (trust, self.holders),
             Arc::clone(&self.metrics),
             halt.clone(),
         );
@@ -273,6 +277,14 @@ impl App {
             discovery.run(halt).await;
         }));
 
+        let federation = self.federation;
+        tasks.spawn(critical(
+            "the fetching of other trust domains' bundles",
+            halt.clone(),
+            async move |halt| {
+                federation.run(halt).await;
+            },
+        ));
         let fetcher = self.fetcher;
         tasks.spawn(critical("the fetching of issuers' keys", halt.clone(), async move |halt| {
             fetcher.run(halt).await;

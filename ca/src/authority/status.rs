@@ -11,7 +11,7 @@ use super::{
     plan::{self, Facts, Step, Waiting},
     standing::{Phase, Slot, Spoilt, Standing},
 };
-use crate::holders::Holder;
+use crate::{federation::DomainStatus, holders::Holder};
 
 /// More names help nobody; the number is said anyway.
 const MOST_NAMES: usize = 20;
@@ -46,6 +46,9 @@ pub struct Status {
     pub root_lead: Option<i64>,
     /// Nothing that was signed until now is valid after this.
     pub signed_until: Option<i64>,
+    /// Other trust domains whose identities are believed; none while nothing runs.
+    #[serde(default)]
+    pub federated: Vec<DomainStatus>,
 }
 
 /// A root.
@@ -202,6 +205,7 @@ impl Status {
             root_life: seconds(seen.root_life),
             root_lead: seconds(seen.root_lead),
             signed_until: Some(seen.signed_until),
+            federated: Vec::new(),
         }
     }
 
@@ -221,6 +225,7 @@ impl Status {
             root_life: None,
             root_lead: None,
             signed_until: None,
+            federated: Vec::new(),
         }
     }
 

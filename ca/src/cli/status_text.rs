@@ -7,7 +7,10 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use crate::authority::{Lagging, Pending, Root, Status};
+use crate::{
+    authority::{Lagging, Pending, Root, Status},
+    federation::DomainStatus,
+};
 
 /// How much is said.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,9 @@ pub(super) fn status(status: &Status, wording: Wording) -> String {
         );
         name(&mut text, &sidecars.away, status.now);
     }
+    for domain in &status.federated {
+        let _ = writeln!(text, "{}", federated(domain, status.now));
+    }
     if wording == Wording::WithPlan {
         text.push_str("\nNext:\n");
         for pending in &status.next {
@@ -71,6 +77,29 @@ pub(super) fn status(status: &Status, wording: Wording) -> String {
         if status.next.is_empty() {
             text.push_str("  nothing is known while no control plane runs\n");
         }
+    }
+    text
+}
+
+fn federated(domain: &DomainStatus, now: i64) -> String {
+    let mut text = format!("Federated with {}: ", domain.trust_domain);
+    match (domain.roots, domain.expires) {
+        (None, _) => text.push_str("no bundle yet, its identities are refused"),
+        (Some(_), None) => text.push_str("its bundle holds no root, its identities are refused"),
+        (Some(roots), Some(expires)) => {
+            let noun = if roots == 1 { "root" } else { "roots" };
+            let _ = write!(text, "{roots} {noun}, the last ends {}", at(expires, now));
+        }
+    }
+    match domain.fetched {
+        Some(fetched) => {
+            let _ = write!(text, "; fetched {} ago", span(now.saturating_sub(fetched)));
+        }
+        None if domain.roots.is_some() => text.push_str("; not fetched yet, the first bundle counts"),
+        None => {}
+    }
+    if let Some(failing) = &domain.failing {
+        let _ = write!(text, "\n  the last fetch failed: {failing}");
     }
     text
 }

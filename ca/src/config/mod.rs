@@ -22,7 +22,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use audit::{Audit, Durability};
 pub use authority::{AuthorityLives, RootFiles, RootSeal, Upstream, Vault, VaultLogin};
-pub use federation::{BundleEndpoint, WebCertificate};
+pub use federation::{BundleEndpoint, BundleSource, EndpointSvid, Profile, Relation, WebCertificate};
 pub use keys::Jwks;
 pub use oidc::{ClaimName, IdentityRule, Oidc, Unix, User};
 
@@ -93,6 +93,9 @@ pub struct Config {
     pub audit: Audit,
     /// Where other trust domains fetch our bundle; nowhere by default.
     pub bundle_endpoint: Option<BundleEndpoint>,
+    /// Other trust domains whose identities are believed.
+    #[serde(deserialize_with = "federation::relations")]
+    pub federation: Vec<Relation>,
 }
 
 /// How service account tokens are verified.
@@ -175,6 +178,17 @@ pub enum ConfigError {
     /// Which rules hold for a token of it?
     #[error("the issuer {0:?} stands twice among tokens and oidc; write all its rules in one place")]
     Issuer(String),
+    /// Our own roots vouch for our own names.
+    #[error(
+        "federation, line {line}: {domain} is a name of this mesh's own trust domain, for which its own roots vouch; \
+         remove it"
+    )]
+    OwnDomain {
+        /// Where it stands in the file.
+        line: u64,
+        /// Which name.
+        domain: TrustDomain,
+    },
     /// A namespace that no object can be in: the law of the whole mesh would govern nobody.
     #[error("rootNamespace is {0:?}, which is no namespace; write one such as istio-system")]
     RootNamespace(String),
@@ -212,6 +226,11 @@ impl Config {
         issuers.sort();
         if let Some(twice) = issuers.iter().zip(issuers.iter().skip(1)).find(|(one, next)| one == next) {
             return Err(ConfigError::Issuer((*twice.0).clone()));
+        }
+        let is_own =
+            |domain: &TrustDomain| *domain == self.trust_domain || self.trust_domain_aliases.contains(domain);
+        if let Some(own) = self.federation.iter().find(|relation| is_own(&relation.trust_domain)) {
+            return Err(ConfigError::OwnDomain { line: own.line, domain: own.trust_domain.clone() });
         }
         if !is_namespace(&self.root_namespace) {
             return Err(ConfigError::RootNamespace(self.root_namespace.clone()));
@@ -295,6 +314,7 @@ impl Default for Config {
             metrics: None,
             audit: Audit::default(),
             bundle_endpoint: None,
+            federation: Vec::new(),
         }
     }
 }

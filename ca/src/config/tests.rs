@@ -136,3 +136,66 @@ jwks: {allowHttp: true, allowAddresses: [127.0.0.1/32, '::1'], forbidAddresses: 
         assert!(Config::parse(wrong).is_err(), "{wrong}");
     }
 }
+
+const FEDERATION: &str = "
+trustDomain: a.example
+trustDomainAliases: [old.example]
+federation:
+- trustDomain: b.example
+  bundleEndpoint:
+    url: https://ca.b.example:8443/bundle
+    profile:
+      https_spiffe: {endpointSpiffeID: 'spiffe://b.example/ns/douane-system/sa/douane-ca', bundle: /etc/b.json}
+- trustDomain: c.example
+  bundleEndpoint: {url: 'https://c.example/bundle.json', profile: https_web}
+bundleEndpoint:
+  listen: 0.0.0.0:8443
+  web: {certificate: /etc/web.pem, key: /etc/web.key}
+";
+
+#[test]
+fn row_1_5_a_relationship_says_all_of_itself() {
+    let config = Config::parse(FEDERATION).unwrap();
+    config.check().unwrap();
+    assert_eq!(config.federation.len(), 2);
+    assert!(matches!(&config.federation[0].bundle_endpoint.profile, Profile::Spiffe(_)));
+    assert_eq!(config.federation[1].bundle_endpoint.profile, Profile::Web);
+    assert!(config.bundle_endpoint.unwrap().web.is_some());
+}
+
+#[test]
+fn t21_a_relationship_that_is_wrong_or_ours_is_refused_with_its_line() {
+    for (right, wrong, line, reason) in [
+        ("https://c.example/", "http://c.example/", "11", "https://"),
+        ("https://c.example/", "https://me:secret@c.example/", "11", "user"),
+        ("https://c.example/bundle.json", "https://c.example/bundle?token=1", "11", "query"),
+        ("https://c.example/bundle.json", "https://c.example/#x", "11", "fragment"),
+        ("https://c.example/bundle.json", "https:///bundle", "11", "is none"),
+        ("trustDomain: c.example", "trustDomain: b.example", "10", "twice"),
+        ("trustDomain: c.example", "trustDomain: C.example", "10", "lower case"),
+        ("profile: https_web", "profile: https", "11", "https_web"),
+        ("profile: https_web", "profil: https_web", "11", "profil"),
+        ("spiffe://b.example/ns", "spiffe://c.example/ns", "5", "not of b.example"),
+        ("spiffe://b.example/ns/douane-system/sa/douane-ca", "spiffe://b.example", "5", "path"),
+        ("https_spiffe: {", "https_spiffe: {trust: /x, ", "9", "trust"),
+        ("    profile:\n", "    trust: /x\n    profile:\n", "5", "takes no"),
+    ] {
+        let text = FEDERATION.replacen(right, wrong, 1);
+        assert_ne!(text, FEDERATION, "{right}");
+        let error = Config::parse(&text).unwrap_err().to_string();
+        assert!(error.contains(reason) && error.contains(line), "{wrong}: {error}");
+    }
+    for own in ["a.example", "old.example"] {
+        let text = FEDERATION.replacen("- trustDomain: c.example", &format!("- trustDomain: {own}"), 1);
+        let error = Config::parse(&text).unwrap().check().unwrap_err().to_string();
+        assert!(error.contains("line 10") && error.contains(own), "{error}");
+    }
+    let many: String = (0..65)
+        .map(|n| {
+            format!(
+                "- trustDomain: d{n}.example\n  bundleEndpoint: {{url: 'https://d', profile: https_web}}\n"
+            )
+        })
+        .collect();
+    assert!(Config::parse(&format!("federation:\n{many}")).unwrap_err().to_string().contains("65"));
+}

@@ -16,6 +16,7 @@ mod publish;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod written;
 
 use std::{
@@ -48,6 +49,7 @@ use learned::Known;
 pub use index::Index;
 pub use learned::Learned;
 pub use publish::{DiscoveryService, MAX_REQUEST_BYTES};
+pub use trust::Trust;
 
 /// Every file is looked at so often even if the kernel reports nothing (network file systems do not).
 const LOOK_EVERY: Duration = Duration::from_secs(1);

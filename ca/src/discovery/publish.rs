@@ -4,10 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use douane_proto::{
-    svid::TrustBundle,
-    wire::{Delta, WatchRequest, discovery_server::Discovery as Wire, watch_request::Kind},
-};
+use douane_proto::wire::{Delta, WatchRequest, discovery_server::Discovery as Wire, watch_request::Kind};
 use tokio::{
     sync::{mpsc, watch},
     time,
@@ -22,6 +19,7 @@ use crate::{
         learned::Learned,
         limits::Limits,
         stream::{Outgoing, Shared, Stream},
+        trust::Trust,
     },
     holders::Holders,
     metrics::Metrics,
@@ -42,21 +40,21 @@ pub struct DiscoveryService {
 }
 
 impl DiscoveryService {
-    /// A service that publishes what `index` and `bundle` hold, until `stop`; what sidecars have learned goes to
+    /// A service that publishes what `index` and `trust` hold, until `stop`; what sidecars have learned goes to
     /// `learned`, who lives by which bundle to `holders`, and what they count to `traffic`. Each service is a history
     /// (epoch) of its own.
     #[must_use]
     pub fn new(
         index: watch::Receiver<Arc<Index>>,
         (learned, traffic): (Learned, Traffic),
-        (bundle, holders): (watch::Receiver<Arc<TrustBundle>>, Holders),
+        (trust, holders): (Trust, Holders),
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Self {
         let shared = Shared {
             index,
             learned,
-            bundle,
+            trust,
             holders,
             traffic,
             // Never 0, which a sidecar says when it holds nothing.

@@ -14,7 +14,6 @@ use douane_proto::{
     id::WorkloadId,
     mesh::Workload,
     snapshot::{Found, Question},
-    svid::TrustBundle,
     wire::{self, Delta, Hello, Report, WatchRequest, watch_request::Kind},
 };
 use tokio::{
@@ -29,6 +28,7 @@ use crate::{
         index::{Governed, Index, Law},
         learned::Learned,
         limits::Limits,
+        trust::{Told, Trust},
     },
     holders::{Attending, Held, Holders},
     metrics::Metrics,
@@ -60,7 +60,7 @@ const MAX_COMPLAINT: usize = 500;
 pub(crate) struct Shared {
     pub(crate) index: watch::Receiver<Arc<Index>>,
     pub(crate) learned: Learned,
-    pub(crate) bundle: watch::Receiver<Arc<TrustBundle>>,
+    pub(crate) trust: Trust,
     pub(crate) holders: Holders,
     pub(crate) traffic: Traffic,
     pub(crate) epoch: u64,
@@ -97,7 +97,7 @@ struct Sent {
     mesh: wire::MeshSettings,
     own: Arc<Workload>,
     policies: Arc<wire::PolicySet>,
-    bundle: Arc<TrustBundle>,
+    trust: Told,
 }
 
 // Why a stream ends although nothing is wrong.
@@ -149,14 +149,14 @@ impl Stream {
 
     async fn serve(&mut self, hello: &Hello) -> Result<End, Status> {
         let mut index = self.shared.index.clone();
-        let mut bundle = self.shared.bundle.clone();
+        let mut trust = self.shared.trust.clone();
         let stop = self.shared.stop.clone();
         let age = MAX_AGE + Duration::from_secs(rand::random_range(0..AGE_SPREAD_SECONDS));
         let too_old = Instant::now() + age;
         let own = self.wait_for_own(&mut index, &hello.workload).await?;
         self.attending = Some(self.shared.holders.attend(&hello.workload));
         self.telling = Some(self.shared.traffic.attend(&hello.workload, &self.id, std::time::Instant::now()));
-        let mut sent = self.greet(&index, &bundle, own).await?;
+        let mut sent = self.greet(&index, &trust, own).await?;
         let mut asked: Option<Question> = None;
         loop {
             let mut wait = self.next_expiry().unwrap_or(too_old).min(too_old);
@@ -181,11 +181,11 @@ impl Stream {
                 }
                 changed = index.changed() => {
                     changed.map_err(|_| Status::unavailable("the control plane is stopping"))?;
-                    self.push(&mut sent, &index, &bundle, hello).await?;
+                    self.push(&mut sent, &index, &trust, hello).await?;
                 }
-                changed = bundle.changed() => {
+                changed = trust.changed() => {
                     changed.map_err(|_| Status::unavailable("the control plane is stopping"))?;
-                    self.push(&mut sent, &index, &bundle, hello).await?;
+                    self.push(&mut sent, &index, &trust, hello).await?;
                 }
                 message = self.requests.message(), if asked.is_none() => match message {
                     Ok(Some(WatchRequest { kind })) => asked = self.heed(kind, hello)?,
@@ -244,23 +244,23 @@ impl Stream {
     async fn greet(
         &mut self,
         index: &watch::Receiver<Arc<Index>>,
-        bundle: &watch::Receiver<Arc<TrustBundle>>,
+        trust: &Trust,
         own: Governed,
     ) -> Result<Sent, Status> {
         let sent = Sent {
             mesh: (&index.borrow().mesh).into(),
             own: own.workload,
             policies: own.policies,
-            bundle: Arc::clone(&bundle.borrow()),
+            trust: trust.now(),
         };
-        let full = Delta {
+        let mut full = Delta {
             full: true,
             mesh: Some(sent.mesh.clone()),
             own: Some((&*sent.own).into()),
             policies: Some((*sent.policies).clone()),
-            bundle: Some((&*sent.bundle).into()),
             ..Delta::default()
         };
+        sent.trust.since(None, &mut full);
         self.send(full).await?;
         Ok(sent)
     }
@@ -270,11 +270,10 @@ impl Stream {
         &mut self,
         sent: &mut Sent,
         index: &watch::Receiver<Arc<Index>>,
-        bundle: &watch::Receiver<Arc<TrustBundle>>,
+        trust: &Trust,
         hello: &Hello,
     ) -> Result<(), Status> {
         let now = Arc::clone(&index.borrow());
-        let bundle = Arc::clone(&bundle.borrow());
         let own = now.workloads.get(&hello.workload).ok_or_else(|| Status::permission_denied(NOT_YOURS))?;
         self.demand_own(own)?;
 
@@ -292,10 +291,9 @@ impl Stream {
             delta.policies = Some((*own.policies).clone());
             sent.policies = Arc::clone(&own.policies);
         }
-        if bundle != sent.bundle {
-            delta.bundle = Some((&*bundle).into());
-            sent.bundle = bundle;
-        }
+        let trust = trust.now();
+        trust.since(Some(&sent.trust), &mut delta);
+        sent.trust = trust;
         delta.answers = self.changed_answers(&now);
         if delta == Delta::default() {
             return Ok(());

@@ -37,6 +37,9 @@ pub enum TlsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A server is to be known by a bundle in which nobody is trusted.
+    #[error("the bundle that it is to be known by holds no root; give a new first bundle")]
+    NoRoots,
     /// A file of trusted certificates holds none.
     #[error("the file holds no PEM certificate")]
     NoCertificate,

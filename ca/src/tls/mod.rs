@@ -8,12 +8,13 @@
 //! - `strangers`: bounds for who has proven nothing
 //! - `endpoint`: the handshake of the bundle endpoint, which is anybody's; `public`: how TLS is spoken there; `files`: its
 //!   certificate where that is given as files
-//! - `client`: where token keys and others' bundles are fetched from
+//! - `client`: where token keys and others' bundles are fetched from; `known_server`: the check of a server by its SVID
 
 mod client;
 mod endpoint;
 mod error;
 mod files;
+mod known_server;
 mod listen;
 mod local;
 mod public;
@@ -21,7 +22,7 @@ mod server;
 mod strangers;
 mod verify;
 
-pub use client::{https_connector, system_connector};
+pub use client::{https_connector, spiffe_connector, system_connector, web_connector};
 pub use endpoint::Endpoint;
 pub use error::TlsError;
 pub use files::WebFiles;

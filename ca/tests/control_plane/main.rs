@@ -7,6 +7,7 @@ mod audit;
 mod bench;
 mod bundle_endpoint;
 mod discovery;
+mod federation;
 mod flood;
 mod issue;
 mod istio;
