@@ -51,7 +51,7 @@ fn tell(telemetry: &Rc<Telemetry>, connection: &Connection, path: String) {
 fn the_record_of_a_request_that_is_counted_and_logged_allocates_nothing() {
     let writer = LineWriter::new(io::sink(), LostLines::default()).expect("a thread");
     let metrics = Metrics::new(&LostLines::default(), &LostLines::default());
-    let logs = Logs { access: Some(writer), audit: None };
+    let logs = Logs { access: Some(writer), ..Logs::default() };
     let telemetry = Telemetry::new(Origin::default(), logs, metrics, Spans::Discard);
     let connection = connection();
     // The first ones make the series, and the buffers that lines gather in.

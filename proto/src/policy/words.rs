@@ -89,7 +89,10 @@ pub(super) fn value(attribute: &Attribute, facts: &Facts) -> Option<String> {
             None => foreign(&request.target.path),
         }),
         Attribute::RequestPrincipal => {
-            token.and_then(token::principal).map(|(issuer, subject)| foreign(&format!("{issuer}/{subject}")))
+            // Who the user is logs tell only as their operator configured.
+            token
+                .and_then(token::principal)
+                .map(|(issuer, _)| format!("{}/(subject withheld)", foreign(issuer)))
         }
         Attribute::Header(name) => {
             request.filter(|request| request.headers.contains_key(name)).map(|_| WITHHELD.to_owned())

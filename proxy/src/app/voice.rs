@@ -9,17 +9,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::health::Health,
-    config::{AccessLog, Config},
+    config::{AccessLog, Config, MetricNames},
     discovery::Mesh,
     exchange::ledger::Ledger,
     net::socket::Sockets,
     telemetry::{
         access::{Logs, Spans, Telemetry},
+        form::Form,
         log::{self, Log, LogError},
-        metrics::Metrics,
+        metrics::{self, Metrics},
         otlp::{self, Collector},
         resource::{self, Attributes},
         trace::Sampler,
+        user::Users,
         writer::{LineWriter, LostLines},
     },
     tls::Mtls,
@@ -66,8 +68,15 @@ impl Voice {
         let spans = if collector.is_some() { Spans::Export } else { Spans::Discard };
         let lost_audit = LostLines::default();
         let audit = told.audit_log.as_deref().map(|file| appended(file, &lost_audit)).transpose()?;
-        let logs = Logs { access: access_log(&told.access_log, &events, &lost)?, audit };
-        let telemetry = Telemetry::new(origin, logs, Metrics::new(&lost, &lost_audit), spans);
+        let users = told.user_key_file.as_deref().map(Users::read).transpose()?;
+        let form = Form { format: told.access_log_format, successes: told.access_log_successes.0, users };
+        let logs = Logs { access: access_log(&told.access_log, &events, &lost)?, audit, form };
+        let mut metrics =
+            Metrics::new(&lost, &lost_audit).with_idle(told.metrics_idle.unwrap_or(metrics::IDLE));
+        if told.metric_names == MetricNames::AlsoIstio {
+            metrics = metrics.with_istio_names();
+        }
+        let telemetry = Telemetry::new(origin, logs, metrics, spans);
         let stop = CancellationToken::new();
         let exporter = collector.map(|collector| {
             tokio::task::spawn_local(otlp::run(Rc::clone(&telemetry), collector, stop.clone()))

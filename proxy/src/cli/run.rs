@@ -8,7 +8,10 @@ use douane_proto::id::TrustDomain;
 use crate::{
     app::{self, App},
     cli::bounds::Bounds,
-    config::{AccessLog, Config, ControlPlaneAddress, Drain, Ports, Telemetry, Workload},
+    config::{
+        AccessLog, Config, ControlPlaneAddress, Drain, LineFormat, MetricNames, Ports, Share, Telemetry,
+        Workload,
+    },
     redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
 };
 
@@ -72,6 +75,23 @@ pub(super) struct Run {
     /// file that is appended to, made with mode 0600.
     #[arg(long, env = "DOUANE_ACCESS_LOG", default_value = "-", value_name = "FILE|off|-")]
     access_log: AccessLog,
+    /// How a line of the access log is written: a JSON object, or Envoy's text as in an Istio mesh.
+    #[arg(long, env = "DOUANE_ACCESS_LOG_FORMAT", default_value = "json", value_enum)]
+    access_log_format: Line,
+    /// Share of requests and streams that went well which have a line in the access log, 0.0 to 1.0. What failed or was
+    /// refused always has one.
+    #[arg(long, env = "DOUANE_ACCESS_LOG_SUCCESSES", default_value_t = 1.0, value_parser = ratio, value_name = "SHARE")]
+    access_log_successes: f64,
+    /// File with a key of 16 bytes or more: logs then name the user of a request's token by a hash with this key. Without
+    /// it they name none.
+    #[arg(long, env = "DOUANE_USER_KEY_FILE", value_name = "FILE")]
+    user_key_file: Option<PathBuf>,
+    /// Tell Istio's standard metrics (istio_requests_total and others) as well, so that dashboards made for them work.
+    #[arg(long, env = "DOUANE_ISTIO_METRICS")]
+    istio_metrics: bool,
+    /// Forget a metric's series (of a caller, a policy) that nothing touched for so long.
+    #[arg(long, env = "DOUANE_METRICS_IDLE", default_value = "1h", value_parser = humantime::parse_duration)]
+    metrics_idle: Duration,
     /// Append a JSON line to this file for each denial, and for each request that an AUDIT policy names. Made with mode
     /// 0600. None: the access log alone tells.
     #[arg(long, env = "DOUANE_AUDIT_LOG")]
@@ -94,6 +114,21 @@ pub(super) struct Run {
     /// On SIGTERM, drop what still runs after this.
     #[arg(long, env = "DOUANE_DRAIN_LIMIT", default_value = "30s", value_parser = humantime::parse_duration)]
     drain_limit: Duration,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Line {
+    Json,
+    Envoy,
+}
+
+impl From<Line> for LineFormat {
+    fn from(line: Line) -> Self {
+        match line {
+            Line::Json => Self::Json,
+            Line::Envoy => Self::Envoy,
+        }
+    }
 }
 
 impl Run {
@@ -144,6 +179,11 @@ impl Run {
                 environment: self.environment,
                 resource_attributes: self.resource_attributes,
                 access_log: self.access_log,
+                access_log_format: self.access_log_format.into(),
+                access_log_successes: Share(self.access_log_successes),
+                user_key_file: self.user_key_file,
+                metric_names: if self.istio_metrics { MetricNames::AlsoIstio } else { MetricNames::Own },
+                metrics_idle: Some(self.metrics_idle),
                 audit_log: self.audit_log.filter(|file| !file.as_os_str().is_empty()),
             },
             limits: self.bounds.limits().context("read the limits")?,

@@ -89,8 +89,48 @@ pub struct Telemetry {
     pub resource_attributes: String,
     /// Where a line is written for each request and stream.
     pub access_log: AccessLog,
+    /// How such a line is written.
+    pub access_log_format: LineFormat,
+    /// Share of what went well that has a line.
+    pub access_log_successes: Share,
+    /// File with the key by which users' names are hashed; `None`: users are not named.
+    pub user_key_file: Option<PathBuf>,
+    /// Under which names metrics are told.
+    pub metric_names: MetricNames,
+    /// A metric's series that nothing touched for so long is forgotten; `None`: after an hour.
+    pub metrics_idle: Option<Duration>,
     /// File to which a line is appended for each denial, and for what AUDIT policies want told.
     pub audit_log: Option<PathBuf>,
+}
+
+/// How a line of the access log is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub enum LineFormat {
+    /// One JSON object.
+    #[default]
+    Json,
+    /// Envoy's text, as in an Istio mesh.
+    Envoy,
+}
+
+/// A part of a whole, 0.0 to 1.0.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Share(pub f64);
+
+impl Default for Share {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+/// Under which names metrics are told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub enum MetricNames {
+    /// OpenTelemetry's and our own.
+    #[default]
+    Own,
+    /// Istio's standard metrics as well.
+    AlsoIstio,
 }
 
 /// Where the access log goes: `-`, `off`, or a file's name.

@@ -181,7 +181,9 @@ impl Receiver {
         if let Some(trace) = &access.record.trace {
             trace.write_to(&mut facts.headers);
         }
-        access.record.request_principal = facts.token.as_ref().and_then(principal);
+        if let Some(principal) = facts.token.as_ref().and_then(principal) {
+            access.is_of_user(&principal);
+        }
         Ok((speech, Rc::new(Running::new(arrival.request_facts(facts, snapshot.mesh.trusted_proxies)))))
     }
 

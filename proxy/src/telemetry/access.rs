@@ -13,11 +13,14 @@ use opentelemetry::InstrumentationScope;
 pub(crate) use crate::telemetry::record::policy_and_rule;
 pub use crate::telemetry::record::{Direction, Protection, Record};
 use crate::{
+    config::LineFormat,
     limits::places::Place,
     telemetry::{
         audit::{audit_line, is_audited},
         edges::{Edge, Edges},
+        envoy::envoy_line,
         flood::Flood,
+        form::Form,
         line::{access_line, who},
         metrics::Metrics,
         origin::Origin,
@@ -65,6 +68,8 @@ pub struct Telemetry {
 /// Where lines are written; `None` where they are not.
 #[derive(Debug, Default)]
 pub struct Logs {
+    /// How the access log tells.
+    pub form: Form,
     /// A line for each request and stream.
     pub access: Option<LineWriter>,
     /// A line for each that was denied, or that an AUDIT policy wants told.
@@ -150,7 +155,8 @@ impl Telemetry {
     }
 
     fn log(&self, record: &Record, lasted: Lasted) {
-        let Logs { access, audit } = &self.logs;
+        let Logs { access, audit, form } = &self.logs;
+        let access = access.as_ref().filter(|_| form.keeps(record));
         let audit = audit.as_ref().filter(|_| is_audited(record));
         if access.is_none() && audit.is_none() {
             return;
@@ -158,7 +164,10 @@ impl Telemetry {
         let Some(suppressed) = self.admits(record) else { return };
         let (who, mut line) = (self.who.borrow(), self.line.borrow_mut());
         if let Some(access) = access {
-            access_line(&mut line, &who, record, lasted, suppressed);
+            match form.format {
+                LineFormat::Json => access_line(&mut line, &who, record, lasted, suppressed),
+                LineFormat::Envoy => envoy_line(&mut line, record, lasted),
+            }
             access.send(&line);
             line.clear();
         }
@@ -209,6 +218,11 @@ impl Access {
         self.telemetry.metrics.queued(self.record.direction);
     }
 
+    /// Its token is about this principal, `issuer/subject`: logs name it as the operator configured, or not at all.
+    pub fn is_of_user(&mut self, principal: &str) {
+        self.record.user = self.telemetry.logs.form.users.as_ref().map(|users| users.name(principal));
+    }
+
     /// An opaque stream is open; without this it counts as opened when it ends. Its end is counted by itself.
     pub fn opened(&mut self) {
         if self.opened.is_none() {
@@ -251,7 +265,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::telemetry::metrics::Exposition;
+    use crate::telemetry::{metrics::Exposition, user::Users};
 
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<u8>>>);
@@ -270,7 +284,7 @@ mod tests {
         let (kept, lost) = (Kept::default(), LostLines::default());
         let writer = LineWriter::new(kept.clone(), lost.clone()).unwrap();
         let (metrics, logs) =
-            (Metrics::new(&lost, &LostLines::default()), Logs { access: Some(writer), audit: None });
+            (Metrics::new(&lost, &LostLines::default()), Logs { access: Some(writer), ..Logs::default() });
         (Telemetry::new(Origin::default(), logs, metrics, Spans::Discard), kept)
     }
 
@@ -282,6 +296,29 @@ mod tests {
         telemetry.flush_log(Duration::from_secs(5));
         let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn told_by(form: Form) -> serde_json::Value {
+        let (kept, lost) = (Kept::default(), LostLines::default());
+        let writer = LineWriter::new(kept.clone(), lost.clone()).unwrap();
+        let logs = Logs { access: Some(writer.clone()), audit: Some(writer), form };
+        let telemetry = Telemetry::new(Origin::default(), logs, Metrics::new(&lost, &lost), Spans::Discard);
+        let mut access = begin(&telemetry);
+        access.is_of_user("https://login/ann");
+        (access.record.denied, access.record.refusal) = (true, Some("denied"));
+        drop(access);
+        let lines = lines(&telemetry, &kept);
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert_eq!(lines[0]["user"], lines[1]["user"]);
+        assert!(!lines.iter().any(|line| line.to_string().contains("ann")), "{lines:#?}");
+        lines[0]["user"].clone()
+    }
+
+    #[test]
+    fn a_user_is_named_by_a_hash_or_not_at_all() {
+        assert!(told_by(Form::default()).is_null());
+        let users = Some(Users::of_key(b"a key of the test"));
+        assert_eq!(told_by(Form { users, ..Form::default() }).as_str().map(str::len), Some(16));
     }
 
     #[test]

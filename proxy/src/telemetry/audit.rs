@@ -32,7 +32,7 @@ pub(crate) fn audit_line(out: &mut Vec<u8>, who: &[u8], record: &Record, lasted:
     if let Some(local) = &record.local {
         line.id(key!("local_id"), local);
     }
-    line.maybe(key!("request_principal"), record.request_principal.as_deref().map(cut));
+    line.maybe(key!("user"), record.user.as_deref());
     if let Some(address) = record.peer_address {
         line.address(key!("peer_addr"), address);
     }

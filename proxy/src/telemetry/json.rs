@@ -144,17 +144,7 @@ impl<'a> Object<'a> {
 
     /// RFC 3339 with microseconds.
     pub(crate) fn time(&mut self, key: Key, time: SystemTime) {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.quoted(key, |out| {
-            out.extend_from_slice(&second(since.as_secs()));
-            let micros = since.subsec_micros();
-            out.push(b'.');
-            let [_, thousands @ ..] = digits((micros / 1000).into());
-            let [_, ones @ ..] = digits((micros % 1000).into());
-            out.extend_from_slice(&thousands);
-            out.extend_from_slice(&ones);
-            out.push(b'Z');
-        });
+        self.quoted(key, |out| instant(out, time));
     }
 
     /// Members that were written before, as [`Self::members`] gave them.
@@ -186,6 +176,25 @@ impl<'a> Object<'a> {
         let key = if self.0.last() == Some(&b'{') { key.get(1..).unwrap_or_default() } else { key };
         self.0.extend_from_slice(key.as_bytes());
     }
+}
+
+/// RFC 3339 with microseconds, as [`Object::time`] writes it.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    let mut out = Vec::new();
+    instant(&mut out, time);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn instant(out: &mut Vec<u8>, time: SystemTime) {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    out.extend_from_slice(&second(since.as_secs()));
+    let micros = since.subsec_micros();
+    out.push(b'.');
+    let [_, thousands @ ..] = digits((micros / 1000).into());
+    let [_, ones @ ..] = digits((micros % 1000).into());
+    out.extend_from_slice(&thousands);
+    out.extend_from_slice(&ones);
+    out.push(b'Z');
 }
 
 /// RFC 8259 7: quotation marks, backslashes and control characters. As serde's JSON spells them.

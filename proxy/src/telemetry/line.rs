@@ -25,6 +25,7 @@ pub(crate) fn access_line(out: &mut Vec<u8>, who: &[u8], record: &Record, lasted
     if let Some(trace) = &record.trace {
         line.trace_id(key!("trace_id"), trace.trace_id);
         line.span_id(key!("span_id"), trace.span_id);
+        line.word(key!("trace_flags"), if trace.sampled { "01" } else { "00" });
     }
     line.word(key!("direction"), record.direction.as_str());
     line.word(key!("protocol"), record.protocol);
@@ -35,6 +36,9 @@ pub(crate) fn access_line(out: &mut Vec<u8>, who: &[u8], record: &Record, lasted
         if let Some(status) = status {
             line.number(key, status.into());
         }
+    }
+    if record.status.is_some() {
+        line.word(key!("response_origin"), record.answered_by());
     }
     line.milliseconds(key!("duration_ms"), lasted.length);
     line.number(key!("bytes_in"), record.bytes_in);
@@ -103,7 +107,7 @@ fn law(line: &mut Object<'_>, record: &Record) {
         dry_run(line, shadow);
     }
     line.maybe(key!("sni"), record.sni.as_deref().map(cut));
-    line.maybe(key!("request_principal"), record.request_principal.as_deref().map(cut));
+    line.maybe(key!("user"), record.user.as_deref());
     line.maybe(key!("reason"), record.reason.as_deref().map(cut));
     line.maybe_word(key!("refusal"), record.refusal);
     line.maybe(key!("hint"), record.hint.as_deref().map(cut));
@@ -227,7 +231,7 @@ mod tests {
             r#"{"timestamp":"1970-01-01T00:00:00.000020Z","level":"info","kind":"access","#,
             r#""message":"GET /a 200","service":"","environment":"","namespace":"","pod":"","#,
             r#""direction":"inbound","protocol":"tcp","method":"GET","path":"/a","status":200,"#,
-            r#""duration_ms":0.02,"bytes_in":0,"bytes_out":0,"#,
+            r#""response_origin":"upstream","duration_ms":0.02,"bytes_in":0,"bytes_out":0,"#,
             r#""peer_id":"spiffe://cluster.local/ns/shop/sa/web","peer_addr":"[fd77::9]:41234","#,
             r#""destination":"10.77.0.5:8080","to_service":"shop/orders","tls":null,"#,
             r#""decision":"allow","policy":"shop/a rule 1","dry_run":{"would":"allow"},"#,

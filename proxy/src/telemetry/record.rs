@@ -81,8 +81,8 @@ pub struct Record {
     pub dry_run: Option<Shadow>,
     /// The server name of the peer's handshake.
     pub sni: Option<Arc<str>>,
-    /// Whose token the request bears, `issuer/subject`.
-    pub request_principal: Option<String>,
+    /// Whose token the request bears, by the name that logs have for that user.
+    pub user: Option<String>,
     /// Why it was refused or failed, for a human.
     pub reason: Option<String>,
     /// The refusal's fixed label, also `error.type` of the span.
@@ -151,7 +151,7 @@ impl Record {
             audited_by: None,
             dry_run: None,
             sni: None,
-            request_principal: None,
+            user: None,
             reason: None,
             refusal: None,
             hint: None,
@@ -166,6 +166,19 @@ impl Record {
     pub(crate) fn known_method(&self) -> Option<&'static str> {
         let method = self.method.as_ref()?.as_str();
         KNOWN_METHODS.iter().find(|known| **known == method).copied()
+    }
+
+    /// Who gave the answer: the application, as far as this sidecar can tell, or the sidecar itself.
+    pub(crate) fn answered_by(&self) -> &'static str {
+        if self.refusal.is_some() { "proxy" } else { "upstream" }
+    }
+
+    /// Did all go well?
+    pub(crate) fn is_success(&self) -> bool {
+        let failed = |code: u16| code != 0;
+        self.refusal.is_none()
+            && self.status.is_none_or(|status| status < 400)
+            && !self.grpc_status.is_some_and(failed)
     }
 
     /// `1.0`, `1.1` or `2`; `None` where it is no HTTP.

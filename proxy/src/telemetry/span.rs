@@ -205,7 +205,7 @@ impl Attributes {
         self.some("douane.refusal", record.refusal);
         self.some("douane.reason", record.reason.as_deref().map(|reason| cut(reason).to_owned()));
         if record.status.is_some() {
-            self.push("douane.response_origin", if record.refusal.is_some() { "proxy" } else { "upstream" });
+            self.push("douane.response_origin", record.answered_by());
         }
     }
 

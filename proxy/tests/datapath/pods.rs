@@ -134,7 +134,7 @@ impl Write for Lines {
 fn telemetry(access: &Lines, audit: &Lines) -> Rc<Telemetry> {
     let lost = LostLines::default();
     let writer = |lines: &Lines| Some(LineWriter::new(lines.clone(), lost.clone()).unwrap());
-    let logs = Logs { access: writer(access), audit: writer(audit) };
+    let logs = Logs { access: writer(access), audit: writer(audit), ..Logs::default() };
     Telemetry::new(Origin::default(), logs, Metrics::new(&lost, &lost), Spans::Discard)
 }
 

@@ -169,7 +169,7 @@ fn sides(
     let mtls = Mtls::new(identity_seen);
     let lost = LostLines::default();
     let access = LineWriter::new(File::create(log).unwrap(), lost.clone()).unwrap();
-    let logs = Logs { access: Some(access), audit: None };
+    let logs = Logs { access: Some(access), ..Logs::default() };
     let telemetry = Telemetry::new(Origin::default(), logs, Metrics::new(&lost, &lost), Spans::Discard);
     let ledger = Ledger::new(telemetry, Sampler { root_ratio: 1.0 });
     let (shutdown, sockets) = (Shutdown::default(), Sockets::default());

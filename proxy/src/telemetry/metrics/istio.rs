@@ -11,6 +11,7 @@ use prometheus_client::{
 };
 
 use crate::telemetry::{
+    flags,
     metrics::{
         labels::OTHER,
         series::{Series, Shelf},
@@ -158,7 +159,7 @@ impl Istio {
             // As Envoy has it where no answer was sent.
             response_code: record.status.unwrap_or_default(),
             grpc_response_status: record.grpc_status,
-            response_flags: flags(record),
+            response_flags: flags::of(record),
         };
         self.requests.of(&labels, Counter::inc);
         self.durations.of(&labels, |durations| durations.observe(lasted.length.as_secs_f64() * 1000.0));
@@ -171,7 +172,7 @@ impl Istio {
     }
 
     pub(super) fn closed(&self, record: &Record) {
-        let labels = Stream { hop: self.hop(record, "tcp"), response_flags: flags(record) };
+        let labels = Stream { hop: self.hop(record, "tcp"), response_flags: flags::of(record) };
         self.opened.of(&labels, Counter::inc);
         self.closed.of(&labels, Counter::inc);
         self.received.of(&labels, |bytes| bytes.inc_by(record.bytes_in));
@@ -284,26 +285,6 @@ impl Hop {
             request_protocol: OTHER,
             connection_security_policy: OTHER,
         }
-    }
-}
-
-/// The nearest of Envoy's response flags.
-pub(super) fn flags(record: &Record) -> &'static str {
-    match record.refusal {
-        None => "-",
-        Some("no_ready_endpoint" | "unmeshed_fallback") => "UH",
-        Some("connect_failed" | "peer_handshake_failed") => "UF",
-        Some("upstream_failed" | "peer_refused") => "UC",
-        Some("unknown_destination" | "unknown_port" | "control_plane_silent") => "NR",
-        Some("unresolvable") => "DF",
-        Some("request_timeout" | "idle") => "UT",
-        Some("stream_age") => "DT",
-        Some("client_gone") => "DC",
-        Some("denied" | "authorizer_denied") => "UAEX",
-        Some("bad_request" | "connect_not_allowed" | "head_timeout") => "DPE",
-        Some("memory_pressure" | "too_many_connections") => "OM",
-        Some("too_many_in_flight" | "share_exceeded") => "UO",
-        Some(_) => "NFCF",
     }
 }
 

@@ -1,6 +1,9 @@
 //! The label sets of [`super::metrics`]: fixed words, names that the control plane gave, and identities that were proven.
 
-use std::sync::Arc;
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use douane_proto::{id::WorkloadId, policy::Shadow};
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
@@ -34,6 +37,10 @@ pub(super) enum Peer {
     Other,
 }
 
+/// The namespace of the proven other end: all that counts of a peer here, held without a copy of its text.
+#[derive(Debug, Clone)]
+pub(super) struct Namespace(Peer);
+
 /// Which way something crosses the sidecar.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Way {
@@ -52,7 +59,8 @@ pub(super) struct Flow {
 pub(super) struct Decision {
     pub(super) decision: &'static str,
     pub(super) policy: Option<Arc<str>>,
-    pub(super) peer_namespace: String,
+    #[prometheus(flatten)]
+    pub(super) of: Namespace,
 }
 
 /// What a policy in a dry run would have decided.
@@ -124,12 +132,12 @@ impl Decision {
         Self {
             decision: record.decision.unwrap_or_default(),
             policy: record.policy.clone(),
-            peer_namespace: record.peer.as_ref().map_or("unknown", WorkloadId::namespace).to_owned(),
+            of: Namespace(record.peer.clone().map_or(Peer::Unknown, Peer::Proven)),
         }
     }
 
     pub(super) fn other() -> Self {
-        Self { decision: OTHER, policy: Some(OTHER.into()), peer_namespace: OTHER.to_owned() }
+        Self { decision: OTHER, policy: Some(OTHER.into()), of: Namespace(Peer::Other) }
     }
 }
 
@@ -181,14 +189,47 @@ impl Request {
     }
 }
 
+impl Peer {
+    fn namespace(&self) -> &str {
+        match self {
+            Self::Proven(id) => id.namespace(),
+            Self::Unknown => "unknown",
+            Self::Other => OTHER,
+        }
+    }
+
+    fn workload(&self) -> &str {
+        match self {
+            Self::Proven(id) => id.service_account(),
+            Self::Unknown => "unknown",
+            Self::Other => OTHER,
+        }
+    }
+}
+
 impl EncodeLabelSet for Peer {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let (namespace, workload) = match self {
-            Self::Proven(id) => (id.namespace(), id.service_account()),
-            Self::Unknown => ("unknown", "unknown"),
-            Self::Other => (OTHER, OTHER),
-        };
-        [("peer_namespace", namespace), ("peer_workload", workload)].encode(encoder)
+        [("peer_namespace", self.namespace()), ("peer_workload", self.workload())].encode(encoder)
+    }
+}
+
+impl PartialEq for Namespace {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.namespace() == other.0.namespace()
+    }
+}
+
+impl Eq for Namespace {}
+
+impl Hash for Namespace {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.namespace().hash(state);
+    }
+}
+
+impl EncodeLabelSet for Namespace {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        [("peer_namespace", self.0.namespace())].encode(encoder)
     }
 }
 

@@ -188,3 +188,18 @@ fn a_failed_proof_is_counted_by_what_was_wrong_and_a_connection_by_what_it_speak
         assert!(text.contains(line), "{line}\nis missing in\n{text}");
     }
 }
+
+#[test]
+fn decisions_about_two_peers_of_a_namespace_are_one_series() {
+    let metrics = metrics();
+    for account in ["web", "cart"] {
+        let mut record = request(Direction::Inbound);
+        record.peer = Some(format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap());
+        record.decision = Some("allow");
+        metrics.ended(&record, LASTED);
+    }
+
+    let text = metrics.encode(Exposition::OpenMetrics);
+    let series = "douane_authz_decisions_total{decision=\"allow\",policy=\"\",peer_namespace=\"shop\"} 2";
+    assert!(text.contains(series), "{text}");
+}

@@ -1,0 +1,79 @@
+//! How the access log tells: in which words, how much of what went well, and by which name its users go.
+
+use crate::{
+    config::LineFormat,
+    telemetry::{record::Record, user::Users},
+};
+
+/// How the access log tells.
+#[derive(Debug)]
+pub struct Form {
+    /// How a line is written.
+    pub format: LineFormat,
+    /// Share of what went well that has a line, 0.0 to 1.0. What failed or was refused always has one.
+    pub successes: f64,
+    /// How users are named; `None`: not at all.
+    pub users: Option<Users>,
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Self { format: LineFormat::Json, successes: 1.0, users: None }
+    }
+}
+
+impl Form {
+    /// Has it a line? The same trace has one at all its sidecars of the same share, or at none.
+    pub(crate) fn keeps(&self, record: &Record) -> bool {
+        if self.successes >= 1.0 || !record.is_success() {
+            return true;
+        }
+        let drawn = record.trace.as_ref().map_or_else(rand::random, |trace| trace.trace_id);
+        #[expect(clippy::cast_precision_loss, reason = "a share needs no 56 bits")]
+        let share = (drawn & RANDOM_PART) as f64 / RANDOM_PART as f64;
+        share < self.successes
+    }
+}
+
+// The bits that a trace's id promises to be random (Trace Context level 2, 3.2.2.3).
+const RANDOM_PART: u128 = (1 << 56) - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::{record::Direction, trace::TraceContext};
+
+    fn record(trace_id: u128, status: u16) -> Record {
+        let mut record = Record::new(Direction::Inbound, "10.77.0.5:8080".parse().unwrap());
+        (record.method, record.status) = (Some(http::Method::GET), Some(status));
+        record.trace =
+            Some(TraceContext { trace_id, parent_id: None, span_id: 1, sampled: false, random: true });
+        record
+    }
+
+    #[test]
+    fn of_what_went_well_a_share_is_told_and_of_the_rest_all() {
+        let form = Form { successes: 0.25, ..Form::default() };
+
+        let told = (0..2000).filter(|_| form.keeps(&record(rand::random(), 200))).count();
+        assert!((350..650).contains(&told), "{told} of 2000");
+        assert!((0..100).all(|_| form.keeps(&record(rand::random(), 404))));
+        let mut refused = record(rand::random(), 200);
+        refused.refusal = Some("upstream_failed");
+        assert!(form.keeps(&refused));
+        let mut called = record(RANDOM_PART, 200);
+        assert!(!form.keeps(&called));
+        called.grpc_status = Some(13);
+        assert!(form.keeps(&called));
+    }
+
+    #[test]
+    fn a_trace_is_told_by_all_or_by_none() {
+        let form = Form { successes: 0.5, ..Form::default() };
+        for _ in 0..100 {
+            let trace = rand::random();
+            assert_eq!(form.keeps(&record(trace, 200)), form.keeps(&record(trace, 201)));
+        }
+        assert!((0..100).all(|_| Form::default().keeps(&record(rand::random(), 200))));
+    }
+}
