@@ -21,7 +21,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     trace_service_server::{TraceService, TraceServiceServer},
 };
 use prost::Message as _;
-use tokio::runtime::Builder;
+use tokio::{runtime::Builder, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 use tower_service::Service as _;
@@ -35,8 +35,22 @@ pub struct Sink {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Kept(Arc<Mutex<Vec<Span>>>);
+/// How it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// As it should.
+    Well,
+    /// It takes what comes and never says so.
+    Silent,
+    /// It has no room: come again later.
+    Full,
+}
+
+#[derive(Debug, Clone)]
+struct Kept {
+    spans: Arc<Mutex<Vec<Span>>>,
+    mood: watch::Sender<Mood>,
+}
 
 impl Sink {
     /// On a port of its own.
@@ -56,7 +70,8 @@ impl Sink {
     pub fn start_at(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).expect("a collector's address can be bound");
         let address = listener.local_addr().expect("it was bound");
-        let (kept, stop) = (Kept::default(), CancellationToken::new());
+        let kept = Kept { spans: Arc::default(), mood: watch::Sender::new(Mood::Well) };
+        let stop = CancellationToken::new();
         let (served, stopped) = (kept.clone(), stop.clone());
         let thread = thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime starts");
@@ -77,10 +92,15 @@ impl Sink {
         self.address
     }
 
+    /// Answers otherwise from now on.
+    pub fn feels(&self, mood: Mood) {
+        self.kept.mood.send_replace(mood);
+    }
+
     /// All that came so far.
     #[must_use]
     pub fn spans(&self) -> Vec<Span> {
-        self.kept.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.kept.spans.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What came so far of one trace, by its 32 digits.
@@ -103,7 +123,7 @@ impl Drop for Sink {
 
 impl Kept {
     fn keep(&self, export: &ExportTraceServiceRequest) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(spans(export));
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner).extend(spans(export));
     }
 }
 
@@ -113,7 +133,12 @@ impl TraceService for Kept {
         &self,
         request: tonic::Request<ExportTraceServiceRequest>,
     ) -> Result<tonic::Response<ExportTraceServiceResponse>, Status> {
-        self.keep(request.get_ref());
+        let mood = *self.mood.borrow();
+        match mood {
+            Mood::Well => self.keep(request.get_ref()),
+            Mood::Silent => std::future::pending().await,
+            Mood::Full => return Err(Status::resource_exhausted("no room")),
+        }
         Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
     }
 }

@@ -32,12 +32,27 @@ kind: Service
 metadata: {{name: outcomes, namespace: town}}
 spec: {{selector: {{app: outcomes}}, ports: [{{name: http, port: 80, targetPort: http}}]}}
 ---
+apiVersion: v1
+kind: Pod
+metadata: {{name: inventory, namespace: town, labels: {{app: inventory, douane.io/inject: enabled}}}}
+spec:
+  serviceAccountName: inventory
+  containers:
+  - name: app
+    command: [shop, inventory, --listen, '[::]:9090']
+    ports: [{{name: grpc, containerPort: 9090}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: inventory, namespace: town}}
+spec: {{selector: {{app: inventory}}, ports: [{{name: grpc, port: 9090, targetPort: grpc}}]}}
+---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {{name: outcomes, namespace: town}}
 spec:
   action: DENY
-  rules: [{{to: [{{operation: {{paths: [/denied]}}}}]}}]
+  rules: [{{to: [{{operation: {{paths: [/denied, /shop.v1.Inventory/Watch]}}}}]}}]
 ",
         script.display()
     )
@@ -89,6 +104,33 @@ fn the_status_of_both_spans_follows_what_happened() {
     let spans = collected(&sink, &trace, 1);
     assert_eq!(spans.len(), 1, "{}", judge::show(&spans));
     assert!(spans[0].failed && told(&spans[0], "error.type") == "unknown_destination", "{:#?}", spans[0]);
+}
+
+#[test]
+fn a_calls_status_is_read_from_its_trailers() {
+    let sink = Sink::start();
+    let Some(lab) = town_lab(&sink) else { return };
+    let call =
+        |what: &str, sku: &str| lab.exec("caller", &["shop", "grpc", what, "http://inventory:9090", sku]);
+    assert_eq!(call("stock", "teapot").code, 0);
+    assert_ne!(call("stock", "").code, 0);
+    assert_ne!(call("watch", "teapot").code, 0);
+
+    // status -> CLIENT's error, SERVER's: whoever asks for nonsense or for what is forbidden is no fault of the server.
+    for (status, client, server) in
+        [("OK", false, false), ("INVALID_ARGUMENT", true, false), ("PERMISSION_DENIED", true, false)]
+    {
+        for (kind, failed) in [(Kind::Client, client), (Kind::Server, server)] {
+            let span = eventually(&format!("a {kind:?} span of {status} comes"), super::EXPORTED, || {
+                let spans = sink.spans();
+                let found =
+                    spans.iter().find(|span| span.kind == kind && told(span, "rpc.status_code") == status);
+                found.cloned().ok_or_else(|| judge::show(&spans))
+            });
+            assert_eq!((span.failed, told(&span, "rpc.system.name").as_str()), (failed, "grpc"), "{span:#?}");
+            assert_eq!(told(&span, "error.type"), if failed { status } else { "" }, "{span:#?}");
+        }
+    }
 }
 
 #[test]
