@@ -11,12 +11,15 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use douane_proxy::telemetry::{
-    access::{Direction, Logs, Protection, Spans, Telemetry},
-    metrics::Metrics,
-    origin::Origin,
-    trace::TraceContext,
-    writer::{LineWriter, LostLines},
+use douane_proxy::{
+    config::tracing::Tracing,
+    telemetry::{
+        access::{Direction, Logs, Protection, Spans, Telemetry},
+        metrics::Metrics,
+        origin::Origin,
+        trace::TraceContext,
+        writer::{LineWriter, LostLines},
+    },
 };
 
 /// Long enough for a clock, short enough for the log's bound of waiting bytes: the sink takes lines as they come.
@@ -63,7 +66,13 @@ fn telemetry(logs: Logs) -> Rc<Telemetry> {
         namespace: "shop".into(),
         pod: "orders-7c9f5d6b8-x2x9k".into(),
     };
-    Telemetry::new(origin, logs, Metrics::new(&LostLines::default(), &LostLines::default()), Spans::Discard)
+    Telemetry::new(
+        origin,
+        logs,
+        Metrics::new(&LostLines::default(), &LostLines::default()),
+        Spans::Discard,
+        Tracing::default(),
+    )
 }
 
 /// What a connection and a route know before the request comes.

@@ -3,12 +3,15 @@
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use douane_proto::id::WorkloadId;
-use douane_proxy::telemetry::{
-    access::{Direction, Logs, Protection, Spans, Telemetry},
-    metrics::Metrics,
-    origin::Origin,
-    trace::{Sampler, TraceContext},
-    writer::{LineWriter, LostLines},
+use douane_proxy::{
+    config::tracing::{Sampler, Tracing},
+    telemetry::{
+        access::{Direction, Logs, Protection, Spans, Telemetry},
+        metrics::Metrics,
+        origin::Origin,
+        trace::TraceContext,
+        writer::{LineWriter, LostLines},
+    },
 };
 
 struct Connection {
@@ -44,7 +47,7 @@ fn tell(telemetry: &Rc<Telemetry>, connection: &Connection, path: String) {
     record.decision = Some("allow");
     record.policy = Some(Arc::clone(&connection.policy));
     record.service = Some(Arc::clone(&connection.service));
-    record.trace = Some(TraceContext::root(Sampler { root_ratio: 0.0 }));
+    record.trace = TraceContext::root(Sampler::Never);
 }
 
 #[test]
@@ -52,7 +55,7 @@ fn the_record_of_a_request_that_is_counted_and_logged_allocates_nothing() {
     let writer = LineWriter::new(io::sink(), LostLines::default()).expect("a thread");
     let metrics = Metrics::new(&LostLines::default(), &LostLines::default());
     let logs = Logs { access: Some(writer), ..Logs::default() };
-    let telemetry = Telemetry::new(Origin::default(), logs, metrics, Spans::Discard);
+    let telemetry = Telemetry::new(Origin::default(), logs, metrics, Spans::Discard, Tracing::default());
     let connection = connection();
     // The first ones make the series, and the buffers that lines gather in.
     for _ in 0..100 {

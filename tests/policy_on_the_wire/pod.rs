@@ -33,7 +33,7 @@ use douane_proxy::{
     net::{hairpin, socket::Sockets},
     outbound::{Outbound, Ways},
     shutdown::Shutdown,
-    telemetry::{access::Telemetry, trace::Sampler},
+    telemetry::access::Telemetry,
     tls::Mtls,
 };
 use http::{Request, Response};
@@ -229,7 +229,7 @@ fn sides(office: &Office, id: &WorkloadId, snapshot: Snapshot) -> (Rc<Inbound>, 
     let mesh = discovery::Mesh::new(snapshot_seen, law_seen, modes_seen);
     let mtls = Mtls::new(identity_seen);
     mtls.trust_aliases(&aliases);
-    let ledger = Ledger::new(Rc::new(Telemetry::default()), Sampler { root_ratio: 1.0 });
+    let ledger = Ledger::new(Rc::new(Telemetry::default()));
     let (shutdown, sockets, limits) = (Shutdown::default(), Sockets::default(), Limits::default());
     let (hairpins, _own) = hairpin::channel();
     let ways = Ways { sockets, hairpins };

@@ -184,7 +184,7 @@ impl App {
                 telemetry.metrics.pressure(pressure as i64);
             }),
         ));
-        let ledger = voice.ledger(config.telemetry.trace_ratio);
+        let ledger = voice.ledger();
         let sides = traffic::Sides::new(&mtls, &mesh, ledger, sockets, config.limits);
         let inbound = inbound.listen(BACKLOG).context("listen for peers")?;
         let shutdowns = sides.start(&mut critical, outbound, inbound);

@@ -20,7 +20,6 @@ use crate::{
         metrics::{self, Metrics},
         otlp::{self, Collector},
         resource::{self, Attributes},
-        trace::Sampler,
         user::Users,
         writer::{LineWriter, LostLines},
     },
@@ -76,7 +75,7 @@ impl Voice {
         if told.metric_names == MetricNames::AlsoIstio {
             metrics = metrics.with_istio_names();
         }
-        let telemetry = Telemetry::new(origin, logs, metrics, spans);
+        let telemetry = Telemetry::new(origin, logs, metrics, spans, told.tracing.clone());
         let stop = CancellationToken::new();
         let exporter = collector.map(|collector| {
             tokio::task::spawn_local(otlp::run(Rc::clone(&telemetry), collector, stop.clone()))
@@ -84,8 +83,8 @@ impl Voice {
         Ok(Self { telemetry, log, events, stop, exporter })
     }
 
-    pub(super) fn ledger(&self, root_ratio: f64) -> Ledger {
-        Ledger::new(Rc::clone(&self.telemetry), Sampler { root_ratio })
+    pub(super) fn ledger(&self) -> Ledger {
+        Ledger::new(Rc::clone(&self.telemetry))
     }
 
     /// What keeps up with the live values.

@@ -1,12 +1,13 @@
 //! The command line: what was typed becomes typed values, and each verb calls the room that does it.
 //!
-//! - `run`: the flags of a sidecar, `bounds`: those of its limits; `redirect`: those of its rules
+//! - `run`: the flags of a sidecar, `bounds`: those of its limits, `traces`: of its traces; `redirect`: those of its rules
 //!
 //! Nothing below reads arguments or the environment.
 
 mod bounds;
 mod redirect;
 mod run;
+mod traces;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 

@@ -7,7 +7,7 @@ use douane_proto::id::TrustDomain;
 
 use crate::{
     app::{self, App},
-    cli::bounds::Bounds,
+    cli::{bounds::Bounds, traces::Traces},
     config::{
         AccessLog, Config, ControlPlaneAddress, Drain, LineFormat, MetricNames, Ports, Share, Telemetry,
         Workload,
@@ -53,9 +53,6 @@ pub(super) struct Run {
     /// Ask for certificates of this lifetime, such as 10s or 1h. The authority has the last word.
     #[arg(long, env = "DOUANE_LEAF_TTL", value_parser = humantime::parse_duration)]
     leaf_ttl: Option<Duration>,
-    /// Share of traces that begin here and are exported, 0.0 to 1.0. Traces that arrive keep their caller's choice.
-    #[arg(long, env = "DOUANE_TRACE_RATIO", default_value_t = 0.01, value_parser = ratio)]
-    trace_ratio: f64,
     /// OTLP/gRPC collector for spans, such as http://127.0.0.1:4317. None: no spans are sent.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp: Option<String>,
@@ -106,6 +103,8 @@ pub(super) struct Run {
     /// Answer only processes of these uids on the workload socket (separated by commas). Without it: everybody in the pod.
     #[arg(long, env = "DOUANE_WORKLOAD_UIDS", value_delimiter = ',')]
     workload_uids: Option<Vec<u32>>,
+    #[command(flatten)]
+    traces: Traces,
     #[command(flatten)]
     bounds: Bounds,
     /// On SIGTERM, go on serving for this long after readiness ended, so that peers learn of it first.
@@ -173,7 +172,7 @@ impl Run {
             ports: Ports { outbound: OUTBOUND_PORT, inbound: INBOUND_PORT, health: HEALTH_PORT },
             telemetry: Telemetry {
                 log: self.log,
-                trace_ratio: self.trace_ratio,
+                tracing: self.traces.tracing()?,
                 otlp_endpoint: self.otlp.filter(|endpoint| !endpoint.is_empty()),
                 service_name: self.service_name,
                 environment: self.environment,

@@ -3,6 +3,7 @@
 //! What changes while it runs (policies, workloads, roots) comes by discovery, not by configuration.
 
 mod limits;
+pub mod tracing;
 
 use std::{convert::Infallible, fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -10,6 +11,7 @@ use douane_proto::id::{TrustDomain, WorkloadId};
 use serde::{Serialize, Serializer};
 
 pub use self::limits::{Limits, Retries, Senseless};
+use self::tracing::Tracing;
 
 /// All that a sidecar must be told.
 #[derive(Debug, Clone, Serialize)]
@@ -77,8 +79,8 @@ pub struct Ports {
 pub struct Telemetry {
     /// Log filter, such as `info` or `info,douane_proxy::outbound=debug`.
     pub log: String,
-    /// Share of new traces that are exported.
-    pub trace_ratio: f64,
+    /// Which requests become spans.
+    pub tracing: Tracing,
     /// OTLP/gRPC collector, such as `http://127.0.0.1:4317`.
     pub otlp_endpoint: Option<String>,
     /// What telemetry calls the workload, if not as the control plane says.

@@ -11,7 +11,7 @@ use crate::{
     refusal::Refusal,
     telemetry::{
         access::{Access, Direction, Record, Telemetry, policy_and_rule},
-        trace::{Sampler, TraceContext},
+        tracer::Caller,
     },
 };
 
@@ -22,14 +22,13 @@ pub type SharedAccess = Rc<RefCell<Access>>;
 #[derive(Debug, Clone)]
 pub struct Ledger {
     telemetry: Rc<Telemetry>,
-    sampler: Sampler,
 }
 
 impl Ledger {
-    /// Records go to `telemetry`; new traces are sampled by `sampler`.
+    /// Records go to `telemetry`.
     #[must_use]
-    pub fn new(telemetry: Rc<Telemetry>, sampler: Sampler) -> Self {
-        Self { telemetry, sampler }
+    pub fn new(telemetry: Rc<Telemetry>) -> Self {
+        Self { telemetry }
     }
 
     /// The record of a connection or opaque stream.
@@ -58,17 +57,17 @@ impl Ledger {
         self.telemetry.metrics.in_plaintext(direction);
     }
 
-    /// The record of what these headers belong to, with a span that continues their trace.
+    /// The record of what these headers of `caller` belong to, with a span that continues their trace as far as it is
+    /// believed.
     #[must_use]
     pub fn begin_traced(
         &self,
         direction: Direction,
         destination: SocketAddr,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
+        caller: Caller<'_>,
     ) -> SharedAccess {
-        let mut access = self.begin(direction, destination);
-        access.record.trace = Some(TraceContext::from_headers(headers, self.sampler));
-        Rc::new(RefCell::new(access))
+        Rc::new(RefCell::new(self.telemetry.begin_traced(direction, destination, headers, caller)))
     }
 }
 

@@ -11,6 +11,7 @@ use douane_proto::{
     facts::{Facts, RequestFacts},
     id::WorkloadId,
     request::client_address,
+    snapshot::Snapshot,
 };
 
 use http::HeaderValue;
@@ -19,7 +20,10 @@ use tokio::time::Instant;
 use crate::{
     exchange::headers,
     limits::{places::Tenant, rate::Rate, share::Holder},
-    telemetry::access::{Protection, Record},
+    telemetry::{
+        access::{Protection, Record},
+        tracer::Caller,
+    },
 };
 
 /// A second, of one connection: a client that gives up now and then stays far below.
@@ -83,6 +87,20 @@ impl Arrival {
         match &self.peer {
             Some(peer) => Holder::Peer(peer.clone()),
             None => Holder::Address(self.source.ip()),
+        }
+    }
+
+    /// Who sends its trace headers. A peer of another trust domain is a stranger to our traces, whatever it may do.
+    pub(super) fn caller(&self, snapshot: &Snapshot) -> Caller<'_> {
+        let aliases = &snapshot.mesh.trust_domain_aliases;
+        match &self.peer {
+            Some(peer)
+                if peer.trust_domain() == self.local.trust_domain()
+                    || aliases.contains(peer.trust_domain()) =>
+            {
+                Caller::Mesh(peer)
+            }
+            _ => Caller::Outside,
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
         detect::{Heard, Opening, SILENCE},
     },
     refusal::Refusal,
-    telemetry::access::Direction,
+    telemetry::{access::Direction, tracer::Caller},
     tls::Alpn,
 };
 
@@ -51,7 +51,12 @@ impl Receiver {
 
     /// Refuses a request that came after its peer's certificate had ended.
     pub(super) fn too_late(&self, arrival: &Arrival) -> Response<Body> {
-        let access = self.ledger.begin_traced(Direction::Inbound, arrival.destination, &HeaderMap::new());
+        let access = self.ledger.begin_traced(
+            Direction::Inbound,
+            arrival.destination,
+            &mut HeaderMap::new(),
+            Caller::Sidecar,
+        );
         arrival.describe(&mut access.borrow_mut().record);
         let reason = "the certificate that it showed has ended".to_owned();
         refuse(access, &Refusal::Handshake { kind: "expired", reason })

@@ -62,7 +62,12 @@ impl Receiver {
     ) -> impl Future<Output = Response<Body>> {
         let (mut parts, body) = request.into_parts();
         let version = parts.version;
-        let access = self.ledger.begin_traced(Direction::Inbound, arrival.destination, &parts.headers);
+        let access = self.ledger.begin_traced(
+            Direction::Inbound,
+            arrival.destination,
+            &mut parts.headers,
+            arrival.caller(&self.mesh.snapshot()),
+        );
         arrival.describe(&mut access.borrow_mut().record);
         let upgrade = match source {
             Source::Application(_) if http_body::Body::is_end_stream(&body) => {

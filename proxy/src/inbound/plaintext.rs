@@ -36,7 +36,7 @@ use crate::{
     },
     refusal::Refusal,
     shutdown::Shutdown,
-    telemetry::access::Direction,
+    telemetry::{access::Direction, tracer::Caller},
 };
 
 /// What comes after plaintext.
@@ -88,7 +88,12 @@ impl Receiver {
             };
             return self.http_on(stream, heard.into_bytes(), framing, arrival).await;
         }
-        let access = self.ledger.begin_traced(Direction::Inbound, arrival.destination, &HeaderMap::new());
+        let access = self.ledger.begin_traced(
+            Direction::Inbound,
+            arrival.destination,
+            &mut HeaderMap::new(),
+            Caller::Sidecar,
+        );
         arrival.describe(&mut access.borrow_mut().record);
         let spoken = self.hear(stream, &mut heard, opening, &arrival, &access).await;
         let is_late_hello = match opening {

@@ -38,8 +38,13 @@ impl Receiver {
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
     ) {
-        let (head, mut recv) = request.into_parts();
-        let access = self.ledger.begin_traced(Direction::Inbound, arrival.destination, &head.headers);
+        let (mut head, mut recv) = request.into_parts();
+        let access = self.ledger.begin_traced(
+            Direction::Inbound,
+            arrival.destination,
+            &mut head.headers,
+            arrival.caller(&self.mesh.snapshot()),
+        );
         arrival.describe(&mut access.borrow_mut().record);
         let mut heard = Heard::default();
         let served = match self.look_inside(&arrival, &head, &mut recv, &mut heard, &access).await {

@@ -22,18 +22,23 @@ use crate::{
         sender::{Sender, Way, bare_host},
     },
     refusal::Refusal,
-    telemetry::access::Direction,
+    telemetry::{access::Direction, tracer::Caller},
 };
 
 impl Sender {
     /// Carries a call to its end.
     pub(super) async fn call(&self, call: Call) -> Result<Reply, String> {
-        let Call { host, port, request } = call;
+        let Call { host, port, mut request } = call;
         let (destination, route) = match self.locate(&host, port).await {
             Ok((destination, route)) => (destination, Ok(route)),
             Err(refusal) => (nowhere(port), Err(refusal)),
         };
-        let access = self.ledger.begin_traced(Direction::Outbound, destination, request.headers());
+        let access = self.ledger.begin_traced(
+            Direction::Outbound,
+            destination,
+            request.headers_mut(),
+            Caller::Sidecar,
+        );
         match self.carry(route, request, &access).await {
             Ok(answer) => {
                 let (head, body) = finish(answer, &access).into_parts();

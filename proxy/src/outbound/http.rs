@@ -37,7 +37,7 @@ use crate::{
         upgrade::leads_over_http1,
     },
     refusal::Refusal,
-    telemetry::access::Direction,
+    telemetry::{access::Direction, tracer::Caller},
 };
 
 /// Lines tried for one request whose line ended before it was sent.
@@ -59,13 +59,18 @@ impl Sender {
         request: Request<Body>,
         verdict: Verdict,
     ) -> impl Future<Output = Response<Body>> {
-        let (parts, body) = request.into_parts();
-        let version = parts.version;
-        let access = self.ledger.begin_traced(Direction::Outbound, tenant.destination(), &parts.headers);
+        let (mut parts, body) = request.into_parts();
+        let (version, destination) = (parts.version, tenant.destination());
+        let access = self.ledger.begin_traced(
+            Direction::Outbound,
+            destination,
+            &mut parts.headers,
+            Caller::Application,
+        );
         let mut body = Some(body.counting(&access));
         let has_no_body = body.as_ref().is_none_or(http_body::Body::is_end_stream);
         let protocol = has_no_body.then(|| upgrade::wanted(version, &parts.headers)).flatten();
-        let cleaned = Cleaned::of(tenant.destination(), parts, verdict, &access)
+        let cleaned = Cleaned::of(destination, parts, verdict, &access)
             .map(|cleaned| Box::new(Cleaned { protocol, ..cleaned }));
         async move {
             let awaited = Awaited::new(&access);

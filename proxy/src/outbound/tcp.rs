@@ -23,7 +23,7 @@ use crate::{
         words::{Answer, Ended, Far, broken},
     },
     refusal::Refusal,
-    telemetry::access::Direction,
+    telemetry::{access::Direction, tracer::Caller},
 };
 
 /// The protocol of opaque streams (extended CONNECT, RFC 8441).
@@ -42,7 +42,12 @@ impl Sender {
         said: Opening,
         route: Result<Route, Refusal>,
     ) -> Option<Framing> {
-        let access = self.ledger.begin_traced(Direction::Outbound, destination, &HeaderMap::new());
+        let access = self.ledger.begin_traced(
+            Direction::Outbound,
+            destination,
+            &mut HeaderMap::new(),
+            Caller::Sidecar,
+        );
         let counts = Counts::default();
         relay::resets_unless_whole(client);
         let served = tokio::select! {

@@ -2,18 +2,19 @@
 //! the last byte. Log line, metrics and span come from the same record at the same moment, so they cannot disagree.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant, SystemTime},
 };
 
+use http::HeaderMap;
 use opentelemetry::InstrumentationScope;
 
 pub(crate) use crate::telemetry::record::policy_and_rule;
 pub use crate::telemetry::record::{Direction, Protection, Record};
 use crate::{
-    config::LineFormat,
+    config::{LineFormat, tracing::Tracing},
     limits::places::Place,
     telemetry::{
         audit::{audit_line, is_audited},
@@ -27,6 +28,7 @@ use crate::{
         queue::SpanQueue,
         record::Lasted,
         span::span,
+        tracer::{Begun, Caller, Forwarded, Tracer},
         writer::{LineWriter, LostLines},
     },
 };
@@ -43,6 +45,8 @@ pub struct Access {
     // Since it was opened as a stream.
     opened: Option<Rc<Edge>>,
     discarded: bool,
+    // Among the requests that the application has in hand.
+    in_hand: bool,
     telemetry: Rc<Telemetry>,
 }
 
@@ -63,6 +67,9 @@ pub struct Telemetry {
     // Where a line is put together; kept for the next one.
     line: RefCell<Vec<u8>>,
     scope: InstrumentationScope,
+    tracer: Tracer,
+    // The application was said to forward nothing.
+    scolded: Cell<bool>,
 }
 
 /// Where lines are written; `None` where they are not.
@@ -88,7 +95,7 @@ pub enum Spans {
 impl Telemetry {
     /// Records end in `logs`, in `metrics` and, with [`Spans::Export`], in a queue of spans.
     #[must_use]
-    pub fn new(origin: Origin, logs: Logs, metrics: Metrics, spans: Spans) -> Rc<Self> {
+    pub fn new(origin: Origin, logs: Logs, metrics: Metrics, spans: Spans, tracing: Tracing) -> Rc<Self> {
         metrics.named(&origin.namespace, &origin.service);
         Rc::new(Self {
             metrics,
@@ -102,6 +109,8 @@ impl Telemetry {
             scope: InstrumentationScope::builder("douane.proxy")
                 .with_version(env!("CARGO_PKG_VERSION"))
                 .build(),
+            tracer: Tracer::new(tracing),
+            scolded: Cell::default(),
         })
     }
 
@@ -116,8 +125,33 @@ impl Telemetry {
             since: Instant::now(),
             opened: None,
             discarded: false,
+            in_hand: false,
             telemetry: Rc::clone(self),
         }
+    }
+
+    /// The same with a span that continues the trace of `headers`, as far as their `caller` is believed; what is not
+    /// believed is taken out of them.
+    #[must_use]
+    pub fn begin_traced(
+        self: &Rc<Self>,
+        direction: Direction,
+        destination: SocketAddr,
+        headers: &mut HeaderMap,
+        caller: Caller<'_>,
+    ) -> Access {
+        let mut access = self.begin(direction, destination);
+        let Begun { trace, link, forwarded } = self.tracer.begin(headers, caller);
+        if let Some(forwarded) = forwarded {
+            self.metrics.spans().forwarded(forwarded);
+            self.scold(forwarded);
+        }
+        if let (Direction::Inbound, Some(trace)) = (direction, &trace) {
+            self.tracer.enters(trace);
+            access.in_hand = true;
+        }
+        (access.record.trace, access.record.link) = (trace, link);
+        access
     }
 
     /// The control plane says what the workload is called; what the operator said stays.
@@ -143,6 +177,18 @@ impl Telemetry {
         }
     }
 
+    // Once: the metric tells how often.
+    fn scold(&self, forwarded: Forwarded) {
+        if forwarded == Forwarded::No && !self.scolded.replace(true) {
+            tracing::warn!(
+                service = &*self.origin.borrow().service,
+                "the application sends a request without trace headers while it answers one: its traces end here; let \
+                 it copy traceparent, tracestate and baggage from what it is asked to what it asks, or run an \
+                 OpenTelemetry SDK (said once; douane_trace_propagation_total counts)"
+            );
+        }
+    }
+
     fn end(&self, record: &Record, lasted: Lasted) {
         self.metrics.ended(record, lasted);
         self.log(record, lasted);
@@ -150,7 +196,7 @@ impl Telemetry {
             && let Some(trace) = record.trace.as_ref().filter(|trace| trace.sampled)
             && !spans.push(|| span(record, trace, lasted, &self.scope))
         {
-            self.metrics.dropped_spans("queue_full", 1);
+            self.metrics.spans().dropped("queue_full", 1);
         }
     }
 
@@ -202,6 +248,8 @@ impl Default for Telemetry {
             flood: RefCell::default(),
             line: RefCell::default(),
             scope: InstrumentationScope::default(),
+            tracer: Tracer::new(Tracing::default()),
+            scolded: Cell::default(),
         }
     }
 }
@@ -240,6 +288,9 @@ impl Access {
 
 impl Drop for Access {
     fn drop(&mut self) {
+        if let (true, Some(trace)) = (self.in_hand, &self.record.trace) {
+            self.telemetry.tracer.leaves(trace);
+        }
         if self.discarded && self.opened.is_none() {
             return self.telemetry.metrics.discarded(self.record.direction);
         }
@@ -285,7 +336,7 @@ mod tests {
         let writer = LineWriter::new(kept.clone(), lost.clone()).unwrap();
         let (metrics, logs) =
             (Metrics::new(&lost, &LostLines::default()), Logs { access: Some(writer), ..Logs::default() });
-        (Telemetry::new(Origin::default(), logs, metrics, Spans::Discard), kept)
+        (Telemetry::new(Origin::default(), logs, metrics, Spans::Discard, Tracing::default()), kept)
     }
 
     fn begin(telemetry: &Rc<Telemetry>) -> Access {
@@ -302,7 +353,13 @@ mod tests {
         let (kept, lost) = (Kept::default(), LostLines::default());
         let writer = LineWriter::new(kept.clone(), lost.clone()).unwrap();
         let logs = Logs { access: Some(writer.clone()), audit: Some(writer), form };
-        let telemetry = Telemetry::new(Origin::default(), logs, Metrics::new(&lost, &lost), Spans::Discard);
+        let telemetry = Telemetry::new(
+            Origin::default(),
+            logs,
+            Metrics::new(&lost, &lost),
+            Spans::Discard,
+            Tracing::default(),
+        );
         let mut access = begin(&telemetry);
         access.is_of_user("https://login/ann");
         (access.record.denied, access.record.refusal) = (true, Some("denied"));

@@ -18,18 +18,12 @@ pub(crate) enum Found {
 
 /// The single header wins over the set.
 pub(crate) fn read(headers: &HeaderMap) -> Found {
-    if !is_there(headers) {
-        return Found::Nothing;
-    }
     let single = only(headers, &SINGLE).map_or(Found::Nothing, read_single);
     if single == Found::Nothing { read_set(headers) } else { single }
 }
 
 /// Replaces whichever form the headers carry; adds none where there is none.
 pub(crate) fn write(span: Named, headers: &mut HeaderMap) {
-    if !is_there(headers) {
-        return;
-    }
     let Named { trace_id, span_id, parent_id, sampled, .. } = span;
     let choice = u8::from(sampled == Some(true));
     if headers.contains_key(SINGLE) {
@@ -50,9 +44,15 @@ pub(crate) fn write(span: Named, headers: &mut HeaderMap) {
     }
 }
 
-// One look over the names: most heads have none of them, and need no look-up for each.
-fn is_there(headers: &HeaderMap) -> bool {
-    headers.keys().map(HeaderName::as_str).any(|name| name == SINGLE.as_str() || name.starts_with(PREFIX))
+/// Is it the name of one of them?
+pub(crate) fn is_one(name: &str) -> bool {
+    name == SINGLE.as_str() || name.starts_with(PREFIX)
+}
+
+/// Removes all of them.
+pub(crate) fn remove(headers: &mut HeaderMap) {
+    headers.remove(SINGLE);
+    SET.iter().for_each(|name| drop(headers.remove(name)));
 }
 
 // `<trace id>-<span id>[-<choice>[-<parent>]]`, or the choice alone.
@@ -113,18 +113,22 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::telemetry::trace::{Sampler, TraceContext};
+    use crate::{config::tracing::Sampler, telemetry::trace::TraceContext};
 
     const TRACE: u128 = 0x80f1_98ee_5634_3ba8_64fe_8b2a_57d3_eff7;
     const SPAN: u64 = 0xe457_b5a2_e4d8_6bd1;
-    const NEVER: Sampler = Sampler { root_ratio: 0.0 };
-    const ALWAYS: Sampler = Sampler { root_ratio: 1.0 };
+    const NEVER: Sampler = Sampler::Never;
+    const ALWAYS: Sampler = Sampler::Ratio(1.0);
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect()
+    }
+
+    fn begun(headers: &HeaderMap, sampler: Sampler) -> TraceContext {
+        TraceContext::from_headers(headers, sampler).unwrap()
     }
 
     #[test]
@@ -160,7 +164,7 @@ mod tests {
             ("x-b3-spanid", "e457b5a2e4d86bd1"),
             ("x-b3-sampled", "1"),
         ]);
-        let context = TraceContext::from_headers(&short, NEVER);
+        let context = begun(&short, NEVER);
         assert_eq!((context.trace_id, context.parent_id), (0x64fe_8b2a_57d3_eff7, Some(SPAN)));
         assert!(context.sampled);
 
@@ -172,8 +176,8 @@ mod tests {
     fn a_choice_that_was_left_open_is_ours() {
         let open = headers(&[("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1")]);
 
-        assert!(TraceContext::from_headers(&open, ALWAYS).sampled);
-        assert!(!TraceContext::from_headers(&open, NEVER).sampled);
+        assert!(begun(&open, ALWAYS).sampled);
+        assert!(!begun(&open, NEVER).sampled);
     }
 
     #[test]
@@ -183,7 +187,7 @@ mod tests {
             ("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-0"),
         ]);
 
-        let context = TraceContext::from_headers(&both, NEVER);
+        let context = begun(&both, NEVER);
 
         assert_eq!(context.parent_id, Some(0x00f0_67aa_0ba9_02b7));
         assert!(context.sampled);
@@ -192,14 +196,14 @@ mod tests {
     #[test]
     fn what_came_goes_on_in_its_form_and_in_w3c() {
         let mut map = headers(&[("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1")]);
-        let context = TraceContext::from_headers(&map, NEVER);
+        let context = begun(&map, NEVER);
         context.write_to(&mut map);
         assert_eq!(map["b3"], format!("{TRACE:032x}-{:016x}-1-{SPAN:016x}", context.span_id));
         assert_eq!(map["traceparent"], format!("00-{TRACE:032x}-{:016x}-01", context.span_id));
         assert!(!map.contains_key("x-b3-traceid"));
 
         let mut map = headers(&[("x-b3-sampled", "1"), ("x-b3-parentspanid", "")]);
-        let root = TraceContext::from_headers(&map, NEVER);
+        let root = begun(&map, NEVER);
         root.write_to(&mut map);
         assert_eq!(map["x-b3-spanid"], format!("{:016x}", root.span_id));
         assert_eq!(map["x-b3-sampled"], "1");

@@ -13,7 +13,7 @@ use douane_proto::{
 };
 use http::Method;
 
-use crate::telemetry::trace::TraceContext;
+use crate::telemetry::{trace::TraceContext, tracer::Link};
 
 /// Which way it crosses the sidecar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,6 +97,8 @@ pub struct Record {
     pub bytes_out: u64,
     /// Where its span stands; `None` for what is not traced.
     pub trace: Option<TraceContext>,
+    /// Another span that it is related to.
+    pub link: Option<Link>,
 }
 
 /// When it was. The wall clock is read once; the end is the start plus a monotonic length, never before it.
@@ -159,6 +161,7 @@ impl Record {
             bytes_in: 0,
             bytes_out: 0,
             trace: None,
+            link: None,
         }
     }
 

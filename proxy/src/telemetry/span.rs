@@ -17,6 +17,7 @@ use crate::telemetry::{
     line::cut,
     record::{Direction, Lasted, Protection, Record},
     trace::TraceContext,
+    tracer::{Cause, Link},
 };
 
 /// The span of a record that has a trace.
@@ -47,10 +48,29 @@ pub(crate) fn span(
         attributes: attributes(record, error),
         dropped_attributes_count: 0,
         events: SpanEvents::default(),
-        links: SpanLinks::default(),
+        links: links(record.link),
         status,
         instrumentation_scope: scope.clone(),
     }
+}
+
+fn links(link: Option<Link>) -> SpanLinks {
+    let mut links = SpanLinks::default();
+    if let Some(Link { trace_id, span_id, cause }) = link {
+        let other = SpanContext::new(
+            TraceId::from_bytes(trace_id.to_be_bytes()),
+            SpanId::from_bytes(span_id.to_be_bytes()),
+            TraceFlags::default(),
+            true,
+            TraceState::NONE,
+        );
+        let why = match cause {
+            Cause::Inferred => "douane.inferred",
+            Cause::Restarted => "douane.restarted",
+        };
+        links.links.push(opentelemetry::trace::Link::new(other, vec![KeyValue::new(why, true)], 0));
+    }
+    links
 }
 
 /// The status and `error.type`. A refusal by law is no fault of the server; a client that went away is nobody's.

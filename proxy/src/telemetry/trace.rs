@@ -1,14 +1,22 @@
 //! Where a span stands in its trace: the child of what the headers carry, or a root of its own.
 //!
-//! W3C Trace Context comes first, B3 is understood; what goes on to the next hop is W3C and the form of B3 that came.
-//! The headers themselves are read in `telemetry::w3c` and `telemetry::b3`; what becomes of a span at
-//! its end is in `telemetry::span`.
+//! W3C Trace Context comes first, B3 and `grpc-trace-bin` are understood; what goes on to the next hop is W3C and the
+//! form that came. The headers themselves are read in `telemetry::w3c`, `telemetry::b3` and `telemetry::grpc_trace`; who
+//! is believed is decided in `telemetry::tracer`; what becomes of a span at its end is in `telemetry::span`.
 
 use std::fmt;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
-use crate::telemetry::{b3, header::Named, w3c};
+use crate::{
+    config::tracing::Sampler,
+    telemetry::{
+        b3::{self, Found},
+        grpc_trace,
+        header::Named,
+        w3c,
+    },
+};
 
 /// Where a span stands in its trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,45 +33,57 @@ pub struct TraceContext {
     pub random: bool,
 }
 
-/// Which traces that begin here are exported; a trace that arrives keeps its caller's choice.
-#[derive(Debug, Clone, Copy)]
-pub struct Sampler {
-    /// Share of new traces, 0.0 to 1.0.
-    pub root_ratio: f64,
-}
-
 impl TraceContext {
-    /// A new span: the child of what the headers carry, or a root.
+    /// A new span: the child of what the headers carry, or a root; `None` where another is to begin the trace.
     #[must_use]
-    pub fn from_headers(headers: &HeaderMap, sampler: Sampler) -> Self {
-        if let Some(parent) = w3c::read(headers) {
-            return Self::child(parent, sampler);
-        }
-        match b3::read(headers) {
-            b3::Found::Parent(parent) => Self::child(parent, sampler),
-            b3::Found::Choice(sampled) => Self { sampled, ..Self::root(sampler) },
-            b3::Found::Nothing => Self::root(sampler),
+    pub fn from_headers(headers: &HeaderMap, sampler: Sampler) -> Option<Self> {
+        match found(headers) {
+            // B3 may leave the choice to whoever comes next, and so may we.
+            Found::Parent(Named { sampled: None, .. }) if sampler == Sampler::Defer => None,
+            Found::Parent(parent) => Some(Self::child_of(parent, sampler)),
+            Found::Choice(sampled) => Some(Self { sampled, ..Self::begun(sampler) }),
+            Found::Nothing => Self::root(sampler),
         }
     }
 
-    /// A span without a cause.
+    /// A span without a cause; `None` where another is to begin the trace.
     #[must_use]
-    pub fn root(sampler: Sampler) -> Self {
-        let trace_id = non_zero(rand::random::<u128>);
-        let sampled = sampler.samples(trace_id);
-        Self { trace_id, parent_id: None, span_id: non_zero(rand::random), sampled, random: true }
+    pub fn root(sampler: Sampler) -> Option<Self> {
+        (sampler != Sampler::Defer).then(|| Self::begun(sampler))
     }
 
     /// Replaces what the headers carry by this span, for the next hop.
     pub fn write_to(&self, headers: &mut HeaderMap) {
-        w3c::write(self.named(), headers);
-        b3::write(self.named(), headers);
+        let (named, came) = (self.named(), Forms::of(headers));
+        w3c::write(named, headers, came.states);
+        if came.b3 {
+            b3::write(named, headers);
+        }
+        if came.grpc {
+            grpc_trace::write(named, headers);
+        }
     }
 
-    fn child(parent: Named, sampler: Sampler) -> Self {
+    /// The same span, told again to another peer: its sibling.
+    pub(crate) fn sibling(&self) -> Self {
+        Self { span_id: non_zero(rand::random), ..*self }
+    }
+
+    fn begun(sampler: Sampler) -> Self {
+        let trace_id = non_zero(rand::random::<u128>);
+        let sampled = samples(sampler, trace_id);
+        Self { trace_id, parent_id: None, span_id: non_zero(rand::random), sampled, random: true }
+    }
+
+    /// A span that this one causes.
+    pub(crate) fn child(&self) -> Self {
+        Self { parent_id: Some(self.span_id), ..self.sibling() }
+    }
+
+    fn child_of(parent: Named, sampler: Sampler) -> Self {
         let Named { trace_id, span_id, sampled, random, .. } = parent;
         // B3 may leave the choice to whoever comes next.
-        let sampled = sampled.unwrap_or_else(|| sampler.samples(trace_id));
+        let sampled = sampled.unwrap_or_else(|| samples(sampler, trace_id));
         Self { trace_id, parent_id: Some(span_id), span_id: non_zero(rand::random), sampled, random }
     }
 
@@ -80,16 +100,55 @@ impl fmt::Display for TraceContext {
     }
 }
 
-impl Sampler {
-    // The same trace id gets the same answer from every sidecar of the same ratio: its low 56 bits, which level 2
-    // promises to be random, are compared with a threshold.
-    fn samples(self, trace_id: u128) -> bool {
-        const RANDOM_PART: u128 = (1 << 56) - 1;
-        #[expect(clippy::cast_precision_loss, reason = "a share needs no 56 bits")]
-        let share = (trace_id & RANDOM_PART) as f64 / RANDOM_PART as f64;
-        // A ratio of 1 takes also the highest id, a ratio of 0 not even the lowest.
-        self.root_ratio >= 1.0 || share < self.root_ratio
+/// What the headers say, in the first form that says something.
+pub(crate) fn found(headers: &HeaderMap) -> Found {
+    if let Some(parent) = w3c::read(headers) {
+        return Found::Parent(parent);
     }
+    let came = Forms::of(headers);
+    let found = if came.b3 { b3::read(headers) } else { Found::Nothing };
+    match (found, came.grpc) {
+        (Found::Nothing, true) => grpc_trace::read(headers).map_or(Found::Nothing, Found::Parent),
+        (found, _) => found,
+    }
+}
+
+// Which forms the headers are of. One look over the names: most heads have none of them, and need no look-up for each.
+#[derive(Default)]
+struct Forms {
+    states: Option<w3c::States>,
+    b3: bool,
+    grpc: bool,
+}
+
+impl Forms {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut came = Self::default();
+        for name in headers.keys().map(HeaderName::as_str) {
+            match name.as_bytes().first() {
+                Some(b't' | b'b') if w3c::is_state(name) => came.states = Some(w3c::States),
+                Some(b'b' | b'x') => came.b3 |= b3::is_one(name),
+                Some(b'g') => came.grpc |= name == grpc_trace::NAME.as_str(),
+                _ => {}
+            }
+        }
+        came
+    }
+}
+
+// The same trace id gets the same answer from every sidecar of the same ratio: its low 56 bits, which level 2
+// promises to be random, are compared with a threshold.
+fn samples(sampler: Sampler, trace_id: u128) -> bool {
+    const RANDOM_PART: u128 = (1 << 56) - 1;
+    let ratio = match sampler {
+        Sampler::Ratio(ratio) => ratio,
+        Sampler::Always => 1.0,
+        Sampler::Never | Sampler::Defer => 0.0,
+    };
+    #[expect(clippy::cast_precision_loss, reason = "a share needs no 56 bits")]
+    let share = (trace_id & RANDOM_PART) as f64 / RANDOM_PART as f64;
+    // A ratio of 1 takes also the highest id, a ratio of 0 not even the lowest.
+    ratio >= 1.0 || share < ratio
 }
 
 fn non_zero<T: Default + PartialEq>(draw: fn() -> T) -> T {
@@ -108,8 +167,8 @@ mod tests {
 
     use super::*;
 
-    const ALWAYS: Sampler = Sampler { root_ratio: 1.0 };
-    const NEVER: Sampler = Sampler { root_ratio: 0.0 };
+    const ALWAYS: Sampler = Sampler::Ratio(1.0);
+    const NEVER: Sampler = Sampler::Never;
     const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
     const SPAN: u64 = 0x00f0_67aa_0ba9_02b7;
 
@@ -121,8 +180,12 @@ mod tests {
         map
     }
 
+    fn begun(headers: &HeaderMap, sampler: Sampler) -> TraceContext {
+        TraceContext::from_headers(headers, sampler).unwrap()
+    }
+
     fn continued(pairs: &[(&'static str, &str)]) -> bool {
-        TraceContext::from_headers(&headers(pairs), NEVER).parent_id.is_some()
+        begun(&headers(pairs), NEVER).parent_id.is_some()
     }
 
     #[test]
@@ -136,7 +199,7 @@ mod tests {
         ] {
             let parent = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}");
 
-            let context = TraceContext::from_headers(&headers(&[("traceparent", &parent)]), ALWAYS);
+            let context = begun(&headers(&[("traceparent", &parent)]), ALWAYS);
 
             assert_eq!((context.trace_id, context.parent_id), (TRACE, Some(SPAN)), "{flags}");
             assert_eq!((context.sampled, context.random), (sampled, random), "{flags}");
@@ -188,11 +251,11 @@ mod tests {
 
     #[test]
     fn a_new_trace_is_sampled_by_ratio_and_says_that_its_id_is_random() {
-        assert!((0..100).all(|_| TraceContext::root(ALWAYS).sampled));
-        assert!((0..100).all(|_| !TraceContext::root(NEVER).sampled));
-        let half = (0..2000).filter(|_| TraceContext::root(Sampler { root_ratio: 0.5 }).sampled).count();
+        assert!((0..100).all(|_| TraceContext::root(ALWAYS).unwrap().sampled));
+        assert!((0..100).all(|_| !TraceContext::root(NEVER).unwrap().sampled));
+        let half = (0..2000).filter(|_| TraceContext::root(Sampler::Ratio(0.5)).unwrap().sampled).count();
         assert!((800..1200).contains(&half), "{half} of 2000");
-        assert!(TraceContext::root(NEVER).random);
+        assert!(TraceContext::root(NEVER).unwrap().random);
     }
 
     #[test]
@@ -204,7 +267,7 @@ mod tests {
             ("baggage", "user=ada,tier=1;x"),
         ]);
 
-        TraceContext::from_headers(&map, NEVER).write_to(&mut map);
+        begun(&map, NEVER).write_to(&mut map);
 
         let states: Vec<_> = map.get_all("tracestate").iter().collect();
         assert_eq!(states, ["a=1,b=2", "c=3"]);
@@ -214,7 +277,7 @@ mod tests {
     #[test]
     fn a_state_goes_with_its_invalid_parent_and_what_is_over_the_limits_goes_too() {
         let mut orphan = headers(&[("traceparent", "nonsense"), ("tracestate", "a=1"), ("baggage", "b=1")]);
-        TraceContext::from_headers(&orphan, NEVER).write_to(&mut orphan);
+        begun(&orphan, NEVER).write_to(&mut orphan);
         assert!(!orphan.contains_key("tracestate"));
         assert!(orphan.contains_key("baggage"));
 
@@ -225,7 +288,7 @@ mod tests {
             ("tracestate", &states),
             ("baggage", &luggage),
         ]);
-        TraceContext::from_headers(&many, NEVER).write_to(&mut many);
+        begun(&many, NEVER).write_to(&mut many);
         assert!(!many.contains_key("tracestate"));
         assert!(!many.contains_key("baggage"));
     }
@@ -239,7 +302,7 @@ mod tests {
             let mut map = HeaderMap::new();
 
             sent.write_to(&mut map);
-            let received = TraceContext::from_headers(&map, NEVER);
+            let received = begun(&map, NEVER);
 
             prop_assert_eq!(received.trace_id, trace_id);
             prop_assert_eq!(received.parent_id, Some(span_id));
@@ -247,9 +310,33 @@ mod tests {
         }
 
         #[test]
+        fn what_others_wrote_survives_any_journey_whole_or_not_at_all(
+            states in proptest::collection::vec("[a-z0-9]{1,9}=[!-+.-<>-~]{1,20}(,[a-z]{1,9}=[!-+.-<>-~]{1,20}){0,9}", 0..5),
+            luggage in proptest::collection::vec("[a-zA-Z]{1,9}=[a-z%0-9]{0,30}(;[a-z]{1,9}){0,2}(,[a-z]{1,9}=[a-z]{0,9}){0,20}", 0..5),
+            hops in 1usize..5,
+        ) {
+            let mut map = HeaderMap::new();
+            map.append("traceparent", HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+            for (name, values) in [("tracestate", &states), ("baggage", &luggage)] {
+                for value in values {
+                    map.append(name, HeaderValue::from_str(value).unwrap());
+                }
+            }
+            for _ in 0..hops {
+                begun(&map, NEVER).write_to(&mut map);
+            }
+            for (name, values, most) in [("tracestate", &states, 32), ("baggage", &luggage, 64)] {
+                let members: usize = values.iter().map(|value| value.split(',').count()).sum();
+                let arrived: Vec<_> = map.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
+                let kept = members <= most && values.join(",").len() <= 8192;
+                prop_assert_eq!(arrived, if kept { values.iter().map(String::as_str).collect() } else { vec![] });
+            }
+        }
+
+        #[test]
         fn no_header_panics(
             values in proptest::collection::vec(
-                (0usize..10, prop_oneof![
+                (0usize..11, prop_oneof![
                     proptest::collection::vec(any::<u8>(), 0..80),
                     "[0-9a-fA-F]{0,34}-[0-9a-f]{0,17}-[01d]{0,3}(-[0-9a-f]{0,17})?".prop_map(String::into_bytes),
                     "[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}.{0,4}".prop_map(String::into_bytes),
@@ -257,9 +344,9 @@ mod tests {
                 0..6,
             )
         ) {
-            const NAMES: [&str; 10] = [
+            const NAMES: [&str; 11] = [
                 "traceparent", "tracestate", "baggage", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid",
-                "x-b3-sampled", "x-b3-flags", "other",
+                "x-b3-sampled", "x-b3-flags", "grpc-trace-bin", "other",
             ];
             let mut map = HeaderMap::new();
             for (name, value) in values {
@@ -268,7 +355,7 @@ mod tests {
                 }
             }
 
-            let context = TraceContext::from_headers(&map, NEVER);
+            let context = begun(&map, NEVER);
             context.write_to(&mut map);
 
             prop_assert_ne!(context.trace_id, 0);

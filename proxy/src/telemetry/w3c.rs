@@ -23,10 +23,18 @@ pub(crate) fn read(headers: &HeaderMap) -> Option<Named> {
     Some(Named { trace_id, span_id, parent_id: None, sampled: Some(sampled), random })
 }
 
+/// Some of the headers are `tracestate` or `baggage`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct States;
+
+/// Is it a header that belongs to others?
+pub(crate) fn is_state(name: &str) -> bool {
+    name == TRACESTATE.as_str() || name == BAGGAGE.as_str()
+}
+
 /// Names `span` as the next hop's parent.
-pub(crate) fn write(span: Named, headers: &mut HeaderMap) {
-    // One look over the names: most heads have neither.
-    if headers.keys().any(|name| *name == TRACESTATE || *name == BAGGAGE) {
+pub(crate) fn write(span: Named, headers: &mut HeaderMap, came: Option<States>) {
+    if came.is_some() {
         // A list of vendors' states is worth nothing without the parent that it came with.
         if read(headers).is_none() || !within(headers, &TRACESTATE, MAX_TRACESTATE_MEMBERS) {
             headers.remove(TRACESTATE);
@@ -65,15 +73,17 @@ pub(crate) fn traceparent(span: Named) -> [u8; TRACEPARENT_LENGTH] {
 fn within(headers: &HeaderMap, name: &HeaderName, members: usize) -> bool {
     let (mut seen, mut length) = (0, 0);
     for value in headers.get_all(name) {
-        seen += value.as_bytes().split(|byte| *byte == b',').filter(|member| !member.is_empty()).count();
-        length += value.len();
+        let parts = value.as_bytes().split(|byte| *byte == b',');
+        seen += parts.filter(|member| !member.trim_ascii().is_empty()).count();
+        // Several lines are one list, joined by commas.
+        length += value.len() + usize::from(length > 0);
     }
     seen <= members && length <= MAX_BYTES
 }
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub(crate) const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
 const TRACEPARENT_LENGTH: usize = 55;
 const SAMPLED: u8 = 0x01;

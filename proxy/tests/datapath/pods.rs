@@ -22,7 +22,10 @@ use douane_proto::{
     wire,
 };
 use douane_proxy::{
-    config::Limits,
+    config::{
+        Limits,
+        tracing::{Sampler, Tracing},
+    },
     discovery::Mesh,
     exchange::ledger::Ledger,
     inbound::{self, Inbound},
@@ -33,7 +36,6 @@ use douane_proxy::{
         access::{Logs, Spans, Telemetry},
         metrics::{Exposition, Metrics},
         origin::Origin,
-        trace::Sampler,
         writer::{LineWriter, LostLines},
     },
     tls::{Mtls, park_flush},
@@ -131,11 +133,12 @@ impl Write for Lines {
     }
 }
 
-fn telemetry(access: &Lines, audit: &Lines) -> Rc<Telemetry> {
+fn telemetry(name: &str, tracing: Tracing, access: &Lines, audit: &Lines) -> Rc<Telemetry> {
     let lost = LostLines::default();
     let writer = |lines: &Lines| Some(LineWriter::new(lines.clone(), lost.clone()).unwrap());
     let logs = Logs { access: writer(access), audit: writer(audit), ..Logs::default() };
-    Telemetry::new(Origin::default(), logs, Metrics::new(&lost, &lost), Spans::Discard)
+    let origin = Origin { service: name.into(), ..Origin::default() };
+    Telemetry::new(origin, logs, Metrics::new(&lost, &lost), Spans::Export, tracing)
 }
 
 /// `web` calls `orders`, whose port speaks what the test says.
@@ -182,7 +185,7 @@ impl Ca {
 }
 
 impl Pod {
-    fn new(ca: &Ca, snapshot: Snapshot, limits: Limits) -> Self {
+    fn new(ca: &Ca, snapshot: Snapshot, limits: Limits, tracing: Tracing) -> Self {
         let name = snapshot.own.name.clone();
         let (identity, identity_seen) = watch::channel(ca.identity(&name, 1));
         let (law, law_seen) = watch::channel(Arc::clone(&snapshot.policies));
@@ -191,8 +194,8 @@ impl Pod {
         let mesh = Mesh::new(snapshot_seen, law_seen, modes_seen);
         let mtls = Mtls::new(identity_seen);
         let (access, audit) = (Lines::default(), Lines::default());
-        let telemetry = telemetry(&access, &audit);
-        let ledger = Ledger::new(Rc::clone(&telemetry), Sampler { root_ratio: 1.0 });
+        let telemetry = telemetry(&name, tracing, &access, &audit);
+        let ledger = Ledger::new(Rc::clone(&telemetry));
         let (shutdown, sockets) = (Shutdown::default(), Sockets::default());
         let (hairpins, own) = hairpin::channel();
         let ways = outbound::Ways { sockets, hairpins };
@@ -350,6 +353,16 @@ impl Shop {
         protocol: Protocol,
         serve: impl Fn(TcpStream) -> Served + 'static,
     ) -> Self {
+        Self::open_traced(Tracing::of(Sampler::Ratio(1.0)), limits, protocol, serve).await
+    }
+
+    /// The same where traces begin as the test says.
+    pub(crate) async fn open_traced<Served: Future<Output = ()> + 'static>(
+        tracing: Tracing,
+        limits: Limits,
+        protocol: Protocol,
+        serve: impl Fn(TcpStream) -> Served + 'static,
+    ) -> Self {
         let ca = Ca::new();
         let listener = TcpListener::bind("127.0.2.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -373,8 +386,8 @@ impl Shop {
             (Question::Address([203, 0, 113, 9].into()), Found::Unknown),
             (Question::Host("nobody.example".to_owned()), Found::Unknown),
         ]);
-        let web = Pod::new(&ca, snapshot(web, answers.clone()), limits);
-        let orders = Pod::new(&ca, snapshot(orders, answers), limits);
+        let web = Pod::new(&ca, snapshot(web, answers.clone()), limits, tracing.clone());
+        let orders = Pod::new(&ca, snapshot(orders, answers), limits, tracing);
         stand_before(Rc::clone(&orders.inbound), listener, serve);
         Self { ca, web, orders, port: address.port() }
     }

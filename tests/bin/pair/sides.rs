@@ -18,7 +18,10 @@ use douane_proto::{
     wire,
 };
 use douane_proxy::{
-    config::Limits,
+    config::{
+        Limits,
+        tracing::{Sampler, Tracing},
+    },
     discovery::Mesh,
     exchange::ledger::Ledger,
     inbound::{self, Inbound},
@@ -29,7 +32,6 @@ use douane_proxy::{
         access::{Logs, Spans, Telemetry},
         metrics::Metrics,
         origin::Origin,
-        trace::Sampler,
         writer::{LineWriter, LostLines},
     },
     tls::Mtls,
@@ -170,8 +172,14 @@ fn sides(
     let lost = LostLines::default();
     let access = LineWriter::new(File::create(log).unwrap(), lost.clone()).unwrap();
     let logs = Logs { access: Some(access), ..Logs::default() };
-    let telemetry = Telemetry::new(Origin::default(), logs, Metrics::new(&lost, &lost), Spans::Discard);
-    let ledger = Ledger::new(telemetry, Sampler { root_ratio: 1.0 });
+    let telemetry = Telemetry::new(
+        Origin::default(),
+        logs,
+        Metrics::new(&lost, &lost),
+        Spans::Discard,
+        Tracing::of(Sampler::Ratio(1.0)),
+    );
+    let ledger = Ledger::new(telemetry);
     let (shutdown, sockets) = (Shutdown::default(), Sockets::default());
     let (hairpins, own) = hairpin::channel();
     let ways = outbound::Ways { sockets, hairpins };

@@ -20,10 +20,13 @@ use douane_proxy::{
     discovery::Mesh,
     exchange::ledger::Ledger,
     inbound::{self, Inbound},
-    net::{hairpin, socket::Sockets},
+    net::{
+        hairpin::{self, Load},
+        socket::Sockets,
+    },
     outbound::{self, Outbound},
     shutdown::Shutdown,
-    telemetry::{access::Telemetry, trace::Sampler},
+    telemetry::access::Telemetry,
     tls::Mtls,
 };
 use libfuzzer_sys::fuzz_target;
@@ -53,7 +56,7 @@ thread_local! {
 fuzz_target!(|bytes: &[u8]| {
     HOUSE.with(|house| {
         house.runtime.block_on(async {
-            let mut io = house.hairpins.open(house.pod).await.expect("the inbound side runs");
+            let mut io = house.hairpins.open(house.pod, Load::Streams).await.expect("the inbound side runs");
             let asked = async {
                 let _ = io.write_all(PREFACE).await;
                 let _ = io.write_all(bytes).await;
@@ -94,7 +97,7 @@ async fn inbound(pod: SocketAddr) -> hairpin::Hairpins {
     let (snapshot, snapshot_seen) = watch::channel(Arc::new(snapshot));
     let mesh = Mesh::new(snapshot_seen, law_seen, modes_seen);
     let mtls = Mtls::new(identity_seen);
-    let ledger = Ledger::new(Rc::new(Telemetry::default()), Sampler { root_ratio: 0.0 });
+    let ledger = Ledger::new(Rc::new(Telemetry::default()));
     let (shutdown, sockets) = (Shutdown::default(), Sockets::default());
     let limits = Limits { head: Duration::from_millis(100), idle: Duration::from_millis(200), ..Limits::default() };
     let (hairpins, own) = hairpin::channel();

@@ -14,6 +14,7 @@ mod law;
 mod process;
 mod requests;
 mod series;
+mod spans;
 mod state;
 mod streams;
 #[cfg(test)]
@@ -30,8 +31,8 @@ use prometheus_client::{encoding::text, metrics::counter::Counter, registry::Reg
 pub use crate::telemetry::metrics::exposition::Exposition;
 use crate::telemetry::{
     metrics::{
-        istio::Istio, law::Law, process::Process, requests::Requests, series::Shelf, state::State,
-        streams::Streams,
+        istio::Istio, law::Law, process::Process, requests::Requests, series::Shelf, spans::Spans,
+        state::State, streams::Streams,
     },
     record::{Direction, Lasted, Record},
     writer::LostLines,
@@ -44,6 +45,7 @@ pub struct Metrics {
     streams: Streams,
     law: Law,
     state: State,
+    spans: Spans,
     istio: Option<Istio>,
     overflow: Counter,
     idle: Duration,
@@ -74,6 +76,7 @@ impl Metrics {
             streams: Streams::register(shelf),
             law: Law::register(shelf),
             state: State::register(shelf, lost_lines, lost_audit),
+            spans: Spans::register(shelf),
             istio: None,
             idle: IDLE,
             swept: Cell::new(Instant::now()),
@@ -159,16 +162,9 @@ impl Metrics {
         self.streams.in_progress()
     }
 
-    pub(crate) fn dropped_spans(&self, reason: &'static str, count: usize) {
-        self.state.dropped_spans(reason, count);
-    }
-
-    pub(crate) fn exported_spans(&self, count: usize) {
-        self.state.spans_exported.inc_by(count as u64);
-    }
-
-    pub(crate) fn exporter_is_up(&self, up: i64) {
-        self.state.exporter_up.set(up);
+    /// Of traces and their export.
+    pub(crate) fn spans(&self) -> &Spans {
+        &self.spans
     }
 
     pub(crate) fn began(&self, direction: Direction) {

@@ -1,4 +1,4 @@
-//! The sidecar's own state: its certificate, what it knows of the mesh, its memory, and what became of its spans.
+//! The sidecar's own state: its certificate, what it knows of the mesh, its memory.
 
 use std::{
     sync::atomic::AtomicU64,
@@ -11,7 +11,7 @@ use crate::{
     budget,
     telemetry::{
         metrics::{
-            labels::{OTHER, Outcome, Reason},
+            labels::{OTHER, Outcome},
             series::{Series, Shelf},
         },
         writer::LostLines,
@@ -22,8 +22,6 @@ use crate::{
 pub(super) struct State {
     pub(super) ejections: Counter,
     pub(super) pressure: Gauge,
-    pub(super) spans_exported: Counter,
-    pub(super) exporter_up: Gauge,
     pub(super) certificate_begin: Gauge,
     pub(super) certificate_expiry: Gauge,
     pub(super) roots_expiry: Gauge,
@@ -31,7 +29,6 @@ pub(super) struct State {
     pub(super) complaints: Gauge,
     applied: Gauge<f64, AtomicU64>,
     renewals: Series<Outcome, Counter>,
-    spans_dropped: Series<Reason, Counter>,
     epoch: Gauge<u64, AtomicU64>,
     sequence: Gauge<u64, AtomicU64>,
     held: Gauge<u64, AtomicU64>,
@@ -43,8 +40,6 @@ impl State {
         let state = Self {
             ejections: Counter::default(),
             pressure: Gauge::default(),
-            spans_exported: Counter::default(),
-            exporter_up: Gauge::default(),
             certificate_begin: Gauge::default(),
             certificate_expiry: Gauge::default(),
             roots_expiry: Gauge::default(),
@@ -57,13 +52,6 @@ impl State {
                 "Renewals of the workload's certificate",
                 Counter::default,
                 Outcome { result: OTHER },
-            ),
-            spans_dropped: Series::register(
-                shelf,
-                "douane_otel_spans_dropped",
-                "Spans that no collector received",
-                Counter::default,
-                Reason { reason: OTHER },
             ),
             epoch: Gauge::default(),
             sequence: Gauge::default(),
@@ -85,10 +73,6 @@ impl State {
         self.epoch.set(epoch);
         self.sequence.set(sequence);
         self.applied.set(seconds(now));
-    }
-
-    pub(super) fn dropped_spans(&self, reason: &'static str, count: usize) {
-        self.spans_dropped.of(&Reason { reason }, |dropped| dropped.inc_by(count as u64));
     }
 
     /// What is looked up only when somebody asks.
@@ -151,12 +135,6 @@ impl State {
         r.register("douane_snapshot_sequence", "The newest delta in use", self.sequence.clone());
         r.register("douane_held_bytes", "What peers and applications make us hold", self.held.clone());
         r.register("douane_byte_budget_bytes", "What it should not exceed", self.budget.clone());
-        r.register(
-            "douane_otel_spans_exported",
-            "Spans that the collector received",
-            self.spans_exported.clone(),
-        );
-        r.register("douane_otel_exporter_up", "Whether the last export succeeded", self.exporter_up.clone());
         r.register(
             "douane_log_lines_dropped",
             "Log lines that the output was too slow for, or refused",

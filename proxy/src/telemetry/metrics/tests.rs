@@ -98,7 +98,7 @@ fn state_is_told_by_the_application() {
     metrics.certified(1_800_000_000, 1_900_000_000, Some(2_000_000_000));
     metrics.renewed(Renewal::Succeeded);
     metrics.snapshot(3, 14, 1);
-    metrics.dropped_spans("queue_full", 2);
+    metrics.spans().dropped("queue_full", 2);
 
     let text = metrics.encode(Exposition::OpenMetrics);
     for line in [

@@ -86,7 +86,7 @@ pub async fn run(telemetry: Rc<Telemetry>, collector: Collector, stop: Cancellat
     }
     let left = sender.in_flight + spans.len();
     if left > 0 {
-        telemetry.metrics.dropped_spans("shutdown", left);
+        telemetry.metrics.spans().dropped("shutdown", left);
     }
 }
 
@@ -162,11 +162,11 @@ impl<'a> Sender<'a> {
         self.in_flight = 0;
         match sent {
             Ok(()) => {
-                self.telemetry.metrics.exported_spans(count);
+                self.telemetry.metrics.spans().exported(count);
                 self.works();
             }
             Err(error) => {
-                self.telemetry.metrics.dropped_spans("export_failed", count);
+                self.telemetry.metrics.spans().dropped("export_failed", count);
                 self.failed(&error);
             }
         }
@@ -193,7 +193,7 @@ impl<'a> Sender<'a> {
             tracing::info!(collector = %self.collector.dial, "spans are delivered");
         }
         self.delivery = Delivery::Works;
-        self.telemetry.metrics.exporter_is_up(1);
+        self.telemetry.metrics.spans().exporter_is_up(1);
     }
 
     fn failed(&mut self, error: &dyn std::fmt::Display) {
@@ -201,7 +201,7 @@ impl<'a> Sender<'a> {
             tracing::warn!(collector = %self.collector.dial, %error, "spans are not delivered");
         }
         self.delivery = Delivery::Fails;
-        self.telemetry.metrics.exporter_is_up(0);
+        self.telemetry.metrics.spans().exporter_is_up(0);
     }
 }
 

@@ -20,12 +20,15 @@ use tonic::{Request, Response, Status};
 use tower_service::Service as _;
 
 use super::*;
-use crate::telemetry::{
-    access::{Access, Direction, Logs, Spans},
-    metrics::{Exposition, Metrics},
-    queue::MOST_SPANS,
-    trace::{Sampler, TraceContext},
-    writer::LostLines,
+use crate::{
+    config::tracing::{Sampler, Tracing},
+    telemetry::{
+        access::{Access, Direction, Logs, Spans},
+        metrics::{Exposition, Metrics},
+        queue::MOST_SPANS,
+        trace::TraceContext,
+        writer::LostLines,
+    },
 };
 
 /// Keeps what it is sent.
@@ -70,6 +73,7 @@ fn telemetry() -> Rc<Telemetry> {
         Logs::default(),
         Metrics::new(&LostLines::default(), &LostLines::default()),
         Spans::Export,
+        Tracing::default(),
     )
 }
 
@@ -77,7 +81,7 @@ fn request(telemetry: &Rc<Telemetry>, ratio: f64) -> Access {
     let mut access = telemetry.begin(Direction::Inbound, "10.77.0.5:8080".parse().unwrap());
     access.record.method = Some(http::Method::GET);
     access.record.status = Some(200);
-    access.record.trace = Some(TraceContext::root(Sampler { root_ratio: ratio }));
+    access.record.trace = TraceContext::root(Sampler::Ratio(ratio));
     access
 }
 
