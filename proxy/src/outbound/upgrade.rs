@@ -58,7 +58,9 @@ impl Sender {
             asked = upgrade::ask(far, with_body(head, Body::empty()), &self.shutdown) => asked,
         };
         Ok(match asked.map_err(|reason| Refusal::UpstreamFailed { address, reason })? {
-            Asked::Answered(answer) => answer.map(|body| body.keeping(in_flight)),
+            Asked::Answered(answer) => {
+                answer.map(|body| body.keeping(in_flight).cut_with(&one, Waits::Answer))
+            }
             Asked::Switched(head, far, first) => {
                 let age = self.limits.stream_age;
                 let distrusted = session.map(|session| self.pool.distrusted(session));

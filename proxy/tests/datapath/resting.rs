@@ -94,6 +94,23 @@ fn an_upgrade_that_a_plain_server_never_answers_ends_when_it_has_rested_too_long
 }
 
 #[test]
+fn an_answer_to_an_upgrade_that_switches_nothing_and_stops_in_the_middle_ends_broken() {
+    run(async {
+        let shop = before_a_plain_server(Protocol::Http1).await;
+        let stream = shop.web.connect(PLAIN.parse().unwrap()).await;
+        let mut request = get("/body");
+        request.headers_mut().insert("connection", "upgrade".parse().unwrap());
+        request.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+
+        let mut answer = client1(stream).await.send_request(request).await.unwrap().into_body();
+
+        assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap(), "begun");
+        assert!(answer.frame().await.is_some_and(|frame| frame.is_err()), "half is not the whole");
+        eventually("it is recorded", || shop.web.refused("idle") == 1).await;
+    });
+}
+
+#[test]
 fn an_answer_of_a_plain_server_that_stops_in_the_middle_ends_broken_and_others_go_on() {
     run(async {
         for protocol in [Protocol::Http1, Protocol::Http2] {
