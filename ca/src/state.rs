@@ -19,13 +19,29 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// See [`LOCK_PATIENCE`].
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// The state folder of one control plane.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateFolder(PathBuf);
+/// What the lock says while who holds it expects others to sign on the same folder.
+const SHARED: &[u8] = b"replicas\n";
+/// Replicas on one folder: three are usual.
+pub(crate) const MOST_REPLICAS: u8 = 16;
 
-/// Held while a control plane runs on a folder.
+/// The state folder of one control plane, or of one of several replicas.
+#[derive(Debug, Clone)]
+pub struct StateFolder {
+    path: PathBuf,
+    // None: nobody else runs on it.
+    place: Option<Arc<Place>>,
+}
+
+/// Held while a control plane leads on a folder: it alone changes the state.
 #[derive(Debug)]
 pub struct StateLock {
+    _file: File,
+}
+
+// What one replica has for itself, while it runs.
+#[derive(Debug)]
+struct Place {
+    number: u8,
     _file: File,
 }
 
@@ -80,6 +96,9 @@ pub enum StateError {
     /// Another control plane runs on it.
     #[error("another control plane runs on {path}", path = .0.display())]
     Locked(PathBuf),
+    /// So many replicas run on it that there is no place for one more.
+    #[error("{MOST_REPLICAS} replicas run on {path}: there is no place for another", path = .0.display())]
+    Crowded(PathBuf),
     /// Others can read a folder that holds files which are not ours.
     #[error(
         "{path} has mode {mode:o} and holds other files: choose an empty folder, or one of mode 700",
@@ -97,79 +116,162 @@ impl StateFolder {
     /// The folder at `path`; nothing is looked at or made yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
+        Self { path: path.into(), place: None }
+    }
+
+    /// The same as one of several replicas sees it, with the first place that is free: of what only one may write, each
+    /// place has its own. The place is held as long as this value or a clone lives.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, or all places are taken.
+    pub fn among_replicas(&self) -> Result<Self, StateError> {
+        self.refuse_shared()?;
+        private_folder(&self.path).map_err(self.failed("make"))?;
+        for number in 1..=MOST_REPLICAS {
+            let path = self.place_lock(number);
+            let file = open_lock(&path).map_err(failed("open", &path))?;
+            match file.try_lock() {
+                Ok(()) => {
+                    let place = Some(Arc::new(Place { number, _file: file }));
+                    return Ok(Self { path: self.path.clone(), place });
+                }
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+            }
+        }
+        Err(StateError::Crowded(self.path.clone()))
+    }
+
+    /// Which replica's it is; `None`: nobody else runs on the folder.
+    #[must_use]
+    pub fn replica(&self) -> Option<u8> {
+        self.place.as_ref().map(|place| place.number)
     }
 
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// The authority: its roots with their keys, and where each stands, 0600.
     #[must_use]
     pub fn authority(&self) -> PathBuf {
-        self.0.join("authority")
+        self.path.join("authority")
     }
 
     /// What each running control plane on the folder says of itself.
     #[must_use]
     pub fn replicas(&self) -> PathBuf {
-        self.0.join("replicas")
+        self.path.join("replicas")
     }
 
     /// Where an operator's commands reach the running control plane.
     #[must_use]
     pub fn admin_socket(&self) -> PathBuf {
-        self.0.join("admin.sock")
+        self.path.join("admin.sock")
     }
 
     /// Of older versions: the one root with its key, PEM. It is taken over into [`Self::authority`].
     #[must_use]
     pub fn root(&self) -> PathBuf {
-        self.0.join("root.pem")
+        self.path.join("root.pem")
     }
 
     /// The roots that sidecars trust on first contact, PEM.
     #[must_use]
     pub fn bundle(&self) -> PathBuf {
-        self.0.join("bundle.pem")
+        self.path.join("bundle.pem")
     }
 
     /// Hashes of join tokens that are not spent yet.
     #[must_use]
     pub fn join_tokens(&self) -> PathBuf {
-        self.0.join("join-tokens")
+        self.path.join("join-tokens")
     }
 
     /// Who came by a join token, and renews by certificate.
     #[must_use]
     pub fn joined(&self) -> PathBuf {
-        self.0.join("joined")
+        self.path.join("joined")
     }
 
     /// The last good resource files.
     #[must_use]
     pub fn last_good(&self) -> PathBuf {
-        self.0.join("last-good")
+        self.own("last-good")
     }
 
     /// The key sets of token issuers that were fetched last.
     #[must_use]
     pub fn key_sets(&self) -> PathBuf {
-        self.0.join("key-sets")
+        self.own("key-sets")
     }
 
     /// The bundles of other trust domains that were fetched last.
     #[must_use]
     pub fn federation(&self) -> PathBuf {
-        self.0.join("federation")
+        self.own("federation")
     }
 
     /// The audit log, unless it is configured to lie elsewhere.
     #[must_use]
     pub fn audit(&self) -> PathBuf {
-        self.0.join("audit")
+        self.own("audit")
+    }
+
+    /// The audit logs of all replicas that have run on it.
+    #[must_use]
+    pub fn audits(&self) -> Vec<PathBuf> {
+        (1..=MOST_REPLICAS).map(|number| self.of_place("audit", number)).filter(|log| log.is_dir()).collect()
+    }
+
+    /// Until when anything that the replica at a place has signed may be valid.
+    pub(crate) fn horizon_of(&self, number: u8) -> PathBuf {
+        self.replicas().join(format!("replica-{number}"))
+    }
+
+    /// Is it the [`Self::horizon_of`] a replica that runs beside us, or may? Nobody does beside who runs alone.
+    pub(crate) fn is_of_another_replica(&self, horizon: &Path) -> bool {
+        let own = self.replica();
+        own.is_some()
+            && (1..=MOST_REPLICAS).any(|number| Some(number) != own && self.horizon_of(number) == horizon)
+    }
+
+    /// Who holds certificates of the replica at a place, as it says itself.
+    pub(crate) fn roll_of(&self, number: u8) -> PathBuf {
+        self.rolls().join(format!("replica-{number}"))
+    }
+
+    /// See [`Self::roll_of`].
+    pub(crate) fn rolls(&self) -> PathBuf {
+        self.path.join("rolls")
+    }
+
+    fn place_lock(&self, number: u8) -> PathBuf {
+        self.path.join(format!("lock-{number}"))
+    }
+
+    /// A folder elsewhere that only one may write: each replica has its own beside it.
+    #[must_use]
+    pub fn own_of(&self, folder: PathBuf) -> PathBuf {
+        match self.replica() {
+            None | Some(1) => folder,
+            Some(number) => {
+                let mut name = folder.into_os_string();
+                name.push(format!("-{number}"));
+                name.into()
+            }
+        }
+    }
+
+    fn own(&self, name: &str) -> PathBuf {
+        self.own_of(self.path.join(name))
+    }
+
+    // The first has the names that a control plane alone uses: whoever was alone goes on with them.
+    fn of_place(&self, name: &str, number: u8) -> PathBuf {
+        if number == 1 { self.path.join(name) } else { self.path.join(format!("{name}-{number}")) }
     }
 
     /// Makes the folder where there is none, closes it to others (0700), and takes its lock.
@@ -178,25 +280,62 @@ impl StateFolder {
     /// When another control plane holds it, or others use it for their files.
     pub fn lock(&self) -> Result<StateLock, StateError> {
         self.refuse_shared()?;
-        private_folder(&self.0).map_err(self.failed("make"))?;
-        let path = self.0.join("lock");
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = file.map_err(failed("open", &path))?;
+        private_folder(&self.path).map_err(self.failed("make"))?;
         let patience = Instant::now() + LOCK_PATIENCE;
         loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(StateLock { _file: file }),
-                Err(TryLockError::WouldBlock) if Instant::now() < patience => std::thread::sleep(LOCK_PAUSE),
-                Err(TryLockError::WouldBlock) => return Err(StateError::Locked(self.0.clone())),
-                Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+            match self.try_lock()? {
+                Some(lock) => return Ok(lock),
+                None if Instant::now() < patience => std::thread::sleep(LOCK_PAUSE),
+                None => return Err(StateError::Locked(self.path.clone())),
             }
         }
     }
 
+    /// The lock, where nobody holds it.
+    pub(crate) fn try_lock(&self) -> Result<Option<StateLock>, StateError> {
+        let path = self.path.join("lock");
+        let mut file = open_lock(&path).map_err(failed("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+        }
+        if self.place.is_none() && self.has_replicas()? {
+            return Ok(None);
+        }
+        let said = file.set_len(0).and_then(|()| match &self.place {
+            Some(_) => file.write_all(SHARED),
+            None => Ok(()),
+        });
+        said.map_err(failed("write", &path))?;
+        Ok(Some(StateLock { _file: file }))
+    }
+
+    /// Does whoever leads here expect replicas beside it?
+    pub(crate) fn is_shared(&self) -> Result<bool, StateError> {
+        let path = self.path.join("lock");
+        Ok(fs::read(&path).map_err(failed("read", &path))? == SHARED)
+    }
+
+    // Replicas sign by what a leader says that knows of them: who runs alone does not.
+    fn has_replicas(&self) -> Result<bool, StateError> {
+        for number in 1..=MOST_REPLICAS {
+            let path = self.place_lock(number);
+            match OpenOptions::new().write(true).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                found => match found.map_err(failed("open", &path))?.try_lock() {
+                    Ok(()) => {}
+                    Err(TryLockError::WouldBlock) => return Ok(true),
+                    Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+                },
+            }
+        }
+        Ok(false)
+    }
+
     // Our own folder may be closed again; one that holds other people's files is left as it is.
     fn refuse_shared(&self) -> Result<(), StateError> {
-        let metadata = match fs::metadata(&self.0) {
+        let metadata = match fs::metadata(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             found => found.map_err(self.failed("look at"))?,
         };
@@ -204,15 +343,15 @@ impl StateFolder {
         if mode & 0o077 == 0 || self.root().exists() || self.authority().exists() {
             return Ok(());
         }
-        let mut entries = fs::read_dir(&self.0).map_err(self.failed("list"))?;
+        let mut entries = fs::read_dir(&self.path).map_err(self.failed("list"))?;
         if entries.next().is_none() {
             return Ok(());
         }
-        Err(StateError::Shared { path: self.0.clone(), mode })
+        Err(StateError::Shared { path: self.path.clone(), mode })
     }
 
     fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> StateError + use<> {
-        failed(action, &self.0)
+        failed(action, &self.path)
     }
 }
 
@@ -293,6 +432,10 @@ pub(crate) fn hand_to_owner_of(model: &Path, paths: &[&Path]) -> io::Result<()> 
         }
     }
     Ok(())
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn remove_if_there(path: &Path) -> io::Result<bool> {

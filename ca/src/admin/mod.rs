@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{authority::Status, traffic::view::View};
 
 pub use call::{CallError, call};
-pub use serve::{AdminError, Desk, bind, run};
+pub use serve::{AdminError, Desk, bind, bind_when_leading, run};
 
 /// A command has one name in it; a longer line is nobody's.
 const MAX_COMMAND_BYTES: usize = 4096;

@@ -36,6 +36,9 @@ pub struct AdminError {
     reason: io::Error,
 }
 
+/// A replica looks so often whether it leads.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// What commands act on.
 #[derive(Clone)]
 pub struct Desk {
@@ -66,6 +69,17 @@ pub fn bind(folder: &StateFolder) -> Result<UnixListener, AdminError> {
         Ok(listener)
     };
     bind().map_err(|reason| AdminError { path: path.clone(), reason })
+}
+
+/// Waits until nobody else leads on the folder: the socket is the leader's.
+pub async fn bind_when_leading(
+    folder: &StateFolder,
+    authority: &Authority,
+) -> Result<UnixListener, AdminError> {
+    while !authority.leads() {
+        time::sleep(LOOK_EVERY).await;
+    }
+    bind(folder)
 }
 
 /// Answers until `stop`.
@@ -146,11 +160,13 @@ impl Desk {
             Command::Taint { authority } => self.authority.taint(authority, now).map(|()| None),
         };
         match done {
-            Ok(authority) => {
-                let federated = self.federated.statuses();
-                let status = Status { federated, ..self.authority.status(now) };
-                Answer::Done { authority, status: Box::new(status) }
-            }
+            Ok(authority) => match self.authority.status(now) {
+                Ok(status) => {
+                    let status = Status { federated: self.federated.statuses(), ..status };
+                    Answer::Done { authority, status: Box::new(status) }
+                }
+                Err(error) => Answer::Refused(in_full(&error)),
+            },
             Err(error) => Answer::Refused(in_full(&error)),
         }
     }

@@ -1,13 +1,15 @@
 //! The control plane as a whole: binds what a configuration asks for, starts every task, and stops them in order.
 //!
-//! Knows each room by its door only. `bind` and `run` are apart, so that whoever starts it can learn its addresses first.
+//! `doors` are bound first; `care` is taken while it runs; `foreign`: other trust domains. Knows each room by its door only.
+//! `bind` and `run` are apart, so that whoever starts it can learn its addresses first.
 
 mod care;
+mod doors;
 mod foreign;
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -20,7 +22,7 @@ use douane_proto::{
     wire::{discovery_server::DiscoveryServer, identity_server::IdentityServer},
 };
 use tokio::{
-    net::{TcpListener, TcpSocket, UnixListener},
+    net::{TcpListener, UnixListener},
     runtime::Handle,
     sync::{Semaphore, mpsc},
     time,
@@ -33,11 +35,9 @@ use crate::{
     admin,
     attest::{Attestor, KeySource, LiveKeys, Meaning, TokenRules},
     audit::Ledger,
-    authority::{Authority, GivenRoot, OpenError, Setup, Terms},
+    authority::{Authority, FRESH_FOR, GivenRoot, OpenError, Setup, Terms},
     budget::{Allowance, Budgets},
-    config::{
-        Config, ConfigError, Durability, GRPC_PORT, OWN_ACCOUNT, OWN_NAMESPACE, Oidc, Tokens, Upstream, Vault,
-    },
+    config::{Config, ConfigError, Durability, OWN_ACCOUNT, OWN_NAMESPACE, Oidc, Tokens, Upstream, Vault},
     discovery::{self, Discovery, DiscoveryService, Trust},
     federation::{self, Federation},
     fetch::{Guard, Origin, Plaintext},
@@ -60,9 +60,6 @@ const MAX_CONNECTIONS: usize = 20_000;
 const STRANGERS: Bounds = Bounds { in_all: 4096, of_one_address: 256, visit: Duration::from_secs(30) };
 /// Many sidecars may stand behind one address, and all come back at once when we restart.
 const HANDSHAKES_OF_ONE_ADDRESS: Allowance = Allowance { burst: 2000.0, rate: 200.0 };
-/// Connections that the kernel holds until we take them: all sidecars of a mesh may start at once, and who finds no place
-/// tries again after a second. The kernel allows as many by default (`net.core.somaxconn`).
-const BACKLOG: u32 = 4096;
 /// Secured connections that wait to be served.
 const ACCEPT_QUEUE: usize = 64;
 /// Dead peers are noticed within these two.
@@ -83,6 +80,7 @@ pub struct App {
     listeners: Vec<TcpListener>,
     // Without it all works but commands.
     admin: Option<UnixListener>,
+    folder: StateFolder,
     metrics_listener: Option<TcpListener>,
     bundle_endpoint: Option<foreign::BundleListener>,
     authority: Arc<Authority>,
@@ -131,13 +129,17 @@ impl App {
     /// What stops a control plane from starting, with what to mend.
     pub async fn bind(config: Config) -> Result<Self> {
         config.check()?;
-        let folder = StateFolder::new(config.dir.clone().ok_or(ConfigError::NoFolder)?);
+        let mut folder = StateFolder::new(config.dir.clone().ok_or(ConfigError::NoFolder)?);
+        if config.replica {
+            folder = folder.among_replicas()?;
+        }
         let now = SystemTime::now();
         let holders = Holders::default();
         let authority = open_authority(&config, &folder, &holders).await.context("open the authority")?;
         let authority = Arc::new(authority);
         let audit = &config.audit;
-        let ledger = Ledger::open(&audit.dir.clone().unwrap_or_else(|| folder.audit()), audit.file_bytes)?;
+        let log = audit.dir.clone().map_or_else(|| folder.audit(), |dir| folder.own_of(dir));
+        let ledger = Ledger::open(&log, audit.file_bytes)?;
         let own = WorkloadId::new(&config.trust_domain, OWN_NAMESPACE, OWN_ACCOUNT)?;
         let tls = Tls::new(Arc::clone(&authority), own.clone(), config.own_names(), now)?;
         let tls = Arc::new(tls.recorded_in(ledger.clone()).await?);
@@ -159,10 +161,10 @@ impl App {
             Discovery::open(&folder, &config, keyring, Arc::clone(&metrics)).context("read the resources")?;
 
         Ok(Self {
-            listeners: bind_all(&config.listen)?,
-            admin: bind_admin(&folder),
+            listeners: doors::bind_all(&config.listen)?,
+            admin: doors::bind_admin(&folder, &authority),
             metrics_listener: match config.metrics {
-                Some(address) => Some(bind(address)?),
+                Some(address) => Some(doors::bind(address)?),
                 None => None,
             },
             bundle_endpoint: match &config.bundle_endpoint {
@@ -170,6 +172,7 @@ impl App {
                 None => None,
             },
             federation: foreign::federation(&config, &folder, Arc::clone(&metrics))?,
+            folder,
             root_lead: config.authority.root_lead,
             local: match &config.unix {
                 Some(unix) => {
@@ -235,15 +238,13 @@ impl App {
             }));
         }
         let traffic = Traffic::default();
-        if let Some(listener) = self.admin {
-            let desk = admin::Desk {
-                authority: Arc::clone(&self.authority),
-                traffic: traffic.clone(),
-                index: self.discovery.index(),
-                federated: self.federation.known(),
-            };
-            tasks.spawn(admin::run(listener, desk, halt.clone()));
-        }
+        let desk = admin::Desk {
+            authority: Arc::clone(&self.authority),
+            traffic: traffic.clone(),
+            index: self.discovery.index(),
+            federated: self.federation.known(),
+        };
+        doors::administer(self.admin, (self.folder, desk), &tasks, &halt);
         let (authority, attestor, metrics) =
             (Arc::clone(&self.authority), Arc::clone(&self.attestor), Arc::clone(&self.metrics));
         let (ledger, holders) = (self.ledger.clone(), self.holders.clone());
@@ -350,15 +351,6 @@ where
     drop(ended);
 }
 
-// A path that is too long for a socket, say, must not keep sidecars from their certificates.
-fn bind_admin(folder: &StateFolder) -> Option<UnixListener> {
-    admin::bind(folder)
-        .inspect_err(|error| {
-            tracing::error!(%error, "there is no admin socket: douane ca status, rotate and taint do not work");
-        })
-        .ok()
-}
-
 // Waits, where that is wanted, until no other control plane runs on the folder.
 async fn open_authority(config: &Config, folder: &StateFolder, holders: &Holders) -> Result<Authority> {
     let mut is_told = false;
@@ -368,7 +360,7 @@ async fn open_authority(config: &Config, folder: &StateFolder, holders: &Holders
         let opened =
             tokio::task::spawn_blocking(move || Authority::open_with(&state, setup, SystemTime::now()));
         match opened.await? {
-            Err(OpenError::State(StateError::Locked(_))) if config.standby => {
+            Err(OpenError::State(StateError::Locked(_))) if config.standby || config.replica => {
                 if !is_told {
                     tracing::info!(
                         "another control plane runs on the folder; we take its place when it ends"
@@ -389,7 +381,8 @@ fn authority_setup(config: &Config, holders: Holders) -> Result<Setup> {
         leaf_life: config.leaf_ttl,
         intermediate_life: lives.intermediate_ttl,
         root_life: lives.root_ttl,
-        root_lead: lives.root_lead,
+        // In this time all replicas have read of a new root, or sign nothing.
+        root_lead: if config.replica { lives.root_lead.max(2 * FRESH_FOR) } else { lives.root_lead },
     };
     let elsewhere = match (&lives.root, &lives.upstream) {
         (Some(root), _) => {
@@ -458,31 +451,4 @@ fn key_source(jwks: &str, trust: Option<&Path>) -> Result<KeySource> {
     let tls =
         trust.map(|path| tls::https_connector(path).with_context(|| format!("read {}", path.display())));
     Ok(KeySource::Url(Origin { url, tls: tls.transpose()? }))
-}
-
-// Without a choice: all addresses, of both families where there are two.
-fn bind_all(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>> {
-    if wanted.is_empty() {
-        let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, GRPC_PORT));
-        return match listen_on(all) {
-            Ok(listener) => Ok(vec![listener]),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                Err(error).context(format!("listen on {all}"))
-            }
-            Err(_) => Ok(vec![bind((Ipv4Addr::UNSPECIFIED, GRPC_PORT).into())?]),
-        };
-    }
-    wanted.iter().map(|address| bind(*address)).collect()
-}
-
-fn bind(address: SocketAddr) -> Result<TcpListener> {
-    listen_on(address).with_context(|| format!("listen on {address}"))
-}
-
-fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // The connections of the one before us may still be closing.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }

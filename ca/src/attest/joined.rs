@@ -8,6 +8,7 @@
 use std::{
     collections::HashMap,
     fs, io,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -31,6 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A registration whose last certificate has ended is listed for so long.
 const KEPT_AFTER_END: i64 = 24 * 3600;
 const REVOKED: &str = "revoked";
+const LOCK: &str = "lock";
 
 /// The registrations of one state folder.
 #[derive(Debug)]
@@ -94,6 +96,7 @@ impl Joined {
         };
         let mut index = self.index();
         state::private_folder(&self.folder).map_err(AttestError::Storage)?;
+        let _alone = self.alone()?;
         self.write(registration, &entry)?;
         index.by_serial.insert(entry.current, registration.to_owned());
         Ok(())
@@ -131,6 +134,15 @@ impl Joined {
                 index.by_serial.retain(|_, known| *known != registration);
             }
         }
+    }
+
+    // Other replicas read and write the same entries: one at a time, for as long as a disk takes.
+    fn alone(&self) -> Result<fs::File, AttestError> {
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let lock = options.open(self.folder.join(LOCK)).map_err(AttestError::Storage)?;
+        lock.lock().map_err(AttestError::Storage)?;
+        Ok(lock)
     }
 
     fn look(&self, index: &mut Index) {
@@ -172,6 +184,7 @@ impl Renewal {
     /// The certificate `serial` is about to be given out: from now on it counts. Durable.
     pub(crate) fn settle(&self, (serial, ends): (&str, i64)) -> Result<(), AttestError> {
         let mut index = self.joined.index();
+        let _alone = self.joined.alone()?;
         // Read again: others may have renewed, or revoked, since it was found.
         let mut entry = self.joined.open(&self.registration)?;
         entry.admits(&self.shown)?;

@@ -44,6 +44,9 @@ pub enum RotateError {
          authority key identifier (40 hexadecimal digits) of a certificate that the intermediate signed"
     )]
     Unknown(String),
+    /// Another replica leads.
+    #[error("another replica leads on this folder, and it alone changes the authority")]
+    Follows,
     /// Nothing to be changed.
     #[error("authority {0} is tainted already")]
     Tainted(String),

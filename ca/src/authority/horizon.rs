@@ -1,11 +1,12 @@
 //! Until when anything that was signed may be valid: written down before it is signed, so that a control plane that was
 //! killed knows when its last certificate has ended.
 //!
-//! Each control plane writes a file of its own, ahead of what it signs, so that not every signature waits for the disk.
+//! Each control plane writes a file of its own, ahead of what it signs, so that not every signature waits for the disk. Of
+//! replicas each has the one of its place, which nobody else removes.
 
 use std::{
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -50,20 +51,20 @@ impl Horizon {
         let mut before = 0;
         for entry in fs::read_dir(&replicas).map_err(state::failed("list", &replicas))? {
             let path = entry.map_err(state::failed("list", &replicas))?.path();
-            let until = read(&path).unwrap_or_else(|| {
-                tracing::warn!(file = %path.display(), "it cannot be read; what was signed may be valid for a day");
-                now.saturating_add(LONGEST_LIFE)
-            });
-            if until > now {
+            if folder.is_of_another_replica(&path) {
+                // Of one that may run now: whoever leads asks it, or counts with what it has left.
+                continue;
+            }
+            if let Some(until) = end_of(&path, now) {
                 before = before.max(until);
             } else {
                 // What stays is removed at the next start.
                 let _ = state::remove(&path);
             }
         }
-        let name = crate::hex::encode(&rand::random::<[u8; 8]>());
+        let random = || replicas.join(crate::hex::encode(&rand::random::<[u8; 8]>()));
         Ok(Self {
-            file: replicas.join(name),
+            file: folder.replica().map_or_else(random, |number| folder.horizon_of(number)),
             disk,
             until: AtomicI64::new(0),
             writing: Mutex::new(()),
@@ -110,7 +111,19 @@ impl Horizon {
     }
 }
 
-fn read(path: &std::path::Path) -> Option<i64> {
+/// Until when anything may be valid that the file speaks of; `None`: it has ended. What cannot be read may stand for a day.
+pub(crate) fn end_of(path: &Path, now: i64) -> Option<i64> {
+    if !path.exists() {
+        return None;
+    }
+    let until = read(path).unwrap_or_else(|| {
+        tracing::warn!(file = %path.display(), "it cannot be read; what was signed may be valid for a day");
+        now.saturating_add(LONGEST_LIFE)
+    });
+    Some(until).filter(|until| *until > now)
+}
+
+fn read(path: &Path) -> Option<i64> {
     let hidden = path.file_name()?.to_str()?.starts_with('.');
     if hidden {
         // A write that a crash cut short: the certificate was never signed.

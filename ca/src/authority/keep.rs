@@ -8,7 +8,10 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -75,6 +78,14 @@ pub enum OpenError {
         /// Which state lies there.
         found: u64,
     },
+    /// The state is there, and we cannot sign by it beside whoever leads.
+    #[error("sign by {path}, which another replica leads on: {reason}", path = path.display())]
+    Follow {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The seal cannot be opened.
     #[error("{path}", path = path.display())]
     Sealed {
@@ -102,18 +113,19 @@ pub(crate) struct Birth<'a> {
     pub(crate) given: Option<&'a [u8]>,
 }
 
-/// The place of the state.
+/// The place of the state. Clones share what is known of it.
+#[derive(Clone)]
 pub(crate) struct Keep {
     folder: StateFolder,
     disk: Disk,
-    seal: Seal,
+    seal: Arc<Seal>,
     // The state that we have read or written last, and the one that we tried to write: the disk holds one of them.
-    known: [AtomicU64; 2],
+    known: Arc<[AtomicU64; 2]>,
 }
 
 impl Keep {
     pub(crate) fn new(folder: &StateFolder, disk: Disk, seal: Seal) -> Self {
-        Self { folder: folder.clone(), disk, seal, known: [AtomicU64::new(0), AtomicU64::new(0)] }
+        Self { folder: folder.clone(), disk, seal: Arc::new(seal), known: Arc::default() }
     }
 
     /// Reads the state of a locked folder, or makes one where there is none at all.
@@ -198,11 +210,29 @@ impl Keep {
         if !is_there(&path)? {
             return Ok(());
         }
-        let found = document::generation(&read_private(&path)?).map_err(|error| refused(&path, error))?;
+        let found = self.generation()?;
         if self.known.iter().any(|known| known.load(Ordering::SeqCst) == found) {
             return Ok(());
         }
         Err(OpenError::Overtaken { path, found })
+    }
+
+    /// Which state the disk holds now.
+    pub(crate) fn generation(&self) -> Result<u64, OpenError> {
+        let path = self.folder.authority();
+        document::generation(&read_private(&path)?).map_err(|error| refused(&path, error))
+    }
+
+    /// The state that whoever led here has left, for the one who leads now: as at a start, but a root is never made.
+    pub(crate) fn take_up(&self, domain: &TrustDomain, now: i64) -> Result<Standing, OpenError> {
+        let standing = self.follow_bundle(self.read(domain)?, now)?;
+        self.publish(&standing)?;
+        Ok(standing)
+    }
+
+    /// Do other replicas sign by the state?
+    pub(crate) fn is_shared(&self) -> bool {
+        self.folder.replica().is_some()
     }
 
     fn knows(&self, generation: u64) {
@@ -214,7 +244,7 @@ impl Keep {
         let path = self.folder.authority();
         let bytes = document::encode(standing, &self.seal).map_err(|error| refused(&path, error))?;
         self.refuse_overtaken()?;
-        let [_, tried] = &self.known;
+        let [_, tried] = &*self.known;
         tried.store(standing.generation, Ordering::SeqCst);
         self.disk.write(&path, &bytes, Readers::Owner).map_err(state::failed("write", &path))?;
         self.knows(standing.generation);

@@ -3,6 +3,7 @@
 //! - `standing`, `plan`: where each root stands and what comes next, as values and pure functions
 //! - `document`, `seal`, `keep`, `horizon`: how that is kept on the disk
 //! - `rotation`: the steps, durable before they take effect; `pen`: what signs now
+//! - `follower`: the part of a replica that another leads; `roll`: what replicas tell each other of who holds certificates
 //! - `sign`, `jwt`, `csr`, `check`: certificates and tokens
 //!
 //! Knows not who may have which identity (`attest` says that), nor the wire (`issue`). Sidecars trust roots only, so
@@ -14,6 +15,7 @@ mod change;
 mod check;
 mod csr;
 mod document;
+mod follower;
 mod given;
 mod horizon;
 mod jwt;
@@ -21,6 +23,7 @@ mod keep;
 mod key_hash;
 mod pen;
 mod plan;
+mod roll;
 mod rotation;
 mod seal;
 mod sign;
@@ -31,8 +34,11 @@ mod tests;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use douane_proto::{
@@ -45,7 +51,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     holders::{Held, Holder, Holders},
-    state::{Disk, StateFolder, StateLock},
+    state::{Disk, StateError, StateFolder},
 };
 
 pub use above::{Elsewhere, Vouched};
@@ -56,20 +62,21 @@ pub use given::{GivenError, GivenRoot};
 pub use jwt::JwtError;
 pub use keep::OpenError;
 pub use key_hash::key_hash;
-pub use rotation::Terms;
+pub use rotation::{FRESH_FOR, Terms};
 pub use seal::SealError;
 pub use sign::{Petition, SignError};
 pub use status::{Laggard, Lagging, Pending, Root, Sidecars, Status};
 
-use above::Above;
 use change::Changed;
+use follower::{Follower, Part};
 use horizon::Horizon;
-use keep::{Birth, Keep};
-use pen::{Pen, Signing};
+use keep::Keep;
+use pen::Pen;
 use plan::Facts;
-use rotation::Rotation;
+use roll::{Others, Roll};
 use seal::Seal;
 use sign::Order;
+use standing::Standing;
 use status::Seen;
 
 /// Whom nobody can name: they were given certificates by a control plane that is gone.
@@ -82,13 +89,15 @@ const RESTORED_SHOWS: i64 = 600;
 pub struct Authority {
     trust_domain: TrustDomain,
     default_life: Duration,
-    rotation: Mutex<Rotation>,
+    part: Mutex<Part>,
+    leads: AtomicBool,
     pen: Pen,
     holders: Holders,
     bundle: watch::Sender<Arc<TrustBundle>>,
     // When the state was read, seconds since 1970, and its epoch.
     opened: (i64, u64),
-    _lock: StateLock,
+    folder: StateFolder,
+    others: Mutex<Others>,
 }
 
 /// How an authority is set up.
@@ -182,7 +191,15 @@ impl Authority {
     /// [`OpenError`].
     pub fn open_with(folder: &StateFolder, setup: Setup, now: SystemTime) -> Result<Self, OpenError> {
         let now = unix(now);
-        let lock = folder.lock()?;
+        let lock = match folder.lock() {
+            // Whoever leads may still be about to make the state.
+            Err(StateError::Locked(_))
+                if folder.replica().is_some() && folder.is_shared()? && folder.authority().is_file() =>
+            {
+                None
+            }
+            lock => Some(lock?),
+        };
         let Setup { terms, seal_key, holders, disk, elsewhere } = setup;
         let seal = match &seal_key {
             Some(file) => Seal::from_file(file)
@@ -190,32 +207,41 @@ impl Authority {
             None => Seal::Open,
         };
         let keep = Keep::new(folder, disk.clone(), seal);
-        let trust_domain = terms.trust_domain.clone();
-        let failed = |source| OpenError::Signer { path: folder.authority(), source };
-        let (domain, life) = (&trust_domain, terms.intermediate_life);
-        let fresh = elsewhere.as_ref().map(|it| it.fresh(domain, life, now)).transpose().map_err(failed)?;
-        let given = fresh.as_ref().map(|fresh| fresh.root.as_slice());
-        let birth = Birth { trust_domain: domain, root_life: terms.root_life, now, given };
-        let standing = keep.revive(keep.open(&birth)?, &birth)?;
-        let horizon = Arc::new(Horizon::open(folder, disk, now)?);
-        let active = standing.active().ok_or(SignError::Stored("no root signs")).map_err(failed)?;
-        let signing = match (fresh, &elsewhere) {
-            (Some(fresh), Some(elsewhere)) if fresh.root == active.certificate => {
-                Signing::with(active, Above::Elsewhere(elsewhere.clone()), fresh)
+        let (trust_domain, default_life) = (terms.trust_domain.clone(), terms.leaf_life);
+        let (part, pen) = match lock {
+            Some(lock) => {
+                let (rotation, pen) = follower::lead(folder, terms, (keep, disk), elsewhere, now)?;
+                (Part::Leads { rotation: Box::new(rotation), _lock: lock }, pen)
             }
-            _ => Signing::below(active, elsewhere.as_ref(), domain, (life, now)),
+            None => {
+                let horizon = Arc::new(Horizon::open(folder, disk, now)?);
+                let parts = (keep, Arc::clone(&horizon));
+                let (follower, signing) = Follower::open(folder, terms, parts, elsewhere, now)?;
+                let pen = Pen::new(signing, horizon);
+                // Nothing is signed before the leader can know of us.
+                pen.hold_until(Instant::now());
+                (Part::Follows(Box::new(follower)), pen)
+            }
         };
-        let signing = signing.map_err(failed)?;
-        Ok(Self {
-            default_life: terms.leaf_life,
-            bundle: watch::Sender::new(Arc::new(standing.bundle())),
-            opened: (now, standing.epoch),
-            rotation: Mutex::new(Rotation::new(standing, terms, (keep, Arc::clone(&horizon)), elsewhere)),
-            pen: Pen::new(signing, horizon),
+        let authority = Self {
+            default_life,
+            leads: AtomicBool::new(matches!(part, Part::Leads { .. })),
+            bundle: watch::Sender::new(Arc::new(part.standing().bundle())),
+            opened: (now, part.standing().epoch),
+            part: Mutex::new(part),
+            pen,
             trust_domain,
             holders,
-            _lock: lock,
-        })
+            folder: folder.clone(),
+            others: Mutex::default(),
+        };
+        if !authority.leads() {
+            authority.look(now).map_err(|error| match error {
+                RotateError::State(error) => error,
+                error => OpenError::Follow { path: folder.authority(), reason: error.to_string() },
+            })?;
+        }
+        Ok(authority)
     }
 
     /// The trust domain whose identities it signs.
@@ -294,11 +320,31 @@ impl Authority {
     /// # Errors
     /// [`RotateError`]: nothing has changed, or less than was due; it is tried again at the next call.
     pub fn advance(&self, now: SystemTime) -> Result<(), RotateError> {
-        let now = unix(now);
-        let mut rotation = self.rotation();
-        let advanced = rotation.advance(&self.pen, &self.facts(now), now);
-        self.tell(&rotation, matches!(advanced, Ok(Changed::Yes)));
+        self.look(unix(now))
+    }
+
+    fn look(&self, now: i64) -> Result<(), RotateError> {
+        let looked = Instant::now();
+        let mut part = self.part();
+        part.lead_if_nobody_does(&self.pen, now)?;
+        self.leads.store(matches!(&*part, Part::Leads { .. }), Ordering::Release);
+        let advanced = match &mut *part {
+            Part::Leads { rotation, .. } => rotation.advance(&self.pen, &self.facts(now), now),
+            Part::Follows(follower) => follower.look(&self.pen, now),
+        };
+        self.tell(part.standing(), matches!(advanced, Ok(Changed::Yes)));
+        if let (Part::Follows(_), Ok(_)) = (&*part, &advanced) {
+            self.tell_leader(part.standing().bundle().place(), now)?;
+            // From before it was read: what changed since then is not known.
+            self.pen.hold_until(looked + FRESH_FOR);
+        }
         advanced.map(drop)
+    }
+
+    /// May we change the authority? Otherwise another replica does.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.leads.load(Ordering::Acquire)
     }
 
     /// Begins to replace the root. Says which one comes.
@@ -306,7 +352,7 @@ impl Authority {
     /// # Errors
     /// [`RotateError`].
     pub fn rotate_root(&self, force: Force, now: SystemTime) -> Result<String, RotateError> {
-        let id = self.rotation().rotate_root(force, unix(now))?;
+        let id = self.part().rotation()?.rotate_root(force, unix(now))?;
         self.advance(now)?;
         Ok(id)
     }
@@ -316,7 +362,7 @@ impl Authority {
     /// # Errors
     /// [`RotateError`].
     pub fn rotate_intermediate(&self, now: SystemTime) -> Result<String, RotateError> {
-        self.rotation().rotate_intermediate(&self.pen, unix(now))
+        self.part().rotation()?.rotate_intermediate(&self.pen, unix(now))
     }
 
     /// Marks a root or an intermediate as one that must sign no more: another takes its place, and everybody whom it
@@ -325,15 +371,18 @@ impl Authority {
     /// # Errors
     /// [`RotateError`].
     pub fn taint(&self, name: &str, now: SystemTime) -> Result<(), RotateError> {
-        self.rotation().taint(name, &self.pen, unix(now))?;
+        self.part().rotation()?.taint(name, &self.pen, unix(now))?;
         self.advance(now)
     }
 
-    /// What an operator wants to know.
-    #[must_use]
-    pub fn status(&self, now: SystemTime) -> Status {
+    /// What an operator wants to know; whoever leads says it.
+    ///
+    /// # Errors
+    /// [`RotateError::Follows`].
+    pub fn status(&self, now: SystemTime) -> Result<Status, RotateError> {
         let now = unix(now);
-        let rotation = self.rotation();
+        let mut part = self.part();
+        let rotation = part.rotation()?;
         let past = rotation.past.iter().filter(|past| past.not_after > now);
         let seen = Seen {
             standing: &rotation.standing,
@@ -345,13 +394,13 @@ impl Authority {
             facts: &self.facts(now),
             signed_until: self.pen.horizon.until(),
         };
-        Status::running(&seen, now)
+        Ok(Status::running(&seen, now))
     }
 
     /// What has changed since the last call, for the audit log.
     #[must_use]
     pub fn take_changes(&self) -> Vec<Change> {
-        std::mem::take(&mut self.rotation().changes)
+        self.part().rotation().map(|rotation| std::mem::take(&mut rotation.changes)).unwrap_or_default()
     }
 
     /// When its own certificates end.
@@ -380,7 +429,13 @@ impl Authority {
         })
     }
 
-    fn facts(&self, now: i64) -> Facts {
+    fn tell_leader(&self, place: (u64, u64), now: i64) -> Result<(), OpenError> {
+        let roll = Roll::of(&self.own_holders(now).0, place, &self.pen.current().authorities());
+        Ok(roll.write(&self.folder)?)
+    }
+
+    // Of this control plane's own.
+    fn own_holders(&self, now: i64) -> (Vec<Holder>, (u64, u64)) {
         let (mut holders, highest_seen) = self.holders.all(now);
         let before = self.pen.horizon.before;
         if before > now {
@@ -391,6 +446,16 @@ impl Authority {
                 until: before,
                 authorities: Vec::new(),
             });
+        }
+        (holders, highest_seen)
+    }
+
+    // Of all that sign by the state that we lead by.
+    fn facts(&self, now: i64) -> Facts {
+        let (mut holders, highest_seen) = self.own_holders(now);
+        if self.folder.replica().is_some() {
+            let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+            holders.extend(others.holders(&self.folder, now));
         }
         Facts { holders, highest_seen: if self.may_be_restored(now) { highest_seen } else { (0, 0) } }
     }
@@ -403,15 +468,15 @@ impl Authority {
     }
 
     // Whoever shows a certificate of ours looks again even if the bundle is the same: another root may sign.
-    fn tell(&self, rotation: &Rotation, changed: bool) {
-        let bundle = rotation.standing.bundle();
+    fn tell(&self, standing: &Standing, changed: bool) {
+        let bundle = standing.bundle();
         if changed || *self.bundle.borrow().as_ref() != bundle {
             self.bundle.send_replace(Arc::new(bundle));
         }
     }
 
-    fn rotation(&self) -> MutexGuard<'_, Rotation> {
-        self.rotation.lock().unwrap_or_else(PoisonError::into_inner)
+    fn part(&self) -> MutexGuard<'_, Part> {
+        self.part.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use douane_proto::{id::TrustDomain, svid::subject_key_id};
@@ -39,6 +39,8 @@ struct Top {
 pub(crate) struct Pen {
     current: RwLock<Arc<Signing>>,
     pub(crate) horizon: Arc<Horizon>,
+    // Nothing is signed after this; `None`: whoever holds the lock needs no lease.
+    lease: RwLock<Option<Instant>>,
 }
 
 /// While this lives nothing is signed.
@@ -122,7 +124,21 @@ impl Signing {
 
 impl Pen {
     pub(crate) fn new(signing: Signing, horizon: Arc<Horizon>) -> Self {
-        Self { current: RwLock::new(Arc::new(signing)), horizon }
+        Self { current: RwLock::new(Arc::new(signing)), horizon, lease: RwLock::new(None) }
+    }
+
+    /// What signs is known to be right until `end`; after that it is held back, until somebody looks again.
+    pub(crate) fn hold_until(&self, end: Instant) {
+        *self.lease.write().unwrap_or_else(PoisonError::into_inner) = Some(end);
+    }
+
+    /// Nobody else changes what signs.
+    pub(crate) fn hold_for_good(&self) {
+        *self.lease.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.lease.read().unwrap_or_else(PoisonError::into_inner).is_none_or(|end| Instant::now() < end)
     }
 
     /// What signs now.
@@ -140,6 +156,10 @@ impl Pen {
         let signing = self.read();
         let leaf = signing.intermediate.leaf(key, order, now)?;
         self.horizon.cover(leaf.not_after, now)?;
+        // Last of all: a disk that hangs hangs above, and what was signed meanwhile stays here.
+        if !self.is_fresh() {
+            return Err(SignError::Stale);
+        }
         Ok((leaf, Arc::clone(&signing)))
     }
 
@@ -148,6 +168,9 @@ impl Pen {
         let signing = self.read();
         let (token, exp) = signing.jwt.sign(claims, signing.root.not_after, now)?;
         self.horizon.cover(exp, now).map_err(|error| JwtError::Failed(error.to_string()))?;
+        if !self.is_fresh() {
+            return Err(JwtError::Failed(SignError::Stale.to_string()));
+        }
         Ok(token)
     }
 

@@ -26,6 +26,12 @@ const MOST_NAMES: usize = 10;
 const ASK_AGAIN: i64 = 15;
 /// Seconds that streams may run, by what sidecars are set to by default: so long what a root vouched for may outlive it.
 const STREAMS_RUN: i64 = 24 * 3600;
+/// Seconds that a certificate may live at most.
+const LONGEST_LEAF: i64 = 24 * 3600;
+/// Seconds that clocks of replicas may differ: as much as certificates are backdated for those of sidecars.
+const CLOCKS_DIFFER: i64 = 60;
+/// A replica signs for so long by what it has read, and no longer: so whoever leads knows when all go by a new state.
+pub const FRESH_FOR: Duration = Duration::from_secs(10);
 /// SHA-256, cut to 160 bits (RFC 7093 2), as key identifiers are.
 const KEY_ID_BYTES: usize = 20;
 
@@ -373,7 +379,7 @@ impl Rotation {
         let before = pen.current();
         // Nothing is signed while the end of what was signed is written down.
         let lifted = pen.lift();
-        let signed_until = lifted.signed_until().max(now);
+        let signed_until = lifted.signed_until().max(now).max(self.others_sign_until(now));
         let next = self.standing.with_active(id, signed_until, now);
         self.commit(next)?;
         lifted.put_down(signing);
@@ -392,6 +398,13 @@ impl Rotation {
             );
         }
         Ok(())
+    }
+
+    // Other replicas sign below the old root until they have read of the new one; each certificate may live for a day, by their
+    // clock.
+    fn others_sign_until(&self, now: i64) -> i64 {
+        let fresh = i64::try_from(FRESH_FOR.as_secs()).unwrap_or(0);
+        if self.keep.is_shared() { now.saturating_add(fresh + LONGEST_LEAF + CLOCKS_DIFFER) } else { now }
     }
 
     fn note(&mut self, authority: &str, what: &'static str) {

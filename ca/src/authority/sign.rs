@@ -100,6 +100,9 @@ pub enum SignError {
     /// The disk does not take the end of what would be signed.
     #[error("the end of the certificate could not be written down")]
     Disk(#[from] std::io::Error),
+    /// Another replica leads, and what it has written could not be read for a while.
+    #[error("the shared state could not be read for some seconds: nothing is signed until it can be")]
+    Stale,
     /// Whoever signs our intermediates does not.
     #[error("no intermediate from elsewhere: {0}")]
     Elsewhere(String),

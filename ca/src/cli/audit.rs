@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 
@@ -64,36 +64,53 @@ pub(super) enum Output {
 pub(super) fn run(command: Audit) -> Result<ExitCode> {
     match command {
         Audit::Verify { dir, log, head, output } => {
-            let path = place(dir, log)?;
-            let report = audit::verify(&path, head)
-                .with_context(|| format!("read the audit log in {}", path.display()))?;
-            match output {
-                Output::Text => print_text(&text(&report))?,
-                Output::Json => print(&json(&report))?,
+            let logs = places(dir, log)?;
+            if head.is_some() && logs.len() > 1 {
+                bail!("several replicas have each a log of their own: say by --log which one the head is of");
             }
-            Ok(if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            let mut whole = true;
+            for path in &logs {
+                let report = audit::verify(path, head)
+                    .with_context(|| format!("read the audit log in {}", path.display()))?;
+                whole &= report.faults.is_empty();
+                if logs.len() > 1 && output == Output::Text {
+                    print_text(&format!("{}:\n", path.display()))?;
+                }
+                match output {
+                    Output::Text => print_text(&text(&report))?,
+                    Output::Json => print(&json(&report))?,
+                }
+            }
+            Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Audit::List { dir, log, identity, since } => {
-            let path = place(dir, log)?;
             let wanted = Wanted {
                 identity: identity.map(|identity| whole_identity(&identity)).transpose()?,
                 since: since.and_then(|since| SystemTime::now().checked_sub(since)),
             };
             let mut closed = Ok(());
-            audit::matching(&path, &wanted, |record| {
-                if closed.is_ok() {
-                    closed = print_text(&format!("{record}\n"));
-                }
-            })
-            .with_context(|| format!("read the audit log in {}", path.display()))?;
+            for path in places(dir, log)? {
+                audit::matching(&path, &wanted, |record| {
+                    if closed.is_ok() {
+                        closed = print_text(&format!("{record}\n"));
+                    }
+                })
+                .with_context(|| format!("read the audit log in {}", path.display()))?;
+            }
             closed.map(|()| ExitCode::SUCCESS)
         }
     }
 }
 
-fn place(dir: Option<PathBuf>, log: Option<PathBuf>) -> Result<PathBuf> {
-    let of_folder = || dir.map(|dir| StateFolder::new(dir).audit());
-    log.or_else(of_folder).ok_or_else(|| anyhow!("give the state folder with --dir"))
+// Each replica writes its own.
+fn places(dir: Option<PathBuf>, log: Option<PathBuf>) -> Result<Vec<PathBuf>> {
+    if let Some(log) = log {
+        return Ok(vec![log]);
+    }
+    let folder = StateFolder::new(dir.ok_or_else(|| anyhow!("give the state folder with --dir"))?);
+    let logs = folder.audits();
+    // Where there is none, reading the first says so.
+    Ok(if logs.is_empty() { vec![folder.audit()] } else { logs })
 }
 
 // Records hold whole SPIFFE IDs; one of ours ends in its two names.

@@ -65,6 +65,10 @@ struct Run {
     /// Where another control plane runs on the folder: wait, and take its place when it ends, however it ends.
     #[arg(long)]
     standby: bool,
+    /// Sign beside other replicas on the same folder. One leads and alone changes the authority; any may die, and another
+    /// takes its place.
+    #[arg(long, conflicts_with = "standby")]
+    replica: bool,
     /// A folder of YAML files; repeatable, the last one wins.
     #[arg(long)]
     resources: Vec<PathBuf>,
@@ -163,6 +167,7 @@ fn configure(flags: Run) -> Result<Config> {
     };
     config.dir = flags.dir.or(config.dir);
     config.standby |= flags.standby;
+    config.replica |= flags.replica;
     if !flags.resources.is_empty() {
         config.resources = flags.resources;
     }

@@ -45,6 +45,8 @@ pub struct Config {
     pub dir: Option<PathBuf>,
     /// Where another control plane runs on the folder: wait, and take its place when it ends, however it ends.
     pub standby: bool,
+    /// Sign beside others on the same folder: one of them leads and alone changes the authority, any may die.
+    pub replica: bool,
     /// Where gRPC is served; all addresses at port 15012 when empty.
     pub listen: Vec<SocketAddr>,
     /// Folders of YAML files, the last one wins.
@@ -293,6 +295,7 @@ impl Default for Config {
         Self {
             dir: None,
             standby: false,
+            replica: false,
             listen: Vec::new(),
             resources: Vec::new(),
             trust_domain: default_trust_domain(),

@@ -13,6 +13,7 @@ mod issue;
 mod istio;
 mod law;
 mod plane;
+mod replicas;
 mod rotation;
 mod sidecar;
 mod standby;

@@ -18,16 +18,21 @@ use crate::{
 };
 
 /// A real process, with what it logs.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     log: mpsc::Receiver<String>,
 }
 
 impl Process {
     fn start(ground: &Ground) -> Self {
+        Self::start_with(ground, &["--standby"])
+    }
+
+    pub(crate) fn start_with(ground: &Ground, flags: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_douane"))
-            .args(["ca", "--standby", "--listen", "127.0.0.1:0", "--dir"])
+            .args(["ca", "--listen", "127.0.0.1:0", "--dir"])
             .arg(ground.state())
+            .args(flags)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -52,7 +57,13 @@ impl Process {
         }
     }
 
-    fn address(&self) -> SocketAddr {
+    /// As `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
         let line: serde_json::Value = serde_json::from_str(&self.says("the control plane is up")).unwrap();
         line["grpc"].as_str().unwrap().parse().unwrap()
     }
@@ -87,8 +98,7 @@ async fn g11_whoever_stands_by_takes_the_place_of_one_that_is_killed() {
         let told = response.bundle.unwrap();
         roots.push((told.roots, told.epoch, told.sequence));
 
-        running.child.kill().unwrap();
-        running.child.wait().unwrap();
+        running.kill();
         address = standing_by.address();
         running = standing_by;
     }

@@ -19,6 +19,7 @@ use douane_proto::{
     svid::{Identity, TrustBundle},
 };
 use hyper_util::rt::TokioIo;
+use rand::seq::SliceRandom as _;
 use rustls::{
     ClientConfig,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
@@ -160,7 +161,10 @@ impl ControlPlane {
     async fn secure(&self, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, ChannelError> {
         let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
         let mut failure = self.fail(&"the name has no address");
-        for address in found.map_err(|error| self.fail(&error))? {
+        let mut addresses: Vec<SocketAddr> = found.map_err(|error| self.fail(&error))?.collect();
+        // Replicas share one name: all are asked alike, and where one does not listen, the next.
+        addresses.shuffle(&mut rand::rng());
+        for address in addresses {
             match (self.dialer.0)(address).await {
                 Ok(socket) => {
                     let name = ServerName::from(address.ip());

@@ -130,13 +130,13 @@ impl Run {
             1 => drop(authority.rotate_root(Force::Yes, now)),
             2 => drop(authority.rotate_intermediate(now)),
             3 if self.random.random_bool(0.3) => {
-                let roots = authority.status(now).roots;
+                let roots = authority.status(now).unwrap().roots;
                 let root = &roots[self.random.random_range(0..roots.len())];
                 self.world.tainted.insert(root.id.clone());
                 drop(authority.taint(&root.id, now));
             }
             3 => {
-                let signer = authority.status(now).intermediate.unwrap().id;
+                let signer = authority.status(now).unwrap().intermediate.unwrap().id;
                 drop(authority.taint(&signer, now));
             }
             4 | 5 => {

@@ -94,7 +94,7 @@ fn issue(authority: &Authority, now: u64) -> super::super::Issued {
 }
 
 fn active(authority: &Authority) -> String {
-    let status: Status = authority.status(at(NOW));
+    let status: Status = authority.status(at(NOW)).unwrap();
     status.active().unwrap().id.clone()
 }
 

@@ -25,6 +25,7 @@ mod crash;
 mod explorer;
 mod given;
 mod killed;
+mod replicas;
 mod rotation;
 mod rows;
 mod state;

@@ -47,7 +47,7 @@ impl Office {
     }
 
     fn status(&self, now: u64) -> Status {
-        self.authority.status(at(now))
+        self.authority.status(at(now)).unwrap()
     }
 
     fn active(&self) -> String {
