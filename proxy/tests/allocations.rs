@@ -29,7 +29,7 @@ fn connection() -> Connection {
         local: id("orders"),
         policy: "shop/orders-callers rule 1".into(),
         service: "shop/orders".into(),
-        protection: Protection::Mtls { version: "TLSv1.3", group: "X25519MLKEM768".into() },
+        protection: Protection::Mtls { version: "TLSv1.3", group: "X25519MLKEM768".into(), binding: 7 },
     }
 }
 
@@ -48,6 +48,23 @@ fn tell(telemetry: &Rc<Telemetry>, connection: &Connection, path: String) {
     record.policy = Some(Arc::clone(&connection.policy));
     record.service = Some(Arc::clone(&connection.service));
     record.trace = TraceContext::root(Sampler::Never);
+}
+
+#[test]
+fn a_span_that_nobody_sampled_is_held_without_an_allocation() {
+    let metrics = Metrics::new(&LostLines::default(), &LostLines::default());
+    let telemetry =
+        Telemetry::new(Origin::default(), Logs::default(), metrics, Spans::Export, Tracing::default());
+    let connection = connection();
+    // The first ones make the series, and the ring; so many that it has begun to forget.
+    for _ in 0..20_000 {
+        tell(&telemetry, &connection, "/orders/42".to_owned());
+    }
+
+    let path = "/orders/42".to_owned();
+    let allocated = allocation_counter::measure(|| tell(&telemetry, &connection, path));
+
+    assert_eq!(allocated.count_total, 0, "{allocated:?}");
 }
 
 #[test]

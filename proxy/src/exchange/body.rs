@@ -26,6 +26,7 @@ use crate::{
         headers::{Length, grpc_status_of},
         headwatch::Answering,
         ledger::{SharedAccess, note},
+        retain,
     },
     net::reading::Reading,
     refusal::Refusal,
@@ -205,8 +206,11 @@ impl Body {
         };
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
-                let frame = match frame.into_trailers() {
+                let mut frame = match frame.into_trailers() {
                     Ok(mut trailers) => {
+                        if let (Source::Peer(..), Some(Tap::Answer(access, _))) = (&self.source, &self.tap) {
+                            retain::hear(&trailers, access);
+                        }
                         // Nothing follows them, and not every reader asks.
                         self.source = Source::Nothing;
                         clean_trailers(&mut trailers);
@@ -215,6 +219,9 @@ impl Body {
                     Err(data) => data,
                 };
                 self.saw(&frame);
+                if let (Some(trailers), Some(Tap::Answer(access, _))) = (frame.trailers_mut(), &self.tap) {
+                    retain::mark(trailers, access);
+                }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {

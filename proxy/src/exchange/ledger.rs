@@ -3,7 +3,7 @@
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Instant};
 
 use douane_proto::policy::Permit;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 use crate::{
     authz::Remarks,
@@ -11,6 +11,7 @@ use crate::{
     refusal::Refusal,
     telemetry::{
         access::{Access, Direction, Record, Telemetry, policy_and_rule},
+        retention::Call,
         tracer::Caller,
     },
 };
@@ -57,6 +58,16 @@ impl Ledger {
         self.telemetry.metrics.in_plaintext(direction);
     }
 
+    /// All that is held of this trace is exported, and what is still to come of it.
+    pub(crate) fn keep(&self, trace_id: u128) {
+        self.telemetry.keep(trace_id);
+    }
+
+    /// Waits until there are peers to be told of traces that are kept.
+    pub(crate) async fn calls(&self) -> Vec<Call> {
+        self.telemetry.calls().await
+    }
+
     /// The record of what these headers of `caller` belong to, with a span that continues their trace as far as it is
     /// believed.
     #[must_use]
@@ -68,6 +79,33 @@ impl Ledger {
         caller: Caller<'_>,
     ) -> SharedAccess {
         Rc::new(RefCell::new(self.telemetry.begin_traced(direction, destination, headers, caller)))
+    }
+}
+
+/// What was tried before a request is sent again.
+#[derive(Debug)]
+pub enum Tried<'a> {
+    /// Its answer was not passed on.
+    Answered(StatusCode),
+    /// None came.
+    Failed(&'a Refusal),
+}
+
+/// A request is sent again: what was tried is told as a span of its own, and `headers` name the next one.
+pub fn send_again(access: &SharedAccess, tried: &Tried<'_>, headers: &mut HeaderMap) {
+    let mut access = access.borrow_mut();
+    match tried {
+        Tried::Answered(status) => access.record.status = Some(status.as_u16()),
+        Tried::Failed(refusal) => {
+            access.record.refusal = Some(refusal.label());
+            access.record.reason = Some(refusal.to_string());
+        }
+    }
+    access.sends_again();
+    let record = &mut access.record;
+    (record.status, record.refusal, record.reason) = (None, None, None);
+    if let Some(trace) = &record.trace {
+        trace.write_to(headers);
     }
 }
 

@@ -11,6 +11,7 @@
 //! - [`headwatch`]: what HTTP/1 framing hides from the server that parses it
 //! - [`request`]: a request put together for its next hop
 //! - [`pump`]: a body onto an HTTP/2 stream; [`stream_io`]: a stream as reader and writer
+//! - [`retain`]: the mark of a trace that is kept, between sidecars
 //! - [`window`]: how much a peer may send before somebody reads; [`meter`]: how much it has sent
 //! - [`upgrade`]: a connection that becomes another protocol's
 
@@ -28,6 +29,7 @@ pub mod origins;
 pub mod place;
 pub mod pump;
 pub mod request;
+pub mod retain;
 pub mod serve;
 pub mod stream_io;
 pub mod upgrade;

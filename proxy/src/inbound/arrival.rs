@@ -104,6 +104,11 @@ impl Arrival {
         }
     }
 
+    /// Has its peer proven to be of the mesh?
+    pub(super) fn is_of_mesh(&self, snapshot: &Snapshot) -> bool {
+        matches!(self.caller(snapshot), Caller::Mesh(_))
+    }
+
     /// What a decision on one of its streams is made on.
     pub(super) fn facts(&self, request: Option<RequestFacts>) -> Facts {
         Facts {

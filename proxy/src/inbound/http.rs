@@ -29,7 +29,7 @@ use crate::{
         names::{Names, Spelling},
         place,
         request::{self, assemble, with_body},
-        upgrade,
+        retain, upgrade,
     },
     inbound::{
         arrival::Arrival,
@@ -69,6 +69,9 @@ impl Receiver {
             arrival.caller(&self.mesh.snapshot()),
         );
         arrival.describe(&mut access.borrow_mut().record);
+        if source == Source::Sidecar && arrival.is_of_mesh(&self.mesh.snapshot()) {
+            access.borrow_mut().answers_a_sidecar();
+        }
         let upgrade = match source {
             Source::Application(_) if http_body::Body::is_end_stream(&body) => {
                 upgrade::wanted(version, &parts.headers)
@@ -100,9 +103,13 @@ impl Receiver {
             };
             awaited.is_answered();
             match answered {
-                Ok(answer) => answer,
+                Ok(mut answer) => {
+                    retain::mark(answer.headers_mut(), &access);
+                    answer
+                }
                 Err(refusal) => {
-                    let mut answer = refuse(access, &refusal);
+                    let mut answer = refuse(SharedAccess::clone(&access), &refusal);
+                    retain::mark(answer.headers_mut(), &access);
                     if matches!(source, Source::Application(_))
                         && closes_connection(&refusal)
                         && version < Version::HTTP_2
@@ -139,6 +146,7 @@ impl Receiver {
         place::take(&arrival.tenant, access).await?;
         let mut request = rebuild(arrival, speech, &exchange, body.take())?;
         spelling.put(&mut request);
+        access.borrow_mut().sends();
         let mut forwarding = pin!(self.forward(permit, arrival.destination, speech, request));
         // A request that the law cut fails at the application, too; why is what counts.
         let answer = poll_fn(|cx| match exchange.poll_ended(cx, Waits::Exchange) {

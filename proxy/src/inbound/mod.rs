@@ -240,7 +240,11 @@ impl Inbound {
             local: session.local.clone(),
             expires: Some(session.peer_expires()),
             sni: session.sni.clone(),
-            protection: Protection::Mtls { version: session.version, group: session.group.clone() },
+            protection: Protection::Mtls {
+                version: session.version,
+                group: session.group.clone(),
+                binding: session.binding,
+            },
             told: OnceCell::new(),
         };
         tokio::select! {

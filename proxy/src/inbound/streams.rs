@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use h2::{RecvStream, ext::Protocol, server::SendResponse};
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
@@ -29,7 +29,7 @@ use crate::{
             PREFACE, SEND_BUFFER, STREAM_WINDOW,
         },
         meter::{End, Metered},
-        pump,
+        pump, retain,
         window::Windows,
     },
     inbound::{arrival::Arrival, http::Source, receiver::Receiver},
@@ -158,15 +158,30 @@ impl Receiver {
         note(&mut access.record, refusal);
     }
 
+    // A peer that has called us for these traces keeps them. Says nothing to a stranger.
+    fn keep_traces(&self, arrival: &Arrival, headers: &HeaderMap, respond: &mut SendResponse<Bytes>) {
+        let mut answer = Response::new(());
+        if arrival.is_of_mesh(&self.mesh.snapshot()) {
+            retain::named(headers).for_each(|trace_id| self.ledger.keep(trace_id));
+        } else {
+            *answer.status_mut() = StatusCode::FORBIDDEN;
+        }
+        if let Err(error) = respond.send_response(answer, true) {
+            debug!(%error, "an answer was not sent");
+        }
+    }
+
     async fn stream(
         self: Rc<Self>,
         arrival: Rc<Arrival>,
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
     ) {
-        let opaque = request.extensions().get::<Protocol>().is_some_and(|name| name.as_str() == OPAQUE);
-        if request.method() == Method::CONNECT && opaque {
-            return Box::pin(self.opaque(arrival, request, respond)).await;
+        let protocol = request.extensions().get::<Protocol>().map(Protocol::as_str);
+        match protocol.filter(|_| *request.method() == Method::CONNECT) {
+            Some(OPAQUE) => return Box::pin(self.opaque(arrival, request, respond)).await,
+            Some(retain::PROTOCOL) => return self.keep_traces(&arrival, request.headers(), &mut respond),
+            _ => {}
         }
         let whose = Rc::clone(&arrival);
         let gone = poll_fn(|cx| respond.poll_reset(cx).map(|_| whose.resets.count()));

@@ -23,11 +23,12 @@ use crate::{
         body::Body,
         headers::{Length, Speech, clean_answer, grpc_status_of, is_grpc},
         headwatch::Verdict,
-        ledger::{Awaited, SharedAccess},
+        ledger::{Awaited, SharedAccess, Tried, send_again},
         names::Spelling,
         origins::Unanswered,
         place, pump,
         request::{assemble, with_body},
+        retain,
         upgrade::{self, Upgrade},
     },
     limits::places::Tenant,
@@ -174,6 +175,7 @@ impl Sender {
                 (error.is_io() || error.is_go_away() && error.is_remote()) && may_repeat()
             };
             let once_more = copy.clone().filter(|_| body.is_none()).map(Body::whole);
+            access.borrow_mut().sends();
             let (answer, stream) = send.send_request(head, ended).map_err(|error| failed(&error))?;
             if let (false, Some(body)) = (ended, body.take().or(once_more)) {
                 let mut sending = Box::pin(pump::send(body, stream).map(drop));
@@ -186,11 +188,13 @@ impl Sender {
             match answer.await {
                 Ok(answer) => {
                     self.answered_by(&in_flight, &HeadOf::new(&answer));
+                    retain::hear(answer.headers(), access);
                     let unserved = self.limits.retries == Retries::Idempotent && is_passing(answer.status());
                     match again.filter(|_| unserved && may_repeat()) {
-                        Some(unsent) => {
+                        Some(mut unsent) => {
                             told_again = true;
                             self.ledger.retried("status");
+                            send_again(access, &Tried::Answered(answer.status()), unsent.headers_mut());
                             head = unsent;
                         }
                         None => {
@@ -204,8 +208,9 @@ impl Sender {
                         self.failed_at(&in_flight, &failed(&error));
                     }
                     match again.filter(|_| unprocessed || died(&error)) {
-                        Some(unsent) => {
+                        Some(mut unsent) => {
                             told_again |= !unprocessed;
+                            send_again(access, &Tried::Failed(&failed(&error)), unsent.headers_mut());
                             self.ledger.retried(if unprocessed { "unprocessed" } else { "died" });
                             line.retire();
                             head = unsent;
@@ -245,6 +250,7 @@ impl Sender {
         let mut last = Refusal::Draining;
         while let Some((address, in_flight)) = self.balancer.pick(addresses, &tried) {
             access.borrow_mut().record.peer_address = Some(address);
+            access.borrow_mut().sends();
             match self.origins.send(address, speech, request).await {
                 Ok(answer) => {
                     self.answered_by(&in_flight, &HeadOf::new(&answer));

@@ -14,6 +14,7 @@ pub mod pool;
 pub mod repeats;
 pub mod resolve;
 mod resting;
+mod retain;
 mod routes;
 mod sender;
 mod tcp;
@@ -145,8 +146,15 @@ impl Outbound {
             listener::run(listener, Rc::clone(&open), self.shutdown.clone(), serve, crowded)
         }));
         let sender = &self.sender;
-        let serving =
-            async { tokio::join!(accepting, sender.pool.run(), sender.origins.run(), sender.foreign.run()) };
+        let serving = async {
+            tokio::join!(
+                accepting,
+                sender.pool.run(),
+                sender.origins.run(),
+                sender.foreign.run(),
+                sender.tell_peers()
+            )
+        };
         tokio::select! {
             _ = serving => {}
             () = sender.unwatched.end_resting(sender.limits.stream_idle) => {}

@@ -167,6 +167,17 @@ impl Pool {
         self.choose(&self.key(peer, Offer::Douane1)).is_some()
     }
 
+    /// A place on a line to `peer` that is open already.
+    pub(super) fn open_line(&self, address: SocketAddr, peer: &WorkloadId) -> Option<OnLine> {
+        let all = self.0.lines.borrow();
+        let of_peer = all.iter().filter(|(key, _)| {
+            key.address == address && key.expected == *peer && key.offer == Offer::Douane1
+        });
+        let mut open = of_peer.flat_map(|(_, lines)| &lines.open);
+        let has_room = |line: &&Rc<Line>| !line.state.ended.get() && line.state.streams.get() < MAX_STREAMS;
+        open.find(has_room).map(OnLine::take)
+    }
+
     /// By what a connection to `peer`, of the newest generation, is found again.
     pub(super) fn key(&self, peer: &Candidate, offer: Offer) -> Key {
         Key {
@@ -365,7 +376,11 @@ impl Ends {
         Self {
             peer: session.peer.clone(),
             local: session.local.clone(),
-            protection: Protection::Mtls { version: session.version, group: session.group.clone() },
+            protection: Protection::Mtls {
+                version: session.version,
+                group: session.group.clone(),
+                binding: session.binding,
+            },
         }
     }
 

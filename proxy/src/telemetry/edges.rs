@@ -270,7 +270,8 @@ mod tests {
     fn record(direction: Direction, peer: &str) -> Record {
         let mut record = Record::new(direction, "10.77.0.5:8080".parse().unwrap());
         record.peer = Some(format!("spiffe://cluster.local/ns/shop/sa/{peer}").parse().unwrap());
-        record.protection = Protection::Mtls { version: "TLSv1.3", group: "X25519MLKEM768".into() };
+        record.protection =
+            Protection::Mtls { version: "TLSv1.3", group: "X25519MLKEM768".into(), binding: 7 };
         record
     }
 

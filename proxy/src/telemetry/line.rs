@@ -54,11 +54,12 @@ pub(crate) fn access_line(out: &mut Vec<u8>, who: &[u8], record: &Record, lasted
     line.address(key!("destination"), record.destination);
     line.maybe(key!("to_service"), record.service.as_deref().map(cut));
     match &record.protection {
-        Protection::Mtls { version, group } => {
+        Protection::Mtls { version, group, binding } => {
             let mut tls = line.object(key!("tls"));
             tls.word(key!("version"), version);
             tls.text(key!("group"), group);
             tls.end();
+            line.span_id(key!("tls_binding"), *binding);
         }
         Protection::None => line.null(key!("tls")),
     }
@@ -174,7 +175,8 @@ mod tests {
         record.policy = Some("shop/orders#rule[0]".into());
         record.refusal = Some("denied");
         record.peer = Some("spiffe://cluster.local/ns/shop/sa/web".parse().unwrap());
-        record.protection = Protection::Mtls { version: "TLSv1.3", group: "X25519MLKEM768".into() };
+        record.protection =
+            Protection::Mtls { version: "TLSv1.3", group: "X25519MLKEM768".into(), binding: 7 };
         record.trace =
             Some(TraceContext { trace_id: 0xabc, parent_id: None, span_id: 1, sampled: true, random: true });
 
@@ -197,6 +199,7 @@ mod tests {
             ("peer_id", "spiffe://cluster.local/ns/shop/sa/web".into()),
             ("destination", "10.77.0.5:8080".into()),
             ("tls", serde_json::json!({"version": "TLSv1.3", "group": "X25519MLKEM768"})),
+            ("tls_binding", "0000000000000007".into()),
             ("decision", "deny".into()),
             ("policy", "shop/orders#rule[0]".into()),
             ("refusal", "denied".into()),

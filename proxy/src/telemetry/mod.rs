@@ -26,6 +26,7 @@ pub mod otlp;
 pub(crate) mod queue;
 mod record;
 pub mod resource;
+pub(crate) mod retention;
 pub(crate) mod span;
 pub mod trace;
 pub mod tracer;

@@ -33,6 +33,8 @@ pub enum Protection {
         version: &'static str,
         /// Such as `X25519MLKEM768`.
         group: Arc<str>,
+        /// What both ends derive from the session: equal at both.
+        binding: u64,
     },
     /// The application's own bytes, or a hop inside the pod.
     None,
@@ -97,6 +99,10 @@ pub struct Record {
     pub bytes_out: u64,
     /// Where its span stands; `None` for what is not traced.
     pub trace: Option<TraceContext>,
+    /// After how long it was first sent on.
+    pub sent: Option<Duration>,
+    /// How often it was sent again.
+    pub resends: u32,
     /// Another span that it is related to.
     pub link: Option<Link>,
 }
@@ -161,8 +167,24 @@ impl Record {
             bytes_in: 0,
             bytes_out: 0,
             trace: None,
+            sent: None,
+            resends: 0,
             link: None,
         }
+    }
+
+    /// Is the other end of our own trust domain? Proven by its certificate.
+    pub(crate) fn peer_is_of_ours(&self) -> bool {
+        match (&self.peer, &self.local) {
+            (Some(peer), Some(local)) => peer.trust_domain() == local.trust_domain(),
+            _ => false,
+        }
+    }
+
+    /// Lets go of what logs and metrics have told.
+    pub(crate) fn forget_what_no_span_tells(&mut self) {
+        (self.audited_by, self.dry_run, self.sni) = (None, None, None);
+        (self.user, self.hint) = (None, None);
     }
 
     /// The method if it is one of the known ones, else `None`: others are a client's invention, and unbounded.

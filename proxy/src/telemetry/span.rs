@@ -95,6 +95,16 @@ fn outcome(record: &Record) -> (Status, Option<Cow<'static, str>>) {
     }
 }
 
+/// Is it a failure for whoever looks at the mesh: not of a client, and not by law?
+pub(crate) fn has_failed(record: &Record) -> bool {
+    match (record.refusal, record.grpc_status, record.status) {
+        (Some(CLIENT_GONE), ..) => false,
+        (Some(_), ..) => !is_clients_fault(record),
+        (None, Some(code), _) => SERVER_FAULTS.contains(&code),
+        (None, None, status) => status.is_some_and(|status| status >= 500),
+    }
+}
+
 fn is_clients_fault(record: &Record) -> bool {
     match (record.status, record.grpc_status) {
         (_, Some(code)) => code != 0 && !SERVER_FAULTS.contains(&code),
@@ -172,6 +182,9 @@ impl Attributes {
                 record.authority.as_deref().map_or(record.destination.to_string().into(), Cow::Borrowed);
             self.push("url.full", format!("http://{}{path}", cut(&authority)));
         }
+        if record.resends > 0 {
+            self.push("http.request.resend_count", i64::from(record.resends));
+        }
         self.some("http.response.status_code", record.status.map(i64::from));
         self.count("http.request.body.size", record.bytes_in);
         self.count("http.response.body.size", record.bytes_out);
@@ -210,7 +223,8 @@ impl Attributes {
 
     fn tls(&mut self, protection: &Protection) {
         self.push("douane.tls", protection.as_str());
-        if let Protection::Mtls { version, group } = protection {
+        if let Protection::Mtls { version, group, binding } = protection {
+            self.push("douane.tls.binding", format!("{binding:016x}"));
             self.push("tls.protocol.name", "tls");
             self.push("tls.protocol.version", version.strip_prefix("TLSv").unwrap_or(version));
             self.push("tls.curve", group.clone());
@@ -224,6 +238,8 @@ impl Attributes {
         self.some("douane.authz.policy", record.policy.as_deref().map(str::to_owned));
         self.some("douane.refusal", record.refusal);
         self.some("douane.reason", record.reason.as_deref().map(|reason| cut(reason).to_owned()));
+        let overhead = record.sent.map(|sent| i64::try_from(sent.as_micros()).unwrap_or(i64::MAX));
+        self.some("douane.proxy.overhead_us", overhead);
         if record.status.is_some() {
             self.push("douane.response_origin", record.answered_by());
         }
@@ -400,7 +416,8 @@ mod tests {
         record.peer_address = Some("[fd77::5]:8081".parse().unwrap());
         record.service = Some("shop/orders".into());
         record.peer = Some("spiffe://cluster.local/ns/shop/sa/orders".parse().unwrap());
-        record.protection = Protection::Mtls { version: "TLSv1.3", group: "X25519MLKEM768".into() };
+        record.protection =
+            Protection::Mtls { version: "TLSv1.3", group: "X25519MLKEM768".into(), binding: 7 };
         record.protocol = "h2";
         record.status = Some(200);
 

@@ -19,6 +19,9 @@ use super::{
     wire::Wire,
 };
 
+/// The label under which it is derived.
+const BINDING: &[u8] = b"EXPORTER-douane-binding";
+
 /// What a handshake established.
 #[derive(Debug, Clone)]
 pub struct Session {
@@ -34,6 +37,8 @@ pub struct Session {
     pub version: &'static str,
     /// The key exchange group, such as `X25519MLKEM768`.
     pub group: Arc<str>,
+    /// What both ends derive from the session and nobody else can (RFC 8446 7.5): equal at both ends, another for each.
+    pub binding: u64,
     /// The server name that the client sent.
     pub sni: Option<Arc<str>>,
     /// How its bytes are framed.
@@ -123,6 +128,7 @@ fn session(connection: &Connection, alpn: Alpn, settings: &Settings) -> Result<S
             .negotiated_key_exchange_group()
             .map(|group| format!("{:?}", group.name()).into())
             .unwrap_or_default(),
+        binding: binding(connection)?,
         sni: match connection {
             Connection::Server(server) => server.server_name().map(Arc::from),
             Connection::Client(_) => None,
@@ -133,6 +139,11 @@ fn session(connection: &Connection, alpn: Alpn, settings: &Settings) -> Result<S
         bundle: Arc::clone(&settings.identity.bundle),
         aliases: Arc::clone(&settings.aliases),
     })
+}
+
+fn binding(connection: &Connection) -> Result<u64, TlsError> {
+    let bytes = connection.export_keying_material([0; 8], BINDING, None)?;
+    Ok(u64::from_be_bytes(bytes))
 }
 
 fn version(connection: &Connection) -> Result<&'static str, TlsError> {

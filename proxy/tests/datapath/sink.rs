@@ -21,7 +21,7 @@ use opentelemetry_proto::tonic::{
         trace_service_server::{TraceService, TraceServiceServer},
     },
     common::v1::{AnyValue, KeyValue, any_value::Value},
-    trace::v1::{ResourceSpans, Span, span::SpanKind},
+    trace::v1::{ResourceSpans, Span, span::SpanKind, status::StatusCode},
 };
 use tokio::{net::TcpListener, task::spawn_local};
 use tokio_util::sync::CancellationToken;
@@ -83,6 +83,20 @@ impl Sink {
 }
 
 impl Told {
+    /// As text; empty where there is none.
+    pub(crate) fn attribute(&self, key: &str) -> String {
+        value_of(&self.span.attributes, key)
+    }
+
+    pub(crate) fn is_error(&self) -> bool {
+        self.span.status.as_ref().is_some_and(|status| status.code == StatusCode::Error as i32)
+    }
+
+    /// How long it lasted.
+    pub(crate) fn milliseconds(&self) -> u64 {
+        (self.span.end_time_unix_nano - self.span.start_time_unix_nano) / 1_000_000
+    }
+
     pub(crate) fn is_client(&self) -> bool {
         self.span.kind == SpanKind::Client as i32
     }

@@ -332,7 +332,7 @@ mod tests {
         (record.method, record.status) = (Some(http::Method::GET), Some(403));
         record.local = Some("spiffe://cluster.local/ns/shop/sa/orders".parse().unwrap());
         record.peer = Some("spiffe://cluster.local/ns/shop/sa/web".parse().unwrap());
-        record.protection = Protection::Mtls { version: "TLSv1.3", group: "X25519".into() };
+        record.protection = Protection::Mtls { version: "TLSv1.3", group: "X25519".into(), binding: 7 };
         record.refusal = Some("denied");
 
         let text = told(&[record]);

@@ -19,6 +19,7 @@ pub(crate) struct Spans {
     propagation: Series<Propagation, Counter>,
     dropped: Series<Reason, Counter>,
     exported: Counter,
+    kept: Counter,
     exporter_up: Gauge,
 }
 
@@ -46,6 +47,7 @@ impl Spans {
                 Reason { reason: OTHER },
             ),
             exported: Counter::default(),
+            kept: Counter::default(),
             exporter_up: Gauge::default(),
         };
         shelf.registry.register(
@@ -57,6 +59,11 @@ impl Spans {
             "douane_otel_exporter_up",
             "Whether the last export succeeded",
             metrics.exporter_up.clone(),
+        );
+        shelf.registry.register(
+            "douane_traces_kept",
+            "Unsampled traces that were exported because a request of theirs failed or was slow",
+            metrics.kept.clone(),
         );
         metrics
     }
@@ -75,6 +82,10 @@ impl Spans {
 
     pub(crate) fn exporter_is_up(&self, up: i64) {
         self.exporter_up.set(up);
+    }
+
+    pub(crate) fn kept(&self) {
+        self.kept.inc();
     }
 
     pub(crate) fn exported(&self, count: usize) {

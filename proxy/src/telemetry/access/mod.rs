@@ -3,6 +3,8 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::pending,
+    mem,
     net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant, SystemTime},
@@ -27,7 +29,8 @@ use crate::{
         origin::Origin,
         queue::SpanQueue,
         record::Lasted,
-        span::span,
+        retention::{Call, Fate, Retention},
+        span::{has_failed, span},
         tracer::{Begun, Caller, Forwarded, Tracer},
         writer::{LineWriter, LostLines},
     },
@@ -47,6 +50,10 @@ pub struct Access {
     discarded: bool,
     // Among the requests that the application has in hand.
     in_hand: bool,
+    // A sidecar of the mesh hears the answer.
+    is_for_a_sidecar: bool,
+    // When it was last sent again.
+    again: Option<(SystemTime, Instant)>,
     telemetry: Rc<Telemetry>,
 }
 
@@ -67,6 +74,8 @@ pub struct Telemetry {
     // Where a line is put together; kept for the next one.
     line: RefCell<Vec<u8>>,
     scope: InstrumentationScope,
+    // Spans that nobody sampled.
+    retention: Option<Retention>,
     tracer: Tracer,
     // The application was said to forward nothing.
     scolded: Cell<bool>,
@@ -109,6 +118,7 @@ impl Telemetry {
             scope: InstrumentationScope::builder("douane.proxy")
                 .with_version(env!("CARGO_PKG_VERSION"))
                 .build(),
+            retention: (spans == Spans::Export).then(|| Retention::new(tracing.retain)).flatten(),
             tracer: Tracer::new(tracing),
             scolded: Cell::default(),
         })
@@ -126,6 +136,8 @@ impl Telemetry {
             opened: None,
             discarded: false,
             in_hand: false,
+            is_for_a_sidecar: false,
+            again: None,
             telemetry: Rc::clone(self),
         }
     }
@@ -192,11 +204,58 @@ impl Telemetry {
     fn end(&self, record: &Record, lasted: Lasted) {
         self.metrics.ended(record, lasted);
         self.log(record, lasted);
-        if let Some(spans) = &self.spans
-            && let Some(trace) = record.trace.as_ref().filter(|trace| trace.sampled)
+    }
+
+    // A sampled span is exported, and one of a trace that is kept; others are held for a while.
+    fn trace(&self, record: &mut Record, lasted: Lasted) {
+        let Some(trace) = &record.trace else { return };
+        let (trace_id, Some(retention)) =
+            (trace.trace_id, self.retention.as_ref().filter(|_| !trace.sampled))
+        else {
+            return if trace.sampled {
+                self.export(record, lasted);
+            };
+        };
+        match retention.fate(record, trace_id, lasted) {
+            Fate::Held => {
+                let empty = Record::new(record.direction, record.destination);
+                return retention.hold(trace_id, mem::replace(record, empty), lasted);
+            }
+            Fate::Began => self.release(retention, trace_id),
+            Fate::Kept => {}
+        }
+        self.export(record, lasted);
+        retention.call(record, trace_id);
+    }
+
+    fn export(&self, record: &Record, lasted: Lasted) {
+        if let (Some(spans), Some(trace)) = (&self.spans, &record.trace)
             && !spans.push(|| span(record, trace, lasted, &self.scope))
         {
             self.metrics.spans().dropped("queue_full", 1);
+        }
+    }
+
+    fn release(&self, retention: &Retention, trace_id: u128) {
+        self.metrics.spans().kept();
+        retention.release(trace_id, |record, lasted| {
+            self.export(record, lasted);
+            retention.call(record, trace_id);
+        });
+    }
+
+    /// All that is held of this trace is exported, and what is still to come of it.
+    pub(crate) fn keep(&self, trace_id: u128) {
+        if let Some(retention) = self.retention.as_ref().filter(|retention| retention.begins(trace_id)) {
+            self.release(retention, trace_id);
+        }
+    }
+
+    /// Waits until there are peers to be told of traces that are kept.
+    pub(crate) async fn calls(&self) -> Vec<Call> {
+        match &self.retention {
+            Some(retention) => retention.calls().await,
+            None => pending().await,
         }
     }
 
@@ -248,6 +307,7 @@ impl Default for Telemetry {
             flood: RefCell::default(),
             line: RefCell::default(),
             scope: InstrumentationScope::default(),
+            retention: None,
             tracer: Tracer::new(Tracing::default()),
             scolded: Cell::default(),
         }
@@ -269,6 +329,56 @@ impl Access {
     /// Its token is about this principal, `issuer/subject`: logs name it as the operator configured, or not at all.
     pub fn is_of_user(&mut self, principal: &str) {
         self.record.user = self.telemetry.logs.form.users.as_ref().map(|users| users.name(principal));
+    }
+
+    /// It goes on to whoever is to answer it.
+    pub fn sends(&mut self) {
+        self.record.sent.get_or_insert_with(|| self.since.elapsed());
+    }
+
+    /// It goes on once more: what was tried is told as a span of its own, and what comes is another one.
+    pub(crate) fn sends_again(&mut self) {
+        let lasted = self.since_sent();
+        if let Some(trace) = &mut self.record.trace {
+            let next = trace.sibling();
+            let keeps = |retention: &Retention| retention.keeps(next.trace_id);
+            if trace.sampled || self.telemetry.retention.as_ref().is_some_and(keeps) {
+                self.telemetry.export(&self.record, lasted);
+            }
+            self.record.trace = Some(next);
+        }
+        self.record.resends += 1;
+        self.again = Some((SystemTime::now(), Instant::now()));
+    }
+
+    /// A sidecar of the mesh hears the answer.
+    pub fn answers_a_sidecar(&mut self) {
+        self.is_for_a_sidecar = true;
+    }
+
+    /// The trace that whoever hears the answer is to keep as well.
+    pub(crate) fn kept_trace(&self) -> Option<u128> {
+        let retention = self.telemetry.retention.as_ref().filter(|_| self.is_for_a_sidecar)?;
+        let trace_id = self.record.trace.as_ref().filter(|trace| !trace.sampled)?.trace_id;
+        if has_failed(&self.record) {
+            self.telemetry.keep(trace_id);
+        }
+        retention.keeps(trace_id).then_some(trace_id)
+    }
+
+    /// Whoever was asked says that it keeps a trace. It is believed of the mesh, and of this trace.
+    pub(crate) fn told_to_keep(&self, trace_id: u128) {
+        let Record { direction, trace, .. } = &self.record;
+        let is_this = trace.as_ref().is_some_and(|trace| trace.trace_id == trace_id && !trace.sampled);
+        if is_this && *direction == Direction::Outbound && self.record.peer_is_of_ours() {
+            self.telemetry.keep(trace_id);
+        }
+    }
+
+    // The last attempt, which is mostly the only one.
+    fn since_sent(&self) -> Lasted {
+        let (from, since) = self.again.unwrap_or((self.from, self.since));
+        Lasted { from, length: since.elapsed() }
     }
 
     /// An opaque stream is open; without this it counts as opened when it ends. Its end is counted by itself.
@@ -305,150 +415,10 @@ impl Drop for Access {
         if self.opened.is_some() {
             self.telemetry.metrics.closed(&self.record);
         }
+        let attempt = if self.again.is_some() { self.since_sent() } else { lasted };
+        self.telemetry.trace(&mut self.record, attempt);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        io::{self, Write},
-        sync::{Arc, Mutex},
-    };
-
-    use super::*;
-    use crate::telemetry::{metrics::Exposition, user::Users};
-
-    #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Kept {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn telemetry() -> (Rc<Telemetry>, Kept) {
-        let (kept, lost) = (Kept::default(), LostLines::default());
-        let writer = LineWriter::new(kept.clone(), lost.clone()).unwrap();
-        let (metrics, logs) =
-            (Metrics::new(&lost, &LostLines::default()), Logs { access: Some(writer), ..Logs::default() });
-        (Telemetry::new(Origin::default(), logs, metrics, Spans::Discard, Tracing::default()), kept)
-    }
-
-    fn begin(telemetry: &Rc<Telemetry>) -> Access {
-        telemetry.begin(Direction::Inbound, "10.77.0.5:7000".parse().unwrap())
-    }
-
-    fn lines(telemetry: &Telemetry, kept: &Kept) -> Vec<serde_json::Value> {
-        telemetry.flush_log(Duration::from_secs(5));
-        let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    fn told_by(form: Form) -> serde_json::Value {
-        let (kept, lost) = (Kept::default(), LostLines::default());
-        let writer = LineWriter::new(kept.clone(), lost.clone()).unwrap();
-        let logs = Logs { access: Some(writer.clone()), audit: Some(writer), form };
-        let telemetry = Telemetry::new(
-            Origin::default(),
-            logs,
-            Metrics::new(&lost, &lost),
-            Spans::Discard,
-            Tracing::default(),
-        );
-        let mut access = begin(&telemetry);
-        access.is_of_user("https://login/ann");
-        (access.record.denied, access.record.refusal) = (true, Some("denied"));
-        drop(access);
-        let lines = lines(&telemetry, &kept);
-        assert_eq!(lines.len(), 2, "{lines:#?}");
-        assert_eq!(lines[0]["user"], lines[1]["user"]);
-        assert!(!lines.iter().any(|line| line.to_string().contains("ann")), "{lines:#?}");
-        lines[0]["user"].clone()
-    }
-
-    #[test]
-    fn a_user_is_named_by_a_hash_or_not_at_all() {
-        assert!(told_by(Form::default()).is_null());
-        let users = Some(Users::of_key(b"a key of the test"));
-        assert_eq!(told_by(Form { users, ..Form::default() }).as_str().map(str::len), Some(16));
-    }
-
-    #[test]
-    fn an_access_is_told_once_when_its_last_owner_lets_go() {
-        let (telemetry, kept) = telemetry();
-        let access = Rc::new(RefCell::new(begin(&telemetry)));
-
-        let other = Rc::clone(&access);
-        access.borrow_mut().record.bytes_in = 3;
-        drop(access);
-        assert!(lines(&telemetry, &kept).is_empty());
-        other.borrow_mut().record.bytes_out = 4;
-        drop(other);
-
-        let lines = lines(&telemetry, &kept);
-        assert_eq!(lines.len(), 1);
-        assert_eq!((&lines[0]["bytes_in"], &lines[0]["bytes_out"]), (&3.into(), &4.into()));
-    }
-
-    #[test]
-    fn a_stream_that_nothing_came_of_is_not_told() {
-        let (telemetry, kept) = telemetry();
-
-        begin(&telemetry).discard();
-
-        assert!(lines(&telemetry, &kept).is_empty());
-        assert!(
-            telemetry
-                .metrics
-                .encode(Exposition::OpenMetrics)
-                .contains("douane_active{direction=\"inbound\"} 0")
-        );
-    }
-
-    #[test]
-    fn a_stream_that_was_cut_was_open_and_a_refused_one_was_not() {
-        let (telemetry, _kept) = telemetry();
-
-        begin(&telemetry).record.refusal = Some("plaintext");
-        let mut cut = begin(&telemetry);
-        (cut.record.refusal, cut.record.bytes_out) = (Some("denied"), 9);
-        drop(cut);
-        let mut open = begin(&telemetry);
-        open.opened();
-        open.opened();
-
-        let text = telemetry.metrics.encode(Exposition::OpenMetrics);
-        for line in [
-            "douane_tcp_connections_opened_total{direction=\"inbound\"} 2",
-            "douane_tcp_connections_closed_total{direction=\"inbound\"} 1",
-            "douane_active{direction=\"inbound\"} 1",
-        ] {
-            assert!(text.contains(line), "{line}\nis missing in\n{text}");
-        }
-    }
-
-    #[test]
-    fn strangers_who_are_refused_share_few_lines_and_proven_peers_have_their_own() {
-        let (telemetry, kept) = telemetry();
-
-        for _ in 0..1000 {
-            begin(&telemetry).record.refusal = Some("plaintext");
-        }
-        let strangers = lines(&telemetry, &kept).len();
-        for _ in 0..100 {
-            let mut access = begin(&telemetry);
-            access.record.refusal = Some("denied");
-            access.record.peer = Some("spiffe://cluster.local/ns/shop/sa/web".parse().unwrap());
-        }
-        let peers = lines(&telemetry, &kept).len() - strangers;
-
-        // The test may see more than one second.
-        assert!((20..200).contains(&strangers), "{strangers}");
-        assert_eq!(peers, 100);
-    }
-}
+mod tests;
