@@ -8,13 +8,16 @@
 
 use std::sync::Arc;
 
+use douane_proto::svid::TrustBundle;
+use tokio::sync::watch;
+
 use super::{
     above::{Above, Elsewhere},
     change::{Changed, RotateError},
     horizon::Horizon,
     keep::{Birth, Keep, OpenError},
     pen::{Pen, Signing},
-    rotation::{Rotation, Terms},
+    rotation::{self, Rotation, Terms},
     sign::SignError,
     standing::Standing,
 };
@@ -31,6 +34,7 @@ pub(crate) struct Follower {
     keep: Keep,
     horizon: Arc<Horizon>,
     elsewhere: Option<Elsewhere>,
+    bundle: watch::Sender<Arc<TrustBundle>>,
     // Whoever signs elsewhere and did not is not asked again before this, seconds since 1970.
     ask_again: i64,
 }
@@ -54,6 +58,14 @@ impl Part {
         match self {
             Self::Leads { rotation, .. } => &rotation.standing,
             Self::Follows(follower) => &follower.standing,
+        }
+    }
+
+    /// What sidecars are told, now and later.
+    pub(crate) fn bundle(&self) -> watch::Sender<Arc<TrustBundle>> {
+        match self {
+            Self::Leads { rotation, .. } => rotation.bundle.clone(),
+            Self::Follows(follower) => follower.bundle.clone(),
         }
     }
 
@@ -86,8 +98,9 @@ impl Follower {
         now: i64,
     ) -> Result<(Self, Signing), OpenError> {
         let standing = keep.read(&terms.trust_domain)?;
-        let follower =
-            Self { standing, folder: folder.clone(), terms, keep, horizon, elsewhere, ask_again: 0 };
+        let bundle = watch::Sender::new(Arc::new(standing.bundle()));
+        let of = folder.clone();
+        let follower = Self { standing, folder: of, terms, keep, horizon, elsewhere, bundle, ask_again: 0 };
         let failed = |source| OpenError::Signer { path: folder.authority(), source };
         let signing = follower.sign_anew(now).map_err(failed)?;
         Ok((follower, signing))
@@ -103,6 +116,7 @@ impl Follower {
         }
         if found > self.standing.generation {
             self.standing = self.keep.read(&self.terms.trust_domain)?;
+            rotation::tell(&self.bundle, &self.standing);
             changed = Changed::Yes;
         }
         let current = pen.current();
@@ -158,6 +172,7 @@ impl Follower {
         }
         let standing = self.keep.take_up(&self.terms.trust_domain, now)?;
         let parts = (self.keep.clone(), Arc::clone(&self.horizon));
+        rotation::tell(&self.bundle, &standing);
         let active = standing.active().ok_or(SignError::Stored("no root signs"))?;
         if active.id != pen.current().root_id() {
             let (domain, life) = (&self.terms.trust_domain, self.terms.intermediate_life);
@@ -165,7 +180,8 @@ impl Follower {
             pen.lift().put_down(signing);
         }
         pen.hold_for_good();
-        Ok(Rotation::new(standing, self.terms.clone(), parts, self.elsewhere.clone()))
+        let (terms, elsewhere) = (self.terms.clone(), self.elsewhere.clone());
+        Ok(Rotation::new(standing, terms, parts, elsewhere, self.bundle.clone()))
     }
 }
 
@@ -192,5 +208,6 @@ pub(crate) fn lead(
         _ => Signing::below(active, elsewhere.as_ref(), domain, (life, now)),
     };
     let pen = Pen::new(signing.map_err(failed)?, Arc::clone(&horizon));
-    Ok((Rotation::new(standing, terms, (keep, horizon), elsewhere), pen))
+    let bundle = watch::Sender::new(Arc::new(standing.bundle()));
+    Ok((Rotation::new(standing, terms, (keep, horizon), elsewhere, bundle), pen))
 }

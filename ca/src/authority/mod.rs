@@ -76,7 +76,6 @@ use plan::Facts;
 use roll::{Others, Roll};
 use seal::Seal;
 use sign::Order;
-use standing::Standing;
 use status::Seen;
 
 /// Whom nobody can name: they were given certificates by a control plane that is gone.
@@ -226,7 +225,7 @@ impl Authority {
         let authority = Self {
             default_life,
             leads: AtomicBool::new(matches!(part, Part::Leads { .. })),
-            bundle: watch::Sender::new(Arc::new(part.standing().bundle())),
+            bundle: part.bundle(),
             opened: (now, part.standing().epoch),
             part: Mutex::new(part),
             pen,
@@ -332,7 +331,10 @@ impl Authority {
             Part::Leads { rotation, .. } => rotation.advance(&self.pen, &self.facts(now), now),
             Part::Follows(follower) => follower.look(&self.pen, now),
         };
-        self.tell(part.standing(), matches!(advanced, Ok(Changed::Yes)));
+        if matches!(advanced, Ok(Changed::Yes)) {
+            // Whoever shows a certificate of ours looks again even if the bundle is the same: another root may sign.
+            self.bundle.send_modify(|_| {});
+        }
         if let (Part::Follows(_), Ok(_)) = (&*part, &advanced) {
             self.tell_leader(part.standing().bundle().place(), now)?;
             // From before it was read: what changed since then is not known.
@@ -465,14 +467,6 @@ impl Authority {
     fn may_be_restored(&self, now: i64) -> bool {
         let (opened, epoch) = self.opened;
         now.saturating_sub(opened) < RESTORED_SHOWS && self.bundle.borrow().epoch == epoch
-    }
-
-    // Whoever shows a certificate of ours looks again even if the bundle is the same: another root may sign.
-    fn tell(&self, standing: &Standing, changed: bool) {
-        let bundle = standing.bundle();
-        if changed || *self.bundle.borrow().as_ref() != bundle {
-            self.bundle.send_replace(Arc::new(bundle));
-        }
     }
 
     fn part(&self) -> MutexGuard<'_, Part> {

@@ -5,7 +5,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use douane_proto::id::TrustDomain;
+use douane_proto::{id::TrustDomain, svid::TrustBundle};
+use tokio::sync::watch;
 
 use super::{
     above::Elsewhere,
@@ -71,6 +72,8 @@ pub(crate) struct Rotation {
     keep: Keep,
     horizon: Arc<Horizon>,
     elsewhere: Option<Elsewhere>,
+    // What sidecars are told.
+    pub(crate) bundle: watch::Sender<Arc<TrustBundle>>,
     // Whoever signs elsewhere is not asked again before this.
     ask_again: i64,
     // A change could not be stored, or only in part: what lies on the disk may be what was or what should be.
@@ -83,6 +86,7 @@ impl Rotation {
         terms: Terms,
         (keep, horizon): (Keep, Arc<Horizon>),
         elsewhere: Option<Elsewhere>,
+        bundle: watch::Sender<Arc<TrustBundle>>,
     ) -> Self {
         Self {
             standing,
@@ -93,6 +97,7 @@ impl Rotation {
             keep,
             horizon,
             elsewhere,
+            bundle,
             ask_again: 0,
             doubtful: false,
         }
@@ -422,6 +427,7 @@ impl Rotation {
             self.horizon.hold();
         })?;
         self.standing = next;
+        tell(&self.bundle, &self.standing);
         self.keep.publish(&self.standing)?;
         self.keep.in_effect();
         Ok(())
@@ -438,6 +444,19 @@ impl Rotation {
         let makes = if self.elsewhere.is_some() { Maker::Others } else { Maker::Us };
         Pace { lead: i64::try_from(self.terms.root_lead.as_secs()).unwrap_or(i64::MAX), makes }
     }
+}
+
+/// What follows from `standing` is told to sidecars. Always before anything is signed by it: a certificate goes with the
+/// bundle of its moment.
+pub(crate) fn tell(bundle: &watch::Sender<Arc<TrustBundle>>, standing: &Standing) {
+    let next = standing.bundle();
+    bundle.send_if_modified(|told| {
+        let is_new = **told != next;
+        if is_new {
+            *told = Arc::new(next);
+        }
+        is_new
+    });
 }
 
 fn moment(unix: i64) -> humantime::Rfc3339Timestamp {

@@ -2,17 +2,19 @@
 
 use std::{
     path::Path,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use douane_proto::svid::subject_key_id;
+use douane_proto::svid::{TrustBundle, subject_key_id};
 use rcgen::KeyPair;
+use tokio::sync::watch;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Authority, IssueError, NOW, OpenError, Setup, SignError, at, csr, domain, web};
 use crate::{
     authority::{Force, Issued, RotateError},
-    state::{StateError, StateFolder},
+    state::{Disk, Moment, StateError, StateFolder},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -169,4 +171,26 @@ fn g11_who_runs_alone_and_replicas_keep_off_each_others_folders() {
     assert!(locked(alone()), "a replica waits to lead");
     drop(follower);
     alone().unwrap();
+}
+
+#[test]
+fn a_bundle_is_told_before_anything_is_signed_by_it() {
+    let home = tempfile::tempdir().unwrap();
+    let (told, seen) = (Arc::new(Mutex::new(None::<watch::Receiver<Arc<TrustBundle>>>)), Arc::default());
+    let (asked, noted) = (Arc::clone(&told), Arc::<Mutex<Vec<u64>>>::clone(&seen));
+    let mut setup = Setup::new(domain(), HOUR);
+    // Nothing is signed below the new root before its step is in effect.
+    setup.disk = Disk::told(move |moment, _| {
+        if let (Moment::InEffect, Some(bundle)) = (moment, &*asked.lock().unwrap()) {
+            noted.lock().unwrap().push(bundle.borrow().sequence);
+        }
+        Ok(())
+    });
+    let authority = Authority::open_with(&StateFolder::new(home.path()), setup, at(NOW)).unwrap();
+    *told.lock().unwrap() = Some(authority.bundle());
+    let before = authority.bundle().borrow().sequence;
+    authority.rotate_root(Force::Yes, at(NOW)).unwrap();
+    let steps = seen.lock().unwrap().clone();
+    let after = authority.bundle().borrow().sequence;
+    assert!(after > before && steps.last() == Some(&after), "{steps:?}, then {after}");
 }
