@@ -229,8 +229,13 @@ impl Config {
         if let Some(twice) = issuers.iter().zip(issuers.iter().skip(1)).find(|(one, next)| one == next) {
             return Err(ConfigError::Issuer((*twice.0).clone()));
         }
-        let is_own =
-            |domain: &TrustDomain| *domain == self.trust_domain || self.trust_domain_aliases.contains(domain);
+        // In policies `cluster.local` means the own domain, whatever that is called: a partner of that name could not be
+        // named, and a DENY on it would be void.
+        let is_own = |domain: &TrustDomain| {
+            *domain == self.trust_domain
+                || self.trust_domain_aliases.contains(domain)
+                || domain.as_str() == "cluster.local"
+        };
         if let Some(own) = self.federation.iter().find(|relation| is_own(&relation.trust_domain)) {
             return Err(ConfigError::OwnDomain { line: own.line, domain: own.trust_domain.clone() });
         }

@@ -61,6 +61,9 @@ mod tests {
         let mut refused = record(rand::random(), 200);
         refused.refusal = Some("upstream_failed");
         assert!(form.keeps(&refused));
+        let mut audited = record(RANDOM_PART, 200);
+        audited.audited_by = Some("shop/watch".into());
+        assert!(form.keeps(&audited));
         let mut called = record(RANDOM_PART, 200);
         assert!(!form.keeps(&called));
         called.grpc_status = Some(13);

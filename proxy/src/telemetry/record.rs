@@ -198,10 +198,13 @@ impl Record {
         if self.refusal.is_some() { "proxy" } else { "upstream" }
     }
 
-    /// Did all go well?
+    /// Did all go well, and has nobody asked to be told of it?
     pub(crate) fn is_success(&self) -> bool {
         let failed = |code: u16| code != 0;
+        let would_be_denied = matches!(self.dry_run, Some(Shadow::Deny(_)));
         self.refusal.is_none()
+            && self.audited_by.is_none()
+            && !would_be_denied
             && self.status.is_none_or(|status| status < 400)
             && !self.grpc_status.is_some_and(failed)
     }

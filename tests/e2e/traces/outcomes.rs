@@ -187,5 +187,9 @@ fn an_unsampled_trace_is_carried_on_and_an_odd_parent_begins_a_new_one() {
         assert!(parts.len() == 4 && parts[1].len() == 32 && parts[2].len() == 16, "{odd}: {got}");
         assert!(!got.contains("4bf92f3577b34da6a3ce929d0e0e4736"), "{odd}: {got}");
     }
+    // A later one has come from the same sidecars.
+    let sampled = fresh(0x401);
+    seen(&[&format!("traceparent: 00-{sampled}-{ROOT}-01")]);
+    collected(&sink, &sampled, 2);
     assert!(sink.trace(&unsampled).is_empty());
 }

@@ -13,7 +13,7 @@ use prometheus_client::{
 use crate::telemetry::{
     flags,
     metrics::{
-        labels::OTHER,
+        labels::{OTHER, registered},
         series::{Series, Shelf},
     },
     record::{Direction, Lasted, Protection, Record},
@@ -157,8 +157,9 @@ impl Istio {
         let labels = Request {
             hop: self.hop(record, if record.grpc { "grpc" } else { "http" }),
             // As Envoy has it where no answer was sent.
-            response_code: record.status.unwrap_or_default(),
-            grpc_response_status: record.grpc_status,
+            response_code: record.status.map(registered).unwrap_or_default(),
+            // UNKNOWN for what no list has: a server may invent any.
+            grpc_response_status: record.grpc_status.map(|code| if code > LAST_GRPC { 2 } else { code }),
             response_flags: flags::of(record),
         };
         self.requests.of(&labels, Counter::inc);
@@ -293,6 +294,8 @@ fn histogram() -> Histogram {
 }
 
 const UNKNOWN: &str = "unknown";
+// UNAUTHENTICATED.
+const LAST_GRPC: u16 = 16;
 // What Istio calls the only cluster.
 const CLUSTER: &str = "Kubernetes";
 // Envoy's own, which Istio uses for milliseconds and bytes alike.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use douane_proto::{id::WorkloadId, policy::Shadow};
+use http::StatusCode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 
 use crate::telemetry::{
@@ -167,7 +168,7 @@ impl Request {
     pub(super) fn of(record: &Record) -> Self {
         Self {
             http_request_method: record.known_method().unwrap_or("_OTHER"),
-            http_response_status_code: record.status,
+            http_response_status_code: record.status.map(registered),
             error_type: record.refusal,
             network_protocol_version: record.protocol_version().unwrap_or_default(),
             tls: record.protection.as_str(),
@@ -198,6 +199,14 @@ impl Peer {
         }
     }
 
+    fn trust_domain(&self) -> &str {
+        match self {
+            Self::Proven(id) => id.trust_domain().as_str(),
+            Self::Unknown => "unknown",
+            Self::Other => OTHER,
+        }
+    }
+
     fn workload(&self) -> &str {
         match self {
             Self::Proven(id) => id.service_account(),
@@ -209,13 +218,18 @@ impl Peer {
 
 impl EncodeLabelSet for Peer {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
-        [("peer_namespace", self.namespace()), ("peer_workload", self.workload())].encode(encoder)
+        [
+            ("peer_trust_domain", self.trust_domain()),
+            ("peer_namespace", self.namespace()),
+            ("peer_workload", self.workload()),
+        ]
+        .encode(encoder)
     }
 }
 
 impl PartialEq for Namespace {
     fn eq(&self, other: &Self) -> bool {
-        self.0.namespace() == other.0.namespace()
+        (self.0.trust_domain(), self.0.namespace()) == (other.0.trust_domain(), other.0.namespace())
     }
 }
 
@@ -223,14 +237,21 @@ impl Eq for Namespace {}
 
 impl Hash for Namespace {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.namespace().hash(state);
+        (self.0.trust_domain(), self.0.namespace()).hash(state);
     }
 }
 
 impl EncodeLabelSet for Namespace {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
-        [("peer_namespace", self.0.namespace())].encode(encoder)
+        [("peer_trust_domain", self.0.trust_domain()), ("peer_namespace", self.0.namespace())].encode(encoder)
     }
+}
+
+/// The status itself, or the beginning of its class where nobody has registered it (RFC 9110 15): a server may invent
+/// nine hundred.
+pub(super) fn registered(status: u16) -> u16 {
+    let is_known = StatusCode::from_u16(status).is_ok_and(|status| status.canonical_reason().is_some());
+    if is_known { status } else { status - status % 100 }
 }
 
 pub(super) fn way(direction: Direction) -> Way {

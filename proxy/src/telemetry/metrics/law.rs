@@ -20,7 +20,7 @@ pub(super) struct Law {
 
 impl Law {
     pub(super) fn register(shelf: &mut Shelf<'_>) -> Self {
-        Self {
+        let law = Self {
             decisions: Series::register(
                 shelf,
                 "douane_authz_decisions",
@@ -49,7 +49,14 @@ impl Law {
                 Counter::default,
                 Unproven { direction: OTHER, kind: OTHER },
             ),
+        };
+        for kind in KINDS {
+            law.unproven.show(&Unproven { direction: "inbound", kind });
         }
+        for reason in ["denied", "authorizer_denied"] {
+            law.refusals.show(&Refused { direction: "inbound", reason });
+        }
+        law
     }
 
     pub(super) fn ended(&self, record: &Record) {
@@ -73,3 +80,16 @@ impl Law {
         self.dry_runs.sweep();
     }
 }
+
+// What alerts look at.
+const KINDS: [&str; 9] = [
+    "plaintext",
+    "timeout",
+    "no_certificate",
+    "no_svid",
+    "other_trust_domain",
+    "untrusted",
+    "expired",
+    "token_invalid",
+    "token_audience",
+];

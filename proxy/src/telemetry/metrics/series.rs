@@ -72,6 +72,11 @@ where
         act(&known.metric)
     }
 
+    /// Shows it from the start: a counter that appears with its first event hides that event from `increase`.
+    pub(super) fn show(&self, labels: &S) {
+        self.of(labels, |_| ());
+    }
+
     /// Forgets what was not touched since the last sweep.
     pub(super) fn sweep(&self) {
         self.known.borrow_mut().retain(|labels, known| {

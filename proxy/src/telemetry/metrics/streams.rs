@@ -31,7 +31,7 @@ impl Streams {
             "How long an undeclared connection was listened to before it was known what it speaks",
             listened.clone(),
         );
-        Self {
+        let streams = Self {
             listened,
             active: Series::register(
                 shelf,
@@ -75,7 +75,11 @@ impl Streams {
                 Counter::default,
                 Detected { direction: OTHER, result: OTHER },
             ),
+        };
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            streams.plaintext.show(&way(direction));
         }
+        streams
     }
 
     pub(super) fn began(&self, direction: Direction) {

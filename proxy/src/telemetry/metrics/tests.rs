@@ -37,9 +37,9 @@ fn a_request_is_measured_with_its_proven_peer() {
     let text = metrics.encode(Exposition::OpenMetrics);
     for line in [
         "http_server_request_duration_seconds_count{http_request_method=\"GET\",http_response_status_code=\"200\",\
-             error_type=\"\",network_protocol_version=\"1.1\",tls=\"none\",peer_namespace=\"shop\",\
-             peer_workload=\"web\",service=\"\"} 1",
-        "douane_authz_decisions_total{decision=\"allow\",policy=\"shop/orders#rule[0]\",peer_namespace=\"shop\"} 1",
+             error_type=\"\",network_protocol_version=\"1.1\",tls=\"none\",peer_trust_domain=\"cluster.local\",\
+             peer_namespace=\"shop\",peer_workload=\"web\",service=\"\"} 1",
+        "douane_authz_decisions_total{decision=\"allow\",policy=\"shop/orders#rule[0]\",peer_trust_domain=\"cluster.local\",peer_namespace=\"shop\"} 1",
         "douane_active{direction=\"inbound\"} 0",
         "douane_build_info{version=",
         "douane_log_lines_dropped_total 0",
@@ -200,6 +200,52 @@ fn decisions_about_two_peers_of_a_namespace_are_one_series() {
     }
 
     let text = metrics.encode(Exposition::OpenMetrics);
-    let series = "douane_authz_decisions_total{decision=\"allow\",policy=\"\",peer_namespace=\"shop\"} 2";
+    let series = "douane_authz_decisions_total{decision=\"allow\",policy=\"\",peer_trust_domain=\"cluster.local\",peer_namespace=\"shop\"} 2";
     assert!(text.contains(series), "{text}");
+}
+
+#[test]
+fn a_partners_workload_of_the_same_name_is_a_series_of_its_own() {
+    let metrics = metrics();
+    for domain in ["cluster.local", "partner.example"] {
+        let mut record = request(Direction::Inbound);
+        record.peer = Some(format!("spiffe://{domain}/ns/shop/sa/web").parse().unwrap());
+        metrics.ended(&record, LASTED);
+    }
+
+    let text = metrics.encode(Exposition::OpenMetrics);
+    let mut series: Vec<_> = text.lines().filter_map(|line| line.strip_suffix(" 1")).collect();
+    series.retain(|line| line.starts_with("http_server_request_duration_seconds_count{"));
+    assert_eq!(series.len(), 2, "{series:#?}");
+    assert_ne!(series[0], series[1]);
+}
+
+#[test]
+fn a_status_that_a_server_invented_is_told_by_its_class() {
+    let metrics = metrics();
+    for status in 100..1000 {
+        let mut record = request(Direction::Inbound);
+        record.status = Some(status);
+        metrics.ended(&record, LASTED);
+    }
+
+    let text = metrics.encode(Exposition::OpenMetrics);
+    let series = text.matches("http_server_request_duration_seconds_count{").count();
+    assert!(series < 80, "{series}");
+    assert!(
+        text.contains("http_response_status_code=\"500\"")
+            && !text.contains("http_response_status_code=\"555\"")
+    );
+}
+
+#[test]
+fn what_alerts_look_at_is_shown_before_it_happens() {
+    let text = metrics().encode(Exposition::OpenMetrics);
+    for line in [
+        "douane_plaintext_total{direction=\"inbound\"} 0",
+        "douane_authn_failures_total{direction=\"inbound\",kind=\"untrusted\"} 0",
+        "douane_refusals_total{direction=\"inbound\",reason=\"denied\"} 0",
+    ] {
+        assert!(text.contains(line), "{line}\nis missing in\n{text}");
+    }
 }
