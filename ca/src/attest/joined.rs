@@ -33,6 +33,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const KEPT_AFTER_END: i64 = 24 * 3600;
 const REVOKED: &str = "revoked";
 const LOCK: &str = "lock";
+/// Writing an entry takes a disk some milliseconds; whoever asked is told to come again after this.
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
+/// Between two tries for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The registrations of one state folder.
 #[derive(Debug)]
@@ -141,7 +145,7 @@ impl Joined {
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
         let lock = options.open(self.folder.join(LOCK)).map_err(AttestError::Storage)?;
-        lock.lock().map_err(AttestError::Storage)?;
+        held_within(&lock, LOCK_LIMIT).map_err(AttestError::Storage)?;
         Ok(lock)
     }
 
@@ -268,6 +272,22 @@ fn plain(serial: &str) -> String {
     serial.trim_start_matches('0').to_owned()
 }
 
+// A replica that is stopped while it holds the lock must not stop the others with it.
+fn held_within(lock: &fs::File, limit: Duration) -> io::Result<()> {
+    let until = Instant::now() + limit;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() >= until => {
+                let why = format!("another replica has held the lock of the registrations for {limit:?}");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+            Err(fs::TryLockError::WouldBlock) => std::thread::park_timeout(LOOK_AGAIN),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,6 +344,21 @@ mod tests {
         revoke(&StateFolder::new(home.path()).joined().join(TOKEN)).unwrap();
         assert!(matches!(found.settle(("b1", 2000)), Err(AttestError::Revoked)), "even one on its way");
         assert!(matches!(joined.find(&id("till"), "a1"), Err(AttestError::Revoked)));
+    }
+
+    #[test]
+    fn a_replica_that_stops_while_it_holds_the_lock_does_not_stop_the_others_for_long() {
+        let home = tempfile::tempdir().unwrap();
+        let (stopped, other) = (joined(home.path()), joined(home.path()));
+        stopped.register(TOKEN, &id("till"), ("a1", 1000), 1).unwrap();
+        let held = stopped.alone().unwrap();
+
+        let lock = fs::File::open(StateFolder::new(home.path()).joined().join(LOCK)).unwrap();
+        let refused = held_within(&lock, Duration::ZERO).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+
+        drop(held);
+        renew(&other, "a1", "b1").unwrap();
     }
 
     #[test]
