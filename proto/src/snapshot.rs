@@ -6,9 +6,11 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use crate::{
+    bundle::ForeignBundle,
     id::{IdError, TrustDomain},
     mesh::{External, MeshError, Service, Workload, address_from_wire, address_to_wire},
     policy::{PolicyError, PolicySet, Trust},
+    svid::SvidError,
     wire,
 };
 
@@ -30,6 +32,8 @@ pub struct Snapshot {
     pub policies: Arc<PolicySet>,
     /// What it asked for, and what was found.
     pub answers: HashMap<Question, Found>,
+    /// Other trust domains whose identities are believed, each by its own bundle.
+    pub federated: Arc<[ForeignBundle]>,
 }
 
 /// What holds for the whole mesh.
@@ -103,6 +107,9 @@ pub enum ApplyError {
     /// A policy that cannot be understood even in part.
     #[error("read the policies")]
     Policy(#[from] PolicyError),
+    /// Bundles of other trust domains that make no sense.
+    #[error("read the bundles of other trust domains")]
+    Federated(#[from] SvidError),
 }
 
 impl MeshSettings {
@@ -138,6 +145,9 @@ impl Snapshot {
         if let Some(policies) = delta.policies {
             next.policies = Arc::new(PolicySet::from_wire(policies, next.mesh.trust())?);
         }
+        if let Some(federated) = delta.federated {
+            next.federated = ForeignBundle::all(federated)?;
+        }
         for answer in delta.answers {
             let (question, found) = read_answer(answer)?;
             next.answers.insert(question, found);
@@ -155,6 +165,8 @@ impl Snapshot {
             own: Arc::new(own.try_into()?),
             policies: Arc::new(PolicySet::from_wire(policies, mesh.trust())?),
             answers: delta.answers.into_iter().map(read_answer).collect::<Result<_, _>>()?,
+            // A control plane that does not know of others trusts none.
+            federated: ForeignBundle::all(delta.federated.unwrap_or_default())?,
             mesh,
         })
     }

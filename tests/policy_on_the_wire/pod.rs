@@ -247,7 +247,15 @@ fn snapshot(
     policies: Arc<PolicySet>,
     answers: HashMap<Question, Found>,
 ) -> Snapshot {
-    Snapshot { epoch: 1, sequence: 1, mesh: mesh.clone(), own: Arc::clone(own), policies, answers }
+    Snapshot {
+        epoch: 1,
+        sequence: 1,
+        mesh: mesh.clone(),
+        own: Arc::clone(own),
+        policies,
+        answers,
+        federated: Arc::new([]),
+    }
 }
 
 fn settings(mesh: &Mesh, asked: &Asked) -> MeshSettings {

@@ -21,7 +21,11 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
-use douane_proto::svid::{Identity, TrustBundle};
+use douane_proto::{
+    bundle::ForeignBundle,
+    snapshot::Snapshot,
+    svid::{Identity, TrustBundle},
+};
 use rustix::process::{Resource, getrlimit};
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -161,6 +165,7 @@ impl App {
             critical: Critical::new(),
             live: Rc::default(),
             workload: watch::Sender::default(),
+            federated: watch::Sender::new(Arc::new([])),
         };
         let readiness = Health::default();
         starting.answer_operators(voice, stop, &readiness, health, admin);
@@ -209,6 +214,8 @@ struct Starting {
     live: Rc<RefCell<Live>>,
     // What applications are given.
     workload: watch::Sender<Option<Source>>,
+    // Other trust domains, for applications.
+    federated: watch::Sender<Arc<[ForeignBundle]>>,
 }
 
 impl Starting {
@@ -257,6 +264,8 @@ impl Starting {
         self.critical.spawn_local(named("discovery", async { match follower.run().await {} }));
         let mesh = mesh.await.context("discovery ended before it began")?;
         self.live.borrow_mut().mesh = Some(mesh.clone());
+        let told = tell_federated(mesh.watch(), self.federated.clone());
+        self.critical.spawn_local(named("telling applications of other trust domains", told));
         Ok((mtls, mesh))
     }
 
@@ -276,7 +285,8 @@ impl Starting {
             let (application, keeper) = Application::new(issuer.twin(), seen.clone());
             self.critical.spawn_local(named("the application's certificate", keeper.run()));
             let tokens = Tokens::new(control_plane.clone(), seen.clone());
-            self.workload.send_replace(Some(Source { identity: seen.clone(), application, tokens }));
+            let (identity, federated) = (seen.clone(), self.federated.subscribe());
+            self.workload.send_replace(Some(Source { identity, federated, application, tokens }));
         }
         self.critical.spawn_local(named("renewal", renew::run(issuer, identity, bundles, told)));
         seen
@@ -303,6 +313,26 @@ impl Starting {
             id: self.config.control_plane_id.clone(),
             bundle_file: self.config.bundle_file.clone(),
             dialer: Dialer::new(move |address| sockets.connect(address, DIAL_LIMIT)),
+        }
+    }
+}
+
+// For ever.
+async fn tell_federated(
+    mut snapshot: watch::Receiver<Arc<Snapshot>>,
+    federated: watch::Sender<Arc<[ForeignBundle]>>,
+) {
+    loop {
+        let now = Arc::clone(&snapshot.borrow_and_update().federated);
+        federated.send_if_modified(|held| {
+            let changed = *held != now;
+            if changed {
+                *held = now;
+            }
+            changed
+        });
+        if snapshot.changed().await.is_err() {
+            return;
         }
     }
 }

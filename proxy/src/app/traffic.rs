@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use douane_proto::snapshot::Snapshot;
 use tokio::{net::TcpListener, sync::mpsc};
 
 use super::{Critical, named};
@@ -40,7 +41,7 @@ pub(super) struct Shutdowns {
 impl Sides {
     pub(super) fn new(mtls: &Mtls, mesh: &Mesh, ledger: Ledger, sockets: Sockets, limits: Limits) -> Self {
         let shutdowns = Shutdowns::default();
-        mtls.trust_aliases(&mesh.snapshot().mesh.trust_domain_aliases);
+        believe(mtls, &mesh.snapshot());
         let (to_inbound, hairpins) = hairpin::channel();
         let outbound = Outbound::new(
             mesh.clone(),
@@ -75,18 +76,24 @@ impl Sides {
         outbound: Vec<TcpListener>,
         inbound: TcpListener,
     ) -> Shutdowns {
-        critical.spawn_local(named("the names of the trust domain", follow_names(self.mtls, self.mesh)));
+        critical
+            .spawn_local(named("the trust domains that are believed", follow_names(self.mtls, self.mesh)));
         critical.spawn_local(named("the inbound side", self.inbound.run(inbound, self.hairpins)));
         critical.spawn_local(named("the outbound side", self.outbound.run(outbound)));
         self.shutdowns
     }
 }
 
-// Of which trust domains a peer is one of ours, for ever.
+fn believe(mtls: &Mtls, snapshot: &Snapshot) {
+    mtls.trust_aliases(&snapshot.mesh.trust_domain_aliases);
+    mtls.trust_federated(&snapshot.federated);
+}
+
+// Of which trust domains a peer is believed, for ever.
 async fn follow_names(mtls: Mtls, mesh: Mesh) {
     let mut snapshot = mesh.watch();
     loop {
-        mtls.trust_aliases(&snapshot.borrow_and_update().mesh.trust_domain_aliases);
+        believe(&mtls, &snapshot.borrow_and_update());
         if snapshot.changed().await.is_err() {
             return;
         }

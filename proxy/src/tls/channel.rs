@@ -197,7 +197,7 @@ pub fn bundle_from_pem(trust_domain: &TrustDomain, text: &[u8]) -> Result<TrustB
         return Err("it holds no certificate".to_owned());
     }
     let bundle = TrustBundle { epoch: 0, sequence: 0, ..TrustBundle::of_roots(trust_domain.clone(), roots) };
-    super::verify::Anchors::new(Arc::new(bundle.clone()), Arc::default())
+    super::verify::Anchors::new(Arc::new(bundle.clone()), super::beyond::Beyond::default())
         .map_err(|error| error.to_string())?;
     Ok(bundle)
 }

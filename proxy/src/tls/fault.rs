@@ -48,7 +48,7 @@ pub enum PeerFault {
     #[error("{}", chain(.0))]
     Svid(SvidError),
     /// It belongs to a trust domain whose roots we do not hold.
-    #[error("{id} is of another trust domain, only {ours} is trusted")]
+    #[error("{id} is of another trust domain, with which {ours} is not federated")]
     TrustDomain {
         /// Who it claims to be.
         id: WorkloadId,

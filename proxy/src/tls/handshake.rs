@@ -3,7 +3,7 @@
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use douane_proto::{
-    id::{TrustDomain, WorkloadId},
+    id::WorkloadId,
     svid::{Leaf, TrustBundle},
 };
 use rustls::{
@@ -13,6 +13,7 @@ use rustls::{
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
+    beyond::Beyond,
     fault::{PeerFault, TlsError},
     settings::{Alpn, Offer, Settings, accepted},
     stream::TlsStream,
@@ -49,8 +50,8 @@ pub struct Session {
     pub verified_at: u64,
     /// The bundle that vouched for them.
     pub bundle: Arc<TrustBundle>,
-    /// Other names of its trust domain that counted then.
-    pub aliases: Arc<[TrustDomain]>,
+    /// Who else was believed then.
+    pub beyond: Beyond,
 }
 
 impl Session {
@@ -137,7 +138,7 @@ fn session(connection: &Connection, alpn: Alpn, settings: &Settings) -> Result<S
         chain: certificates.iter().map(|certificate| certificate.to_vec()).collect(),
         verified_at: UnixTime::now().as_secs(),
         bundle: Arc::clone(&settings.identity.bundle),
-        aliases: Arc::clone(&settings.aliases),
+        beyond: settings.beyond.clone(),
     })
 }
 

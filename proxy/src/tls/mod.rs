@@ -1,12 +1,13 @@
 //! Mutual TLS 1.3 with SPIFFE identities, from the live `Identity`, read at each handshake.
 //!
 //! Knows neither where an identity comes from (`identity`) nor what a verified peer may do (`authz`).
-//! - [`fault`]: why there is no session; `verify`: the one check of a peer; `settings`: how TLS is spoken, with the ciphers of
+//! - [`fault`]: why there is no session; `verify`: the one check of a peer; `beyond`: who else is believed; `settings`: how TLS is spoken, with the ciphers of
 //!   `provider`
 //! - [`hello`]: is a ClientHello meant for the mesh? [`sni`]: for whom is an application's own?
 //! - `handshake`, `wire`, `cork`, `stream`: from a socket to a stream whose writes leave together
 //! - [`channel`]: the road to the control plane, server-authenticated or mutual
 
+mod beyond;
 pub mod channel;
 mod cork;
 pub mod fault;
@@ -24,12 +25,14 @@ mod wire;
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use douane_proto::{
+    bundle::ForeignBundle,
     id::{TrustDomain, WorkloadId},
     svid::{self, Identity, TrustBundle},
 };
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::{net::TcpStream, sync::watch};
 
+use self::{beyond::Beyond, settings::Settings, verify::Anchors};
 pub use self::{
     cork::{flush_overdue, park_flush},
     fault::TlsError,
@@ -37,14 +40,13 @@ pub use self::{
     settings::{Alpn, Offer},
     stream::TlsStream,
 };
-use self::{settings::Settings, verify::Anchors};
 
 /// Makes handshakes from the newest identity. Cheap to clone; belongs to one thread.
 #[derive(Debug, Clone)]
 pub struct Mtls {
     identity: watch::Receiver<Arc<Identity>>,
-    // Other names of our trust domain.
-    aliases: Rc<watch::Sender<Arc<[TrustDomain]>>>,
+    // Other names of our trust domain, and other trust domains.
+    beyond: Rc<watch::Sender<Beyond>>,
     // Configurations of the identity that the last handshake used.
     settings: Rc<RefCell<Option<Settings>>>,
 }
@@ -53,16 +55,28 @@ impl Mtls {
     /// Reads the identity at each handshake.
     #[must_use]
     pub fn new(identity: watch::Receiver<Arc<Identity>>) -> Self {
-        Self { identity, aliases: Rc::new(watch::Sender::new(Arc::default())), settings: Rc::default() }
+        Self { identity, beyond: Rc::new(watch::Sender::new(Beyond::default())), settings: Rc::default() }
     }
 
     /// From now on a peer of one of these trust domains is one of ours, if our own roots vouch for it. A session with a
     /// peer of one that has left is [`Self::distrusted`].
     pub fn trust_aliases(&self, aliases: &[TrustDomain]) {
-        self.aliases.send_if_modified(|held| {
-            let changed = **held != *aliases;
+        self.beyond.send_if_modified(|held| {
+            let changed = *held.aliases != *aliases;
             if changed {
-                *held = aliases.into();
+                held.aliases = aliases.into();
+            }
+            changed
+        });
+    }
+
+    /// From now on a peer of one of these trust domains is believed, if that domain's own bundle vouches for it. A session
+    /// with a peer that none vouches for any more is [`Self::distrusted`].
+    pub fn trust_federated(&self, federated: &Arc<[ForeignBundle]>) {
+        self.beyond.send_if_modified(|held| {
+            let changed = held.federated != *federated;
+            if changed {
+                held.federated = Arc::clone(federated);
             }
             changed
         });
@@ -122,23 +136,24 @@ impl Mtls {
     }
 
     /// Ends when the root that vouches for the session's peer is not trusted any more, or the peer's trust domain has left
-    /// the other names of ours: the session must end then, however long its streams would still run. Its leaf's expiry
-    /// does not matter here, nor a root that has left the bundle in order.
+    /// the other names of ours or those that are federated with: the session must end then, however long its streams would still run. Its leaf's expiry
+    /// does not matter here, nor a root of ours that has left the bundle in order. Of another domain's root nobody tells us
+    /// why it left.
     pub async fn distrusted(&self, session: &Session) {
-        let (mut identity, mut aliases) = (self.identity.clone(), self.aliases.subscribe());
-        let mut vouched = (Arc::clone(&session.bundle), Arc::clone(&session.aliases));
+        let (mut identity, mut beyond) = (self.identity.clone(), self.beyond.subscribe());
+        let mut vouched = (Arc::clone(&session.bundle), session.beyond.clone());
         loop {
-            let now = (Arc::clone(&identity.borrow_and_update().bundle), aliases.borrow_and_update().clone());
+            let now = (Arc::clone(&identity.borrow_and_update().bundle), beyond.borrow_and_update().clone());
             // Most changes are renewals, which leave the bundle as it is.
-            if !Arc::ptr_eq(&vouched.0, &now.0) || !Arc::ptr_eq(&vouched.1, &now.1) {
+            if !Arc::ptr_eq(&vouched.0, &now.0) || !vouched.1.is(&now.1) {
                 vouched = now;
-                if !is_trusted(session, Arc::clone(&vouched.0), Arc::clone(&vouched.1)) {
+                if !is_trusted(session, Arc::clone(&vouched.0), vouched.1.clone()) {
                     return;
                 }
             }
             tokio::select! {
                 Ok(()) = identity.changed() => {}
-                Ok(()) = aliases.changed() => {}
+                Ok(()) = beyond.changed() => {}
                 // Writers that are gone change nothing any more.
                 else => return std::future::pending().await,
             }
@@ -146,15 +161,13 @@ impl Mtls {
     }
 
     fn settings(&self) -> Result<Settings, TlsError> {
-        let (identity, aliases) = (self.identity(), Arc::clone(&self.aliases.borrow()));
+        let (identity, beyond) = (self.identity(), self.beyond.borrow().clone());
         let mut held = self.settings.borrow_mut();
         match &*held {
-            Some(settings)
-                if Arc::ptr_eq(&settings.identity, &identity) && Arc::ptr_eq(&settings.aliases, &aliases) =>
-            {
+            Some(settings) if Arc::ptr_eq(&settings.identity, &identity) && settings.beyond.is(&beyond) => {
                 Ok(settings.clone())
             }
-            _ => Ok(held.insert(Settings::new(identity, aliases)?).clone()),
+            _ => Ok(held.insert(Settings::new(identity, beyond)?).clone()),
         }
     }
 }
@@ -164,7 +177,7 @@ impl Mtls {
 /// # Errors
 /// [`TlsError`] says what would not.
 pub fn check_identity(identity: Identity) -> Result<(), TlsError> {
-    let settings = Settings::new(Arc::new(identity), Arc::default())?;
+    let settings = Settings::new(Arc::new(identity), Beyond::default())?;
     let chain: Vec<_> =
         settings.identity.svid.chain.iter().map(|der| CertificateDer::from_slice(der)).collect();
     let Some((leaf, intermediates)) = chain.split_first() else {
@@ -179,7 +192,7 @@ pub fn check_identity(identity: Identity) -> Result<(), TlsError> {
 /// # Errors
 /// [`TlsError::Own`] names the fault.
 pub fn check_bundle(bundle: Arc<TrustBundle>) -> Result<(), TlsError> {
-    Anchors::new(bundle, Arc::default()).map(drop)
+    Anchors::new(bundle, Beyond::default()).map(drop)
 }
 
 // Those of `then` that have left in order by `now`. Where nobody is trusted any more, none has.
@@ -200,11 +213,11 @@ fn with_roots(bundle: Arc<TrustBundle>, more: Vec<Vec<u8>>) -> Arc<TrustBundle> 
     Arc::new(TrustBundle { roots, ..(*bundle).clone() })
 }
 
-fn is_trusted(session: &Session, bundle: Arc<TrustBundle>, aliases: Arc<[TrustDomain]>) -> bool {
+fn is_trusted(session: &Session, bundle: Arc<TrustBundle>, beyond: Beyond) -> bool {
     let chain: Vec<_> = session.chain.iter().map(|der| CertificateDer::from_slice(der)).collect();
     let retired = retired_roots(&session.bundle, &bundle);
     let (Some((leaf, intermediates)), Ok(anchors)) =
-        (chain.split_first(), Anchors::new(with_roots(bundle, retired), aliases))
+        (chain.split_first(), Anchors::new(with_roots(bundle, retired), beyond))
     else {
         return false;
     };

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use douane_proto::{
-    id::{TrustDomain, WorkloadId},
+    id::WorkloadId,
     svid::{Identity, Svid, TrustBundle},
 };
 use rustls::{
@@ -20,6 +20,7 @@ use rustls::{
 };
 
 use super::{
+    beyond::Beyond,
     fault::TlsError,
     provider::provider,
     verify::{Anchors, AnyWorkload, OneWorkload},
@@ -110,15 +111,15 @@ pub(super) fn accepted(chosen: Option<&[u8]>) -> Result<Alpn, TlsError> {
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) identity: Arc<Identity>,
-    pub(super) aliases: Arc<[TrustDomain]>,
+    pub(super) beyond: Beyond,
     pub(super) anchors: Arc<Anchors>,
     pub(super) server: Arc<ServerConfig>,
     credentials: Arc<SingleCertAndKey>,
 }
 
 impl Settings {
-    pub(super) fn new(identity: Arc<Identity>, aliases: Arc<[TrustDomain]>) -> Result<Self, TlsError> {
-        let anchors = Arc::new(Anchors::new(Arc::clone(&identity.bundle), Arc::clone(&aliases))?);
+    pub(super) fn new(identity: Arc<Identity>, beyond: Beyond) -> Result<Self, TlsError> {
+        let anchors = Arc::new(Anchors::new(Arc::clone(&identity.bundle), beyond.clone())?);
         let credentials = Arc::new(credentials(&identity.svid)?);
         let mut server = ServerConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&[&TLS13])
@@ -128,7 +129,7 @@ impl Settings {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         server.alpn_protocols = ACCEPTED.iter().map(|(name, _)| name.to_vec()).collect();
-        Ok(Self { identity, aliases, anchors, server: Arc::new(server), credentials })
+        Ok(Self { identity, beyond, anchors, server: Arc::new(server), credentials })
     }
 
     /// The configuration of a connection to exactly `expected`.
@@ -145,7 +146,7 @@ pub(super) fn control_plane(
     expected: &WorkloadId,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let credentials = svid.map(credentials).transpose()?.map(Arc::new);
-    client(Arc::new(Anchors::new(bundle, Arc::default())?), credentials, expected, &[ALPN_H2])
+    client(Arc::new(Anchors::new(bundle, Beyond::default())?), credentials, expected, &[ALPN_H2])
 }
 
 fn client(

@@ -1,11 +1,11 @@
-//! The one check of a peer, the same on both ends: its leaf is an X509-SVID of the bundle's trust domain (or of one of its
-//! other names), a path leads
-//! from it to a root of that bundle (and of nothing else) now, and on the connecting side it is exactly who was
-//! expected. Knows nothing of sockets; no name but the leaf's one URI is looked at, neither DNS names nor SNI.
+//! The one check of a peer, the same on both ends: its leaf is an X509-SVID of our trust domain (or of one of its other
+//! names) or of one that is federated with, a path leads from it to a root of that domain's own bundle (and of nothing else)
+//! now, and on the connecting side it is exactly who was expected. Knows nothing of sockets; no name but the leaf's one URI is looked at, neither DNS names nor SNI.
 
 use std::sync::Arc;
 
 use douane_proto::{
+    bundle::ForeignBundle,
     id::{TrustDomain, WorkloadId},
     svid::{self, Leaf, TrustBundle},
 };
@@ -23,6 +23,7 @@ use rustls::{
 };
 
 use super::{
+    beyond::Beyond,
     fault::{MAX_INTERMEDIATES, PeerFault, TlsError},
     provider::provider,
 };
@@ -31,21 +32,24 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Anchors {
     bundle: Arc<TrustBundle>,
-    // Other names of the bundle's trust domain; its roots vouch for them as well.
-    aliases: Arc<[TrustDomain]>,
+    beyond: Beyond,
     roots: RootCertStore,
+    // In the order of `beyond.federated`.
+    foreign: Vec<RootCertStore>,
 }
 
 impl Anchors {
-    /// Reads the bundle's roots; one that cannot be read spoils the bundle.
-    pub(super) fn new(bundle: Arc<TrustBundle>, aliases: Arc<[TrustDomain]>) -> Result<Self, TlsError> {
+    /// Reads the bundles' roots; one that cannot be read spoils its bundle: of our own there are no anchors then, of another
+    /// trust domain nobody is believed.
+    pub(super) fn new(bundle: Arc<TrustBundle>, beyond: Beyond) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         for der in &bundle.roots {
             roots
                 .add(CertificateDer::from_slice(der))
                 .map_err(|error| TlsError::Own(format!("a root of the trust bundle: {error}")))?;
         }
-        Ok(Self { bundle, aliases, roots })
+        let foreign = beyond.federated.iter().map(foreign_roots).collect();
+        Ok(Self { bundle, beyond, roots, foreign })
     }
 
     /// Is `leaf` an X509-SVID that a root of this bundle vouches for at `now`?
@@ -56,13 +60,13 @@ impl Anchors {
         now: UnixTime,
     ) -> Result<Leaf, Error> {
         let parsed = Leaf::parse(leaf).map_err(PeerFault::from)?;
-        if !self.is_ours(parsed.id.trust_domain()) {
+        let Some((domain, roots)) = self.roots_of(parsed.id.trust_domain()) else {
             return Err(
                 PeerFault::TrustDomain { id: parsed.id, ours: self.bundle.trust_domain.clone() }.into()
             );
-        }
-        if self.roots.is_empty() {
-            return Err(PeerFault::NobodyTrusted(self.bundle.trust_domain.clone()).into());
+        };
+        if roots.is_empty() {
+            return Err(PeerFault::NobodyTrusted(domain.clone()).into());
         }
         if intermediates.len() > MAX_INTERMEDIATES {
             return Err(PeerFault::TooManyIntermediates(intermediates.len()).into());
@@ -77,12 +81,22 @@ impl Anchors {
         // is one, must name both purposes (checked by `Leaf::parse`).
         verify_server_cert_signed_by_trust_anchor(
             &ParsedCertificate::try_from(leaf)?,
-            &self.roots,
+            roots,
             &issuers,
             now,
             provider().signature_verification_algorithms.all,
         )?;
         Ok(parsed)
+    }
+
+    // The roots that vouch for a trust domain, and for nobody else: ours never vouch for another, nor another's for us.
+    fn roots_of(&self, domain: &TrustDomain) -> Option<(&TrustDomain, &RootCertStore)> {
+        if self.is_ours(domain) {
+            return Some((&self.bundle.trust_domain, &self.roots));
+        }
+        let mut all = self.beyond.federated.iter().zip(&self.foreign);
+        all.find(|(bundle, _)| bundle.trust_domain == *domain)
+            .map(|(bundle, roots)| (&bundle.trust_domain, roots))
     }
 
     // An intermediate whose key is known to others was signed by a root of ours, and must vouch for nobody all the same.
@@ -92,7 +106,7 @@ impl Anchors {
     }
 
     fn is_ours(&self, domain: &TrustDomain) -> bool {
-        *domain == self.bundle.trust_domain || self.aliases.contains(domain)
+        *domain == self.bundle.trust_domain || self.beyond.aliases.contains(domain)
     }
 
     // The same workload under another name of its trust domain is the same one.
@@ -105,7 +119,20 @@ impl Anchors {
     }
 }
 
-/// Verifies clients: any workload of the trust domain; the decision says later what it may do.
+// What cannot be read of another trust domain's bundle costs that domain its trust, and us nothing.
+fn foreign_roots(bundle: &ForeignBundle) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    for der in &bundle.roots {
+        if let Err(error) = roots.add(CertificateDer::from_slice(der)) {
+            let domain = &bundle.trust_domain;
+            tracing::error!(%domain, %error, "a root of a federated trust domain cannot be read: nobody of it is believed");
+            return RootCertStore::empty();
+        }
+    }
+    roots
+}
+
+/// Verifies clients: any workload of a trust domain that is believed; the decision says later what it may do.
 #[derive(Debug)]
 pub(super) struct AnyWorkload(pub(super) Arc<Anchors>);
 

@@ -6,12 +6,13 @@
 //! - `authority`: what some clients call a socket
 //! - `guard`: what each request must carry before anybody looks at it
 //! - `doors`: which service a request is for: the Workload API, or reflection
-//! - `service`: the Workload API itself; `updates`: its streams; `tokens`: its JWT profile
+//! - `service`: the Workload API itself; `bundles`: of our own trust domain and of others; `updates`: its streams; `tokens`: its JWT profile
 //!
 //! Everybody in the pod shares the pod's identity (the socket lies in the pod's own volume). Knows not how a certificate
 //! is had (`identity`).
 
 mod authority;
+mod bundles;
 mod doors;
 mod guard;
 mod service;
@@ -23,7 +24,7 @@ mod updates;
 
 use std::sync::Arc;
 
-use douane_proto::{id::TrustDomain, svid::Identity};
+use douane_proto::{bundle::ForeignBundle, svid::Identity};
 use tokio::sync::watch;
 
 use crate::identity::{application::Application, tokens::Tokens};
@@ -33,6 +34,8 @@ use crate::identity::{application::Application, tokens::Tokens};
 pub struct Source {
     /// Whom do we trust.
     pub identity: watch::Receiver<Arc<Identity>>,
+    /// Whom else.
+    pub federated: watch::Receiver<Arc<[ForeignBundle]>>,
     /// The application's certificate.
     pub application: Application,
     /// Its tokens.
@@ -41,8 +44,3 @@ pub struct Source {
 
 /// Empty until there is something to serve: clients are told to come back.
 pub type Sources = watch::Receiver<Option<Source>>;
-
-// The SPIFFE ID of a trust domain.
-fn id_of(domain: &TrustDomain) -> String {
-    format!("spiffe://{domain}")
-}

@@ -1,22 +1,20 @@
 //! The Workload API itself. Each answer is whole: what is not in it is taken back (Workload API 4.4).
 
-use std::sync::Arc;
-
 use douane_proto::{
-    svid::{Identity, Svid, TrustBundle},
+    svid::Svid,
     workload_api::{
         JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
         ValidateJwtsvidResponse, X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest,
         X509svidResponse, spiffe_workload_api_server::SpiffeWorkloadApi,
     },
 };
-use tokio::sync::watch;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
     Source, Sources,
+    bundles::{Bundles, Live},
     guard::NO_IDENTITY,
-    id_of, tokens,
+    tokens,
     updates::{self, Patience, Told, Updates},
 };
 use crate::identity::application::{Listener, Passport};
@@ -45,8 +43,8 @@ impl SpiffeWorkloadApi for WorkloadApi {
         &self,
         _: Request<X509svidRequest>,
     ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
-        let Source { identity, application, .. } = self.source()?;
-        let told = Svids { listener: application.listen(), bundles: Bundles { identity, last: None } };
+        let source = self.source()?;
+        let told = Svids { listener: source.application.listen(), bundles: Live::of(&source) };
         updates::tell(told, self.patience.clone()).await.map(Response::new)
     }
 
@@ -54,7 +52,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
         &self,
         _: Request<X509BundlesRequest>,
     ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
-        let told = Bundles { identity: self.source()?.identity, last: None };
+        let told = Roots(Live::of(&self.source()?));
         updates::tell(told, self.patience.clone()).await.map(Response::new)
     }
 
@@ -70,7 +68,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
         &self,
         _: Request<JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
-        let told = Keys(Bundles { identity: self.source()?.identity, last: None });
+        let told = Keys(Live::of(&self.source()?));
         updates::tell(told, self.patience.clone()).await.map(Response::new)
     }
 
@@ -79,15 +77,15 @@ impl SpiffeWorkloadApi for WorkloadApi {
         request: Request<ValidateJwtsvidRequest>,
     ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
         let ValidateJwtsvidRequest { audience, svid } = request.into_inner();
-        let bundle = Arc::clone(&self.source()?.identity.borrow().bundle);
-        tokens::validate(&bundle, &audience, &svid).map(Response::new)
+        let bundles = Live::of(&self.source()?).current();
+        tokens::validate(&bundles, &audience, &svid).map(Response::new)
     }
 }
 
 // The application's certificate, and the roots.
 struct Svids {
     listener: Listener,
-    bundles: Bundles,
+    bundles: Live,
 }
 
 impl Told for Svids {
@@ -102,7 +100,12 @@ impl Told for Svids {
             Passport::Unavailable(why) => return Err(Status::unavailable(why)),
             Passport::Awaited => return Err(Status::unavailable("no certificate yet, come back")),
         };
-        Ok(X509svidResponse { svids: vec![message(&svid, &self.bundles.current())], ..Default::default() })
+        let bundles = self.bundles.current();
+        Ok(X509svidResponse {
+            svids: vec![message(&svid, &bundles)],
+            federated_bundles: bundles.foreign_roots(),
+            ..Default::default()
+        })
     }
 
     async fn changed(&mut self) {
@@ -114,55 +117,13 @@ impl Told for Svids {
 }
 
 // The roots alone.
-struct Bundles {
-    identity: watch::Receiver<Arc<Identity>>,
-    last: Option<Arc<TrustBundle>>,
-}
+struct Roots(Live);
 
-impl Bundles {
-    fn current(&mut self) -> Arc<TrustBundle> {
-        let bundle = Arc::clone(&self.identity.borrow_and_update().bundle);
-        self.last = Some(Arc::clone(&bundle));
-        bundle
-    }
-
-    // Renewals of our own certificate are nobody's business here.
-    async fn changed(&mut self) {
-        loop {
-            if self.identity.changed().await.is_err() {
-                // The sidecar ends, and the stream with it.
-                return std::future::pending().await;
-            }
-            let now = Arc::clone(&self.identity.borrow_and_update().bundle);
-            if self.last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &now)) {
-                return;
-            }
-        }
-    }
-}
-
-impl Told for Bundles {
+impl Told for Roots {
     type State = X509BundlesResponse;
 
     async fn state(&mut self) -> Result<X509BundlesResponse, Status> {
-        let bundle = self.current();
-        let bundles = [(id_of(&bundle.trust_domain), bundle.roots.concat())].into();
-        Ok(X509BundlesResponse { crl: Vec::new(), bundles })
-    }
-
-    async fn changed(&mut self) {
-        Self::changed(self).await;
-    }
-}
-
-// The keys for tokens.
-struct Keys(Bundles);
-
-impl Told for Keys {
-    type State = JwtBundlesResponse;
-
-    async fn state(&mut self) -> Result<JwtBundlesResponse, Status> {
-        Ok(tokens::bundles(&self.0.current()))
+        Ok(X509BundlesResponse { crl: Vec::new(), bundles: self.0.current().roots() })
     }
 
     async fn changed(&mut self) {
@@ -170,12 +131,27 @@ impl Told for Keys {
     }
 }
 
-fn message(svid: &Svid, bundle: &TrustBundle) -> X509svid {
+// The keys for tokens.
+struct Keys(Live);
+
+impl Told for Keys {
+    type State = JwtBundlesResponse;
+
+    async fn state(&mut self) -> Result<JwtBundlesResponse, Status> {
+        Ok(JwtBundlesResponse { bundles: self.0.current().key_sets() })
+    }
+
+    async fn changed(&mut self) {
+        self.0.changed().await;
+    }
+}
+
+fn message(svid: &Svid, bundles: &Bundles) -> X509svid {
     X509svid {
         spiffe_id: svid.leaf.id.to_string(),
         x509_svid: svid.chain.concat(),
         x509_svid_key: svid.key.to_vec(),
-        bundle: bundle.roots.concat(),
+        bundle: bundles.own.roots.concat(),
         hint: String::new(),
     }
 }

@@ -5,6 +5,7 @@ use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use douane_proto::{
+    bundle::ForeignBundle,
     id::{TrustDomain, WorkloadId},
     svid::{Identity, Leaf, Svid, TrustBundle},
     workload_api::{
@@ -36,6 +37,7 @@ const BOUNDS: Bounds =
 
 struct Bench {
     path: PathBuf,
+    federated: watch::Sender<Arc<[ForeignBundle]>>,
     identity: watch::Sender<Arc<Identity>>,
 }
 
@@ -58,7 +60,10 @@ fn identity() -> Identity {
     Identity { svid, bundle: bundle(1), generation: 1 }
 }
 
-fn source(identity: &watch::Sender<Arc<Identity>>) -> Source {
+fn source(
+    identity: &watch::Sender<Arc<Identity>>,
+    federated: watch::Receiver<Arc<[ForeignBundle]>>,
+) -> Source {
     let id = identity.borrow().svid.leaf.id.clone();
     let dialer = Dialer::new(|_| async { Err(std::io::ErrorKind::ConnectionRefused.into()) });
     let control_plane =
@@ -67,7 +72,7 @@ fn source(identity: &watch::Sender<Arc<Identity>>) -> Source {
     let issuer = Issuer::new(control_plane, "shop".to_owned(), "/none".into(), None);
     let (application, keeper) = Application::new(issuer, identity.subscribe());
     tokio::task::spawn_local(keeper.run());
-    Source { identity: identity.subscribe(), application, tokens }
+    Source { identity: identity.subscribe(), federated, application, tokens }
 }
 
 /// A socket that serves what there is, within small bounds.
@@ -75,12 +80,13 @@ fn served(name: &str, uids: Option<Vec<u32>>, bounds: Bounds) -> Bench {
     let path = std::env::temp_dir().join(format!("douane-workload-{}-{name}.sock", std::process::id()));
     let identity = watch::Sender::new(Arc::new(identity()));
     let (sources, seen) = watch::channel(None);
+    let federated = watch::Sender::new(Arc::from([]));
     let listener = bind(&path).unwrap();
     if name != "unready" {
-        sources.send_replace(Some(source(&identity)));
+        sources.send_replace(Some(source(&identity, federated.subscribe())));
     }
     tokio::task::spawn_local(Workload::new(seen, uids).within(bounds).run(listener));
-    Bench { path, identity }
+    Bench { path, federated, identity }
 }
 
 async fn channel(bench: &Bench) -> Channel {
@@ -273,6 +279,39 @@ fn w7_the_bundles_include_the_own_trust_domain_by_its_id() {
         let answer = client.fetch_x509_bundles(with_header(X509BundlesRequest {})).await.unwrap();
         let first = in_time("a message", answer.into_inner().message()).await.unwrap().unwrap();
         assert_eq!(first.bundles.keys().collect::<Vec<_>>(), ["spiffe://cluster.local"]);
+    });
+}
+
+#[test]
+fn w7_federated_bundles_come_under_their_own_names_and_are_taken_back() {
+    on_one_thread(async {
+        let bench = served("federated", None, BOUNDS);
+        let domain = |name: &str| TrustDomain::parse(name).unwrap();
+        let foreign = |name: &str, roots: Vec<Vec<u8>>| ForeignBundle {
+            trust_domain: domain(name),
+            roots,
+            jwt_keys: r#"{"keys":[]}"#.into(),
+        };
+        let mut client = SpiffeWorkloadApiClient::new(channel(&bench).await);
+        let answer = client.fetch_x509_bundles(with_header(X509BundlesRequest {})).await.unwrap();
+        let mut updates = answer.into_inner();
+        in_time("the first message", updates.message()).await.unwrap().unwrap();
+
+        // One that is redacted, and one that would take our own place.
+        let ours = foreign("cluster.local", vec![b"forged".to_vec()]);
+        let redacted = foreign("c.example", Vec::new());
+        let theirs = foreign("b.example", vec![b"one".to_vec(), b"two".to_vec()]);
+        bench.federated.send_replace(Arc::new([ours, redacted, theirs]));
+        let second = in_time("the second message", updates.message()).await.unwrap().unwrap();
+        let told: Vec<_> = second.bundles.iter().map(|(id, roots)| (id.as_str(), roots.as_slice())).collect();
+        assert_eq!(
+            told,
+            [("spiffe://b.example", &b"onetwo"[..]), ("spiffe://cluster.local", &b"root 1"[..])]
+        );
+
+        bench.federated.send_replace(Arc::new([]));
+        let third = in_time("the third message", updates.message()).await.unwrap().unwrap();
+        assert_eq!(third.bundles.len(), 1);
     });
 }
 

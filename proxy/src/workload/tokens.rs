@@ -1,20 +1,16 @@
 //! The JWT profile: tokens, the keys to verify them with, and verifying for those who would rather not (Workload API 6).
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use douane_proto::{
     jwt,
-    svid::TrustBundle,
-    workload_api::{JwtBundlesResponse, Jwtsvid, JwtsvidResponse, ValidateJwtsvidResponse},
+    workload_api::{Jwtsvid, JwtsvidResponse, ValidateJwtsvidResponse},
 };
 use prost_types::{ListValue, Struct, Value as Told, value::Kind};
 use serde_json::Value;
 use tonic::Status;
 
-use super::{Source, guard::NO_IDENTITY, id_of};
+use super::{Source, bundles::Bundles, guard::NO_IDENTITY};
 use crate::identity::tokens::TokenError;
 
 /// As the authority bounds them; there is no sense in asking it for more.
@@ -39,25 +35,17 @@ pub(super) async fn fetch(
     Ok(JwtsvidResponse { svids: vec![Jwtsvid { spiffe_id: own, svid, hint: String::new() }] })
 }
 
-/// The keys of each trust domain.
-pub(super) fn bundles(bundle: &TrustBundle) -> JwtBundlesResponse {
-    let set = jwt::key_set(&bundle.jwt_keys, None).to_string().into_bytes();
-    JwtBundlesResponse { bundles: [(id_of(&bundle.trust_domain), set)].into() }
-}
-
 /// Is the token valid for `audience`?
 pub(super) fn validate(
-    bundle: &Arc<TrustBundle>,
+    bundles: &Bundles,
     audience: &str,
     token: &str,
 ) -> Result<ValidateJwtsvidResponse, Status> {
     if audience.is_empty() || token.is_empty() {
         return Err(Status::invalid_argument("an audience and a token must be sent"));
     }
-    let keys_of =
-        |domain: &_| (*domain == bundle.trust_domain).then(|| jwt::keys_of(&bundle.jwt_keys)).flatten();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let svid = jwt::verify_svid(token, audience, keys_of, now)
+    let svid = jwt::verify_svid(token, audience, |domain| bundles.keys_of(domain), now)
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
     let claims = svid.claims.iter().map(|(name, value)| (name.clone(), told(value))).collect();
     Ok(ValidateJwtsvidResponse { spiffe_id: svid.spiffe_id, claims: Some(Struct { fields: claims }) })

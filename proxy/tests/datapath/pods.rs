@@ -441,6 +441,7 @@ fn snapshot(own: Arc<Workload>, answers: HashMap<Question, Found>) -> Snapshot {
         },
         own,
         policies: Arc::new(compile(wire::PolicySet::default())),
+        federated: Arc::new([]),
         answers,
     }
 }

@@ -152,6 +152,7 @@ fn snapshot(own: &Arc<Workload>, policies: Vec<wire::Policy>, answers: HashMap<Q
         },
         own: Arc::clone(own),
         policies: Arc::new(PolicySet::from_wire(policies, Trust { local: &domain(), aliases: &[] }).unwrap()),
+        federated: Arc::new([]),
         answers,
     }
 }

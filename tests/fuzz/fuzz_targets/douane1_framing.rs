@@ -143,6 +143,7 @@ fn snapshot(id: WorkloadId, pod: SocketAddr, domain: &TrustDomain) -> Snapshot {
         },
         own,
         policies: Arc::new(PolicySet::from_wire(wire::PolicySet::default(), trust).expect("no law")),
+        federated: Arc::new([]),
         answers: HashMap::new(),
     }
 }

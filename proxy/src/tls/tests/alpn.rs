@@ -13,7 +13,7 @@ use super::{
 // A client with a certificate that offers `names`.
 async fn offering(names: &[&[u8]]) -> Outcome {
     let ca = Ca::new("cluster.local");
-    let settings = Settings::new(Arc::new(ca.identity(WEB)), Arc::default()).unwrap();
+    let settings = Settings::new(Arc::new(ca.identity(WEB)), Default::default()).unwrap();
     let mut config = (*settings.client(&id(ORDERS), Offer::Douane1).unwrap()).clone();
     config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
     let (server_io, client_io) = sockets().await;
@@ -26,7 +26,7 @@ async fn offering(names: &[&[u8]]) -> Outcome {
 // A server that chooses from `names`, and what we take its choice for.
 async fn choosing(names: &[&[u8]], offer: Offer) -> Outcome {
     let ca = Ca::new("cluster.local");
-    let settings = Settings::new(Arc::new(ca.identity(ORDERS)), Arc::default()).unwrap();
+    let settings = Settings::new(Arc::new(ca.identity(ORDERS)), Default::default()).unwrap();
     let mut config = (*settings.server).clone();
     config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
     let (server_io, client_io) = sockets().await;

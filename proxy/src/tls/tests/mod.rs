@@ -1,6 +1,7 @@
 //! Handshakes and streams over loopback, with chains made here: who passes, who is refused and with which words.
 
 mod alpn;
+mod federated;
 mod names;
 mod streams;
 
@@ -423,7 +424,7 @@ fn a_key_is_never_printed() {
     let ca = Ca::new("cluster.local");
     let identity = ca.identity(WEB);
     let key = format!("{:?}", identity.svid.key.as_slice());
-    let settings = super::settings::Settings::new(Arc::new(identity.clone()), Arc::default()).unwrap();
+    let settings = super::settings::Settings::new(Arc::new(identity.clone()), Default::default()).unwrap();
     let printed = format!("{identity:?} {:?} {settings:?}", mtls(identity.clone()));
     assert!(!printed.contains(key.trim_matches(['[', ']'])));
 }

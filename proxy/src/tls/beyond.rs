@@ -1,0 +1,22 @@
+//! Who is believed besides those whom our own roots vouch for under our own name: other names of our trust domain, and other
+//! trust domains, each by its own bundle.
+
+use std::sync::Arc;
+
+use douane_proto::{bundle::ForeignBundle, id::TrustDomain};
+
+/// Whom else a handshake believes. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Beyond {
+    /// Other names of our own trust domain; its roots vouch for them as well.
+    pub aliases: Arc<[TrustDomain]>,
+    /// Other trust domains.
+    pub federated: Arc<[ForeignBundle]>,
+}
+
+impl Beyond {
+    /// Is it the very same value? Equal ones may say no.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.aliases, &other.aliases) && Arc::ptr_eq(&self.federated, &other.federated)
+    }
+}
