@@ -164,9 +164,9 @@ impl Assembly<'_> {
                 self.errors.push(clash);
                 continue;
             }
-            match written.workload(&resource.metadata, &self.settings.mesh.trust_domain, services) {
+            match written.workload(&resource.metadata, self.settings.mesh.trust(), services) {
                 Ok(mut workload) => {
-                    let Lawful { policies, mtls } = laws.of(workload.id.namespace(), &workload.labels);
+                    let Lawful { policies, mtls } = laws.of(&resource.metadata.namespace, &workload.labels);
                     workload.mtls = mtls;
                     workload.learned = self.learned.of(&workload);
                     let workload = Arc::new(workload);

@@ -6,9 +6,10 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use douane_proto::{
-    id::{IdError, TrustDomain, WorkloadId},
+    id::{IdError, WorkloadId},
     mesh::{Dialect, Port, Protocol, Workload},
     mtls::MtlsModes,
+    policy::Trust,
     resource::{
         self, Located, Metadata, Phase, Pod, Resource, ServicePort, TargetPort, Transport, WorkloadEntry,
     },
@@ -77,19 +78,23 @@ impl<'a> Written<'a> {
     /// What it is in the mesh; `services` may lead to it.
     ///
     /// # Errors
-    /// Its namespace or its account is no part of an identity.
+    /// Its namespace or its account is no part of an identity, or it takes one of ours by name.
     pub(super) fn workload(
         self,
         metadata: &Metadata,
-        trust_domain: &TrustDomain,
+        trust: Trust<'_>,
         services: &[(&Resource, &resource::Service)],
     ) -> Result<Workload, IdError> {
         let (account, ready) = match self {
             Self::Pod(pod) => (&pod.spec.service_account, pod.status.ready() != Some(false)),
             Self::Entry(entry) => (&entry.service_account, true),
         };
+        let named = metadata.identity().filter(|_| matches!(self, Self::Entry(_)));
         Ok(Workload {
-            id: WorkloadId::new(trust_domain, &metadata.namespace, account)?,
+            id: match named {
+                Some(id) => foreign(id, trust)?,
+                None => WorkloadId::new(trust.local, &metadata.namespace, account)?,
+            },
             name: metadata.name.clone(),
             addresses: self.addresses().iter().map(|address| address.value.to_canonical()).collect(),
             dialect: dialect(metadata),
@@ -169,6 +174,17 @@ fn service_name(metadata: &Metadata) -> String {
     let by_set =
         owner("ReplicaSet").zip(hash).and_then(|(set, hash)| set.name.strip_suffix(hash)?.strip_suffix('-'));
     by_set.unwrap_or(&metadata.name).to_owned()
+}
+
+// Within the mesh an identity lies in its own namespace: whoever may write there must not name another's.
+fn foreign(id: WorkloadId, trust: Trust<'_>) -> Result<WorkloadId, IdError> {
+    let domain = id.trust_domain();
+    if domain != trust.local && !trust.aliases.contains(domain) {
+        return Ok(id);
+    }
+    let reason =
+        "douane.io/identity is for other trust domains; in ours, namespace and serviceAccount say who it is";
+    Err(IdError::NotSpiffe { text: id.to_string(), reason: reason.to_owned() })
 }
 
 #[cfg(test)]
@@ -263,6 +279,23 @@ spec:
             .map(|endpoint| (endpoint.workload.name.as_str(), endpoint.targets[&80], endpoint.targets[&70]))
             .collect();
         assert_eq!(targets, [("orders-1", 8080, 7000), ("vm", 9080, 7000)]);
+    }
+
+    #[test]
+    fn an_entry_may_be_somebody_of_another_trust_domain_and_nobody_else_of_ours() {
+        let at_partner = |identity: &str| {
+            let annotated = format!("namespace: shop, annotations: {{douane.io/identity: '{identity}'}}");
+            entry("vm", "10.9.0.7", "douane.io/inject: enabled").replacen("namespace: shop", &annotated, 1)
+        };
+        let foreign = "spiffe://partner.example/ns/bank/sa/till";
+        let found = workload(&mesh(&at_partner(foreign)), "10.9.0.7");
+        assert_eq!((found.id.to_string().as_str(), found.dialect), (foreign, Dialect::Douane1));
+
+        let ours = mesh(&at_partner("spiffe://cluster.local/ns/bank/sa/till"));
+        assert!(matches!(at(&ours, "10.9.0.7"), Found::Unknown));
+        assert!(ours.errors[0].contains("for other trust domains"), "{:?}", ours.errors);
+        let broken = parse_file(Path::new("mesh.yaml"), &at_partner("partner.example/till"));
+        assert!(format!("{broken:?}").contains("spiffe://partner.example/ns/shop/sa/orders"), "{broken:?}");
     }
 
     #[test]

@@ -6,12 +6,18 @@ use super::{
     created::Created,
     flaws::{Flaws, Part},
 };
-use crate::yaml::{Cursor, Fields, Flaw, Manner, Node, Value, bounded};
+use crate::{
+    id::WorkloadId,
+    yaml::{Cursor, Fields, Flaw, Manner, Node, Value, bounded},
+};
 
 /// The namespace of an object that names none, as `kubectl` has it.
 const DEFAULT_NAMESPACE: &str = "default";
 /// The annotation that names ports with commas between them.
 const PRESERVE_CASE: &str = "douane.io/preserve-case";
+
+/// The annotation of a `WorkloadEntry` that says who it is in another trust domain.
+const IDENTITY: &str = "douane.io/identity";
 
 /// What names and describes an object.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,6 +62,12 @@ impl Metadata {
     #[must_use]
     pub fn preserve_case(&self) -> BTreeSet<u16> {
         self.annotations.get(PRESERVE_CASE).and_then(|text| ports(text)).unwrap_or_default()
+    }
+
+    /// Who it is, where that is said by name.
+    #[must_use]
+    pub fn identity(&self) -> Option<WorkloadId> {
+        self.annotations.get(IDENTITY)?.parse().ok()
     }
 
     /// The metadata of a namespaced object.
@@ -127,13 +139,18 @@ impl Owner {
 // Those that mean something must be readable.
 fn annotations(at: &Cursor<'_>) -> Result<BTreeMap<String, String>, Flaw> {
     let all = at.text_map()?;
-    if let Some(text) = all.get(PRESERVE_CASE).filter(|text| ports(text).is_none()) {
+    let flaw = |key: &str, what: String, mend: &str| -> Result<_, Flaw> {
         let entries = at.entries()?;
-        let own = entries.iter().find(|(key, _)| *key == PRESERVE_CASE).map_or(at, |(_, own)| own);
-        return Err(own.flaw(
-            format!("{PRESERVE_CASE} is {:?}, which is no list of ports", bounded(text)),
-            "write ports with commas between them, such as \"8080,9090\"",
-        ));
+        let own = entries.iter().find(|(name, _)| *name == key).map_or(at, |(_, own)| own);
+        Err(own.flaw(what, mend))
+    };
+    if let Some(text) = all.get(PRESERVE_CASE).filter(|text| ports(text).is_none()) {
+        let what = format!("{PRESERVE_CASE} is {:?}, which is no list of ports", bounded(text));
+        return flaw(PRESERVE_CASE, what, "write ports with commas between them, such as \"8080,9090\"");
+    }
+    if let Some(Err(error)) = all.get(IDENTITY).map(|text| text.parse::<WorkloadId>()) {
+        let mend = "write one such as spiffe://partner.example/ns/shop/sa/orders";
+        return flaw(IDENTITY, format!("{IDENTITY}: {error}"), mend);
     }
     Ok(all)
 }
