@@ -4,6 +4,7 @@
 mod alone;
 mod attacks;
 mod every_refusal;
+mod federated;
 mod floors;
 mod istio;
 mod joined;

@@ -41,7 +41,7 @@ const ROWS: &[Row] = &[
     Row("v5", "what may not sign signs nothing", &["an_intermediate_that_may_not_sign_certificates_signs_nothing"], SHOWN),
     Row("v6", "unreadable or twice is not absent", &["a_leaf_with_an_extension_twice_is_refused", "an_extension_that_is_unreadable_or_twice_there_is_not_passed_over"], SHOWN),
     // Bundles.
-    Row("row_1_4", "a key is published before it signs", &["an_empty_bundle_trusts_nobody", "an_older_bundle_never_replaces_a_newer_one"], SHOWN),
+    Row("row_1_4", "a key is published before it signs", &["an_empty_bundle_trusts_nobody", "an_older_bundle_never_replaces_a_newer_one", "row_1_4_what_is_written_is_read_as_it_was"], SHOWN),
     // The Workload API.
     Row("w1", "gRPC on a unix socket, whose caller the kernel names", &["t15_the_kernel_says_whose_process_asks"], SHOWN),
     Row("w2", "the security header", &[], SHOWN),
@@ -49,12 +49,15 @@ const ROWS: &[Row] = &[
     Row("w4", "the service has no package", &[], SHOWN),
     Row("w5", "streams carry the whole state", &[], SHOWN),
     Row("w6", "what an X509-SVID response holds", &["w1_w6_a_stock_library_gets_the_pods_identity_with_a_key_of_its_own"], SHOWN),
-    Row("w7", "the own trust domain's bundle", &[], SHOWN),
+    Row("w7", "the own trust domain's bundle, and those of others", &[], SHOWN),
     Row("w8", "both the X.509 and the JWT profile", &[], SHOWN),
     Row("w9", "tokens: who gets them, what they say, how they are verified", &[], SHOWN),
     Row("w10", "SPIFFE_ENDPOINT_SOCKET", &[], SHOWN),
     // Bundle endpoints and federation.
-    Row("row_1_5", "bundles of other trust domains", &[], "there are none yet: no bundle is fetched from anywhere, and a peer of another domain is refused (v1)"),
+    Row("row_1_5", "bundles of other trust domains",
+        &["row_1_5_openssl_is_served_in_tls_1_2_and_1_3_here_and_in_1_2_nowhere_else",
+            "row_1_5_two_meshes_call_across_under_a_law_that_names_the_other_through_a_rotation_and_until_it_ends"],
+        SHOWN),
     // Threats.
     Row("t1", "asking for another's identity", &["for_any_request_the_name_is_the_attested_one", "names_in_a_request_are_not_believed"], SHOWN),
     Row("t2", "hostile requests", &["hostile_requests_are_refused", "a_request_for_a_ca_gets_a_leaf_with_the_attested_name", "a_key_is_known_by_itself_and_not_by_its_signature", "every_allowed_kind_of_key_is_signed_as_it_is"],
@@ -70,7 +73,9 @@ const ROWS: &[Row] = &[
     Row("t9", "back to plaintext", &["plaintext_from_outside_the_mesh_is_refused_on_both_kinds_of_address", "older_versions_of_tls_are_refused"], SHOWN),
     Row("t10", "resumed sessions", &["openssl_gets_neither_an_older_version_nor_a_renegotiation_nor_a_session_to_resume"], SHOWN),
     Row("t11", "old bundles", &["an_older_bundle_never_replaces_a_newer_one"], SHOWN),
-    Row("t12", "a domain that vouches for another", &["a_peer_of_another_trust_domain_is_refused"], SHOWN),
+    Row("t12", "a domain that vouches for another",
+        &["a_peer_of_another_trust_domain_is_refused", "t12_a_root_vouches_for_its_own_domain_and_for_no_other_whoever_is_federated"],
+        SHOWN),
     Row("t13", "first contact", &["a_control_plane_that_the_bundle_does_not_vouch_for_is_not_trusted"], SHOWN),
     Row("t14", "requests forged at the socket", &[], SHOWN),
     Row("t15", "others' processes at the socket", &[], SHOWN),
@@ -79,7 +84,8 @@ const ROWS: &[Row] = &[
     Row("t18", "crashes and disks", &[], SHOWN),
     Row("t19", "an audit log that was changed", &[], SHOWN),
     Row("t20", "the supply chain", &["a_guest_stays_in_its_rooms"], "cargo-deny holds one TLS provider and the sources of all crates, in CI"),
-    Row("t21", "a federated domain that misbehaves", &[], "no other domain is federated with yet"),
+    Row("t21", "a federated domain that misbehaves",
+        &["t21_whatever_a_federated_endpoint_does_what_was_good_last_stays_and_only_for_its_domain"], SHOWN),
     Row("t22", "a leaf that outlives its signer", &["no_leaf_outlives_its_signer"], SHOWN),
     // Traps of the library that makes certificates.
     Row("trap_1", "it copies a request's wishes", &[], SHOWN),

@@ -54,7 +54,9 @@ impl Life {
                 Ok(()) => self.succeed(),
                 Err(error) => self.fail(error),
             }
-            let held = self.held.as_ref().map(|held| &held.document);
+            // A first bundle says nothing of when to look: until one is fetched, it is as if there were none.
+            let fetched = self.held.as_ref().filter(|held| held.fetched.is_some());
+            let held = fetched.map(|held| &held.document);
             time::sleep(pause(held, self.failures, rand::random())).await;
         }
     }
