@@ -3,18 +3,24 @@
 //!
 //! - `serve`: the control plane's side; only its own user and root are heard
 //! - `call`: the command line's side
+//! - `watch`: what is asked of single requests
 //!
 //! Knows not what a command does (`authority`, `traffic`).
 
 mod call;
 mod serve;
+mod watch;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{authority::Status, traffic::view::View};
+use crate::{
+    authority::Status,
+    traffic::{seen::Seen, view::View},
+};
 
-pub use call::{CallError, call};
+pub use call::{CallError, Tapped, call};
 pub use serve::{AdminError, Desk, bind, bind_when_leading, run};
+pub use watch::{Remembered, TapFilter};
 
 /// A command has one name in it; a longer line is nobody's.
 const MAX_COMMAND_BYTES: usize = 4096;
@@ -46,6 +52,13 @@ pub enum Command {
         /// Only what has an end in it.
         namespace: Option<String>,
     },
+    /// Tell live requests, until whoever asks leaves.
+    Tap(TapFilter),
+    /// Say what sidecars remember of a trace or a span.
+    Search {
+        /// 32 or 16 hexadecimal digits.
+        id: String,
+    },
 }
 
 /// What comes back.
@@ -61,6 +74,12 @@ pub enum Answer {
     },
     /// Who talks to whom.
     Traffic(Box<View>),
+    /// A live request; more follow.
+    Seen(Box<Seen>),
+    /// So many live requests more were seen than may be told; more follow.
+    LeftOut(u64),
+    /// What sidecars remember.
+    Remembered(Box<Remembered>),
     /// It was not done.
     Refused(String),
 }

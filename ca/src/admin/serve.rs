@@ -7,12 +7,12 @@ use std::time::{Instant, SystemTime};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, Command, MAX_COMMAND_BYTES};
+use super::{Answer, Command, MAX_COMMAND_BYTES, TapFilter};
 use crate::{
     authority::{Authority, Force, RotateError, Status},
     discovery::Index,
@@ -23,6 +23,8 @@ use crate::{
 
 /// Operators at once; another waits.
 const MOST_AT_ONCE: usize = 8;
+/// Of these, taps that are open as long as an operator likes.
+const MOST_TAPS: usize = 4;
 /// From connecting to the answer.
 const LIMIT: Duration = Duration::from_secs(30);
 /// After a failure to accept (no descriptors, say).
@@ -48,6 +50,8 @@ pub struct Desk {
     pub traffic: Traffic,
     /// What the mesh is.
     pub index: watch::Receiver<Arc<Index>>,
+    /// Where that is written.
+    pub resources: Vec<PathBuf>,
     /// What is known of other trust domains.
     pub federated: Known,
 }
@@ -84,7 +88,7 @@ pub async fn bind_when_leading(
 
 /// Answers until `stop`.
 pub async fn run(listener: UnixListener, desk: Desk, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MOST_AT_ONCE));
+    let (places, taps) = (Arc::new(Semaphore::new(MOST_AT_ONCE)), Arc::new(Semaphore::new(MOST_TAPS)));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = tokio::select! {
@@ -93,10 +97,13 @@ pub async fn run(listener: UnixListener, desk: Desk, stop: CancellationToken) {
         };
         match stream {
             Ok((stream, _)) => {
-                let desk = desk.clone();
+                let (desk, taps, stop) = (desk.clone(), Arc::clone(&taps), stop.clone());
                 tokio::spawn(async move {
-                    if let Ok(Err(error)) = time::timeout(LIMIT, serve(stream, desk)).await {
-                        tracing::debug!(%error, "an admin connection broke");
+                    let mut stream = stream;
+                    match time::timeout(LIMIT, serve(&mut stream, &desk, &taps)).await {
+                        Ok(Ok(Some((filter, _tap)))) => desk.tap(&filter, &mut stream, &stop).await,
+                        Ok(Err(error)) => tracing::debug!(%error, "an admin connection broke"),
+                        Ok(Ok(None)) | Err(_) => {}
                     }
                     drop(place);
                 });
@@ -109,14 +116,28 @@ pub async fn run(listener: UnixListener, desk: Desk, stop: CancellationToken) {
     }
 }
 
-async fn serve(mut stream: UnixStream, desk: Desk) -> io::Result<()> {
+// Answers; or finds that a tap is to be answered until its operator leaves.
+async fn serve(
+    stream: &mut UnixStream,
+    desk: &Desk,
+    taps: &Arc<Semaphore>,
+) -> io::Result<Option<(TapFilter, OwnedSemaphorePermit)>> {
     let peer = stream.peer_cred()?.uid();
     let answer = if may_speak(peer, rustix::process::geteuid().as_raw()) {
         let mut line = Vec::new();
         let (read, _) = stream.split();
         BufReader::new(read.take(MAX_COMMAND_BYTES as u64)).read_until(b'\n', &mut line).await?;
         match serde_json::from_slice(&line) {
+            Ok(Command::Tap(filter)) => match Arc::clone(taps).try_acquire_owned() {
+                Ok(place) => {
+                    tracing::info!(?filter, uid = peer, "an operator looks at live requests");
+                    return Ok(Some((filter, place)));
+                }
+                Err(_) => Answer::Refused(format!("{MOST_TAPS} taps are open already: end one of them")),
+            },
+            Ok(Command::Search { id }) => desk.search(&id).await,
             Ok(command) => {
+                let desk = desk.clone();
                 let done = tokio::task::spawn_blocking(move || desk.obey(&command, peer));
                 done.await.unwrap_or_else(|_| {
                     Answer::Refused("the command could not be done; see the log".to_owned())
@@ -133,7 +154,8 @@ async fn serve(mut stream: UnixStream, desk: Desk) -> io::Result<()> {
     let mut line = serde_json::to_vec(&answer)?;
     line.push(b'\n');
     stream.write_all(&line).await?;
-    stream.shutdown().await
+    stream.shutdown().await?;
+    Ok(None)
 }
 
 /// Our own user and root.
@@ -152,6 +174,9 @@ impl Desk {
             Command::Status => Ok(None),
             Command::Traffic { window_seconds, namespace } => {
                 return self.traffic(Duration::from_secs(*window_seconds), namespace.as_deref());
+            }
+            Command::Tap(_) | Command::Search { .. } => {
+                return Answer::Refused("this is answered elsewhere".to_owned());
             }
             Command::RotateRoot { force } => {
                 self.authority.rotate_root(if *force { Force::Yes } else { Force::No }, now).map(Some)

@@ -243,6 +243,7 @@ impl App {
             traffic: traffic.clone(),
             index: self.discovery.index(),
             federated: self.federation.known(),
+            resources: self.discovery.folders(),
         };
         doors::administer(self.admin, (self.folder, desk), &tasks, &halt);
         let (authority, attestor, metrics) =

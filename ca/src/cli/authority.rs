@@ -161,7 +161,7 @@ impl Place {
         match call(&self.folder(), command)? {
             Answer::Done { authority, status } => Ok((authority, *status)),
             Answer::Refused(reason) => bail!("{reason}"),
-            Answer::Traffic(_) => {
+            _ => {
                 bail!("the control plane answered something else; is it of another version?")
             }
         }
@@ -172,7 +172,7 @@ impl Place {
         match call(&self.folder(), &Command::Status) {
             Ok(Answer::Done { status, .. }) => Ok(*status),
             Ok(Answer::Refused(reason)) => bail!("{reason}"),
-            Ok(Answer::Traffic(_)) => {
+            Ok(_) => {
                 bail!("the control plane answered something else; is it of another version?")
             }
             Err(CallError::NotRunning(dir)) => authority::status_at_rest(&self.folder(), SystemTime::now())

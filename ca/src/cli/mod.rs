@@ -39,6 +39,14 @@ enum Command {
     Policy(Policy),
     /// Say who talks to whom, with mutual TLS or not, how often, how well and how fast.
     Edges(traffic::Edges),
+    /// Say how each workload and service does: rate, success, latency.
+    Stat(traffic::Stat),
+    /// Show the busiest edges, again and again.
+    Top(traffic::Top),
+    /// Show live requests, redacted.
+    Tap(Box<traffic::Tap>),
+    /// Tell one failed request's story from both ends.
+    Why(traffic::Why),
     /// Say which version this is.
     Version,
 }
@@ -71,5 +79,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Ca(ca) => run::run(*ca),
         Command::Policy(policy) => Ok(policy::run(policy)),
         Command::Edges(asked) => traffic::edges(&asked).map(|()| ExitCode::SUCCESS),
+        Command::Stat(asked) => traffic::stat(&asked).map(|()| ExitCode::SUCCESS),
+        Command::Top(asked) => traffic::top(&asked).map(|()| ExitCode::SUCCESS),
+        Command::Tap(asked) => traffic::tap(&asked).map(|()| ExitCode::SUCCESS),
+        Command::Why(asked) => traffic::why(&asked),
     }
 }

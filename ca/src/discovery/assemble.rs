@@ -17,7 +17,7 @@ use douane_proto::{
 };
 
 use crate::discovery::{
-    index::{Index, Law, Resident, qualified},
+    index::{Index, Law, PolicyPlace, Resident, qualified},
     laws::{Lawful, Laws},
     learned::Known,
     protocols,
@@ -87,6 +87,7 @@ pub(crate) fn assemble(
         externals_by_address: by(&externals, |external| external.addresses.clone()),
         externals_by_host: by(&externals, |external| external.hosts.clone()),
         externals,
+        policies: objects.iter().filter_map(|resource| policy_place(resource)).collect(),
     };
     Assembled { index, errors: assembly.errors, warnings: laws.into_warnings(), objects: objects.len() }
 }
@@ -304,6 +305,12 @@ impl Assembly<'_> {
             metadata.key()
         ))
     }
+}
+
+fn policy_place(resource: &Resource) -> Option<(String, PolicyPlace)> {
+    let Kind::AuthorizationPolicy(policy) = &resource.kind else { return None };
+    let written = PolicyPlace { location: resource.location.clone(), rule_lines: policy.rule_lines.clone() };
+    Some((resource.metadata.key(), written))
 }
 
 fn of_kind<'r, T>(objects: &[&'r Resource], pick: impl Fn(&'r Kind) -> Option<T>) -> Vec<(&'r Resource, T)> {

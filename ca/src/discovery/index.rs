@@ -3,7 +3,7 @@
 //! Knows not how it came about (`assemble`), nor who may ask how often (`publish`).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -11,6 +11,7 @@ use std::{
 use douane_proto::{
     id::WorkloadId,
     mesh::{External, Service, Workload},
+    resource::Location,
     snapshot::{Found, MeshSettings, Question},
     wire,
 };
@@ -30,6 +31,16 @@ pub struct Index {
     pub(crate) externals: Vec<Arc<External>>,
     pub(crate) externals_by_address: HashMap<IpAddr, Vec<usize>>,
     pub(crate) externals_by_host: HashMap<String, Vec<usize>>,
+    /// Where policies were written, by `namespace/name`.
+    pub(crate) policies: HashMap<String, PolicyPlace>,
+}
+
+/// Where a policy was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PolicyPlace {
+    pub(crate) location: Location,
+    /// Of each rule.
+    pub(crate) rule_lines: Vec<u32>,
 }
 
 /// Can policies be served?
@@ -62,6 +73,41 @@ impl Index {
             Question::Address(address) => self.at(address.to_canonical(), namespace),
             Question::Host(host) => self.named(host, namespace),
         }
+    }
+
+    /// Where a policy, or a rule of it, is written, `file:line`: of `shop/orders` or `shop/orders rule 2`.
+    pub(crate) fn place(&self, policy: &str) -> Option<String> {
+        let (name, rule) = match policy.rsplit_once(" rule ") {
+            Some((name, rule)) => (name, rule.parse::<usize>().ok()),
+            None => (policy, None),
+        };
+        let PolicyPlace { location, rule_lines } = self.policies.get(name)?;
+        let line = rule.and_then(|rule| rule_lines.get(rule.checked_sub(1)?)).unwrap_or(&location.line);
+        Some(format!("{}:{line}", location.file.display()))
+    }
+
+    /// The identities of the workloads of this name, `namespace/name` of workload, pod or account; or this SPIFFE ID.
+    pub(crate) fn identities(&self, name: &str) -> BTreeSet<WorkloadId> {
+        if let Ok(id) = name.parse() {
+            return [id].into();
+        }
+        let Some((namespace, name)) = name.split_once('/') else { return BTreeSet::new() };
+        let workloads = self.workloads.values().map(|governed| &governed.workload);
+        let is_it = |workload: &&Arc<Workload>| {
+            workload.id.namespace() == namespace
+                && (workload.service_name == name
+                    || workload.name == name
+                    || workload.id.service_account() == name)
+        };
+        workloads.filter(is_it).map(|workload| workload.id.clone()).collect()
+    }
+
+    /// The identities behind a service, `namespace/name`; `None`: there is no such service.
+    pub(crate) fn behind(&self, name: &str) -> Option<BTreeSet<WorkloadId>> {
+        let (namespace, name) = name.split_once('/')?;
+        let mut services = self.services.values();
+        let service = services.find(|service| service.namespace == namespace && service.name == name)?;
+        Some(service.endpoints.iter().map(|endpoint| endpoint.workload.id.clone()).collect())
     }
 
     /// What the workloads of an identity are called, `namespace/name`; where it has several names, none.

@@ -22,7 +22,7 @@ mod written;
 use std::{
     collections::HashSet,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -120,6 +120,12 @@ impl Discovery {
     #[must_use]
     pub fn index(&self) -> watch::Receiver<Arc<Index>> {
         self.index.subscribe()
+    }
+
+    /// The folders that the resources are read from.
+    #[must_use]
+    pub fn folders(&self) -> Vec<PathBuf> {
+        self.folders.paths().map(Path::to_owned).collect()
     }
 
     /// Where sidecars tell what they have learned.

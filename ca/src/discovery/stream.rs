@@ -157,6 +157,8 @@ impl Stream {
         self.attending = Some(self.shared.holders.attend(&hello.workload));
         self.telling = Some(self.shared.traffic.attend(&hello.workload, &self.id, std::time::Instant::now()));
         let mut sent = self.greet(&index, &trust, own).await?;
+        let mut asking = self.shared.traffic.asking();
+        self.inquire().await?;
         let mut asked: Option<Question> = None;
         loop {
             let mut wait = self.next_expiry().unwrap_or(too_old).min(too_old);
@@ -187,6 +189,7 @@ impl Stream {
                     changed.map_err(|_| Status::unavailable("the control plane is stopping"))?;
                     self.push(&mut sent, &index, &trust, hello).await?;
                 }
+                () = asking.changed() => self.inquire().await?,
                 message = self.requests.message(), if asked.is_none() => match message {
                     Ok(Some(WatchRequest { kind })) => asked = self.heed(kind, hello)?,
                     Ok(None) | Err(_) => return Ok(End::Gone),
@@ -332,9 +335,23 @@ impl Stream {
                 }
                 Ok(None)
             }
+            Some(Kind::Sightings(told)) => {
+                if let Some(telling) = &self.telling {
+                    telling.hears(&told);
+                }
+                Ok(None)
+            }
             Some(Kind::Hello(_)) => Err(Status::invalid_argument("a second hello")),
             // From a newer sidecar: what it says we need not know.
             None => Ok(None),
+        }
+    }
+
+    // Of what operators ask, what concerns this sidecar, if that is news to it.
+    async fn inquire(&mut self) -> Result<(), Status> {
+        match self.telling.as_mut().and_then(Telling::asks) {
+            Some(inquiry) => self.send(Delta { inquiry: Some(inquiry), ..Delta::default() }).await,
+            None => Ok(()),
         }
     }
 

@@ -3,12 +3,16 @@
 //! - `counts`: counters, and what lies between two readings of them
 //! - `sidecar`: what one sidecar has told, for as long as a window is (pure)
 //! - [`view`]: the edges as operators see them, from both ends (pure)
+//! - [`inquiries`]: what operators ask of single requests; [`seen`]: one request; [`story`]: what became of one (pure)
 //!
 //! A sidecar's word counts for its own end only: it can say nothing of what others talk about. Bounded, and gone a moment
 //! after the sidecar. Knows neither streams nor names: `discovery` tells, `admin` asks.
 
 mod counts;
+pub mod inquiries;
+pub mod seen;
 mod sidecar;
+pub mod story;
 pub mod view;
 
 use std::{
@@ -19,6 +23,7 @@ use std::{
 
 use douane_proto::{id::WorkloadId, wire};
 
+use inquiries::{Inquiries, Inquiry, Wanted, What};
 use sidecar::Sidecar;
 use view::{Names, View};
 
@@ -33,6 +38,7 @@ const MOST_EDGES: usize = 100_000;
 #[derive(Debug, Clone)]
 pub struct Traffic {
     known: Arc<Mutex<Known>>,
+    inquiries: Inquiries,
 }
 
 #[derive(Debug)]
@@ -58,6 +64,9 @@ struct Attended {
 pub struct Telling {
     traffic: Traffic,
     workload: String,
+    id: WorkloadId,
+    // What the sidecar was asked last.
+    asked: wire::Inquiry,
 }
 
 impl Default for Traffic {
@@ -69,7 +78,7 @@ impl Default for Traffic {
 impl Traffic {
     fn bounded(most_edges: usize) -> Self {
         let known = Known { sidecars: HashMap::new(), edges: 0, most_edges, forgot: None };
-        Self { known: Arc::new(Mutex::new(known)) }
+        Self { known: Arc::new(Mutex::new(known)), inquiries: Inquiries::default() }
     }
 
     /// The sidecar of `workload` (`namespace/pod`) has proven to be `id`, and tells from now on.
@@ -86,7 +95,35 @@ impl Traffic {
         }
         attended.streams += 1;
         attended.gone = None;
-        Telling { traffic: self.clone(), workload: workload.to_owned() }
+        Telling {
+            traffic: self.clone(),
+            workload: workload.to_owned(),
+            id: id.clone(),
+            asked: wire::Inquiry::default(),
+        }
+    }
+
+    /// How many sidecars are connected.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.known().sidecars.values().filter(|attended| attended.streams > 0).count()
+    }
+
+    /// Asks sidecars to tell such requests as they end.
+    #[must_use]
+    pub fn tap(&self, wanted: Wanted) -> Inquiry {
+        self.inquiries.open(What::Tap(wanted))
+    }
+
+    /// Asks all sidecars what they remember of a trace (16 bytes) or span (8 bytes).
+    #[must_use]
+    pub fn search(&self, id: Vec<u8>) -> Inquiry {
+        self.inquiries.open(What::Search(id))
+    }
+
+    /// Waits until something else is asked.
+    pub(crate) fn asking(&self) -> Asking {
+        Asking(self.inquiries.changes())
     }
 
     /// Who talks to whom, over the last `window`; `names`: what workloads are called.
@@ -113,7 +150,36 @@ impl Known {
     }
 }
 
+/// Told when operators ask something else.
+#[derive(Debug)]
+pub(crate) struct Asking(inquiries::Changes);
+
+impl Asking {
+    /// Waits for it.
+    pub(crate) async fn changed(&mut self) {
+        // Its sender lives as long as the control plane.
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 impl Telling {
+    /// What the sidecar is to be asked, if that is not what it was asked before.
+    pub fn asks(&mut self) -> Option<wire::Inquiry> {
+        let asked = self.traffic.inquiries.of(&self.id);
+        if asked == self.asked {
+            return None;
+        }
+        self.asked.clone_from(&asked);
+        Some(asked)
+    }
+
+    /// What the sidecar answers.
+    pub fn hears(&self, told: &wire::Sightings) {
+        self.traffic.inquiries.hear(told, &self.workload, &self.id);
+    }
+
     /// What the sidecar says that it has counted.
     pub fn takes(&self, figures: &wire::Figures, now: Instant) {
         let mut known = self.traffic.known();

@@ -225,7 +225,7 @@ impl Edge {
 }
 
 impl End {
-    fn workload(id: &WorkloadId, names: &Names) -> Self {
+    pub(crate) fn workload(id: &WorkloadId, names: &Names) -> Self {
         let account = || format!("{}/{}", id.namespace(), id.service_account());
         let name = names.get(id).cloned().unwrap_or_else(account);
         Self { name, kind: Kind::Workload, identity: Some(id.to_string()) }

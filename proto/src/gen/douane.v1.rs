@@ -449,7 +449,7 @@ pub mod identity_server {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchRequest {
-    #[prost(oneof = "watch_request::Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "watch_request::Kind", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: ::core::option::Option<watch_request::Kind>,
 }
 /// Nested message and enum types in `WatchRequest`.
@@ -466,6 +466,8 @@ pub mod watch_request {
         Report(super::Report),
         #[prost(message, tag = "5")]
         Figures(super::Figures),
+        #[prost(message, tag = "6")]
+        Sightings(super::Sightings),
     }
 }
 /// The first message of a stream.
@@ -618,6 +620,128 @@ pub struct Delta {
     pub answers: ::prost::alloc::vec::Vec<Answer>,
     #[prost(message, optional, tag = "9")]
     pub federated: ::core::option::Option<FederatedBundles>,
+    #[prost(message, optional, tag = "10")]
+    pub inquiry: ::core::option::Option<Inquiry>,
+}
+/// What operators want to know of the traffic right now: all that is asked at present, in place of what was asked before.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Inquiry {
+    #[prost(message, repeated, tag = "1")]
+    pub taps: ::prost::alloc::vec::Vec<Tap>,
+    #[prost(message, repeated, tag = "2")]
+    pub searches: ::prost::alloc::vec::Vec<Search>,
+}
+/// Tell requests and streams when they end.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Tap {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// To the own workload; from it.
+    #[prost(bool, tag = "2")]
+    pub inbound: bool,
+    #[prost(bool, tag = "3")]
+    pub outbound: bool,
+    /// SPIFFE IDs of peers that are meant, of those who ask and of those who are asked; none: all. A service counts as its
+    /// name, too.
+    #[prost(string, repeated, tag = "4")]
+    pub from: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub to: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "6")]
+    pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "7")]
+    pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What the path begins with.
+    #[prost(string, tag = "8")]
+    pub path: ::prost::alloc::string::String,
+    /// Both 0: any.
+    #[prost(uint32, tag = "9")]
+    pub status_from: u32,
+    #[prost(uint32, tag = "10")]
+    pub status_to: u32,
+    #[prost(bool, tag = "11")]
+    pub denied: bool,
+    #[prost(bool, tag = "12")]
+    pub failed: bool,
+    /// Also what the peer tells as well.
+    #[prost(bool, tag = "13")]
+    pub both_ends: bool,
+}
+/// Tell at once what you remember of this trace (16 bytes) or span (8 bytes): only what failed is remembered.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Search {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub id: ::prost::alloc::vec::Vec<u8>,
+}
+/// The answer to an inquiry.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Sightings {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub sightings: ::prost::alloc::vec::Vec<Sighting>,
+    /// So many more were seen than may be told.
+    #[prost(uint64, tag = "3")]
+    pub left_out: u64,
+    /// Of a search: that was all.
+    #[prost(bool, tag = "4")]
+    pub last: bool,
+}
+/// A request or stream that has ended. There is no field for a query, a header or a body.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Sighting {
+    #[prost(bool, tag = "1")]
+    pub outbound: bool,
+    /// Microseconds since 1970, and how many it took.
+    #[prost(uint64, tag = "2")]
+    pub ended: u64,
+    #[prost(uint64, tag = "3")]
+    pub lasted: u64,
+    #[prost(bytes = "vec", tag = "4")]
+    pub trace_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub span_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "6")]
+    pub parent_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "7")]
+    pub protocol: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub method: ::prost::alloc::string::String,
+    #[prost(string, tag = "9")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "10")]
+    pub status: u32,
+    #[prost(uint32, optional, tag = "11")]
+    pub grpc_status: ::core::option::Option<u32>,
+    #[prost(string, tag = "12")]
+    pub peer: ::prost::alloc::string::String,
+    #[prost(string, tag = "13")]
+    pub peer_address: ::prost::alloc::string::String,
+    #[prost(string, tag = "14")]
+    pub destination: ::prost::alloc::string::String,
+    #[prost(string, tag = "15")]
+    pub service: ::prost::alloc::string::String,
+    /// Version and group; empty: none.
+    #[prost(string, tag = "16")]
+    pub tls: ::prost::alloc::string::String,
+    #[prost(string, tag = "17")]
+    pub decision: ::prost::alloc::string::String,
+    #[prost(string, tag = "18")]
+    pub policy: ::prost::alloc::string::String,
+    #[prost(string, tag = "19")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, tag = "20")]
+    pub refusal: ::prost::alloc::string::String,
+    #[prost(string, tag = "21")]
+    pub hint: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "22")]
+    pub bytes_in: u64,
+    #[prost(uint64, tag = "23")]
+    pub bytes_out: u64,
+    #[prost(bool, tag = "24")]
+    pub denied: bool,
 }
 /// The bundles of all other trust domains that are trusted: what is not among them is trusted no more.
 #[derive(Clone, PartialEq, ::prost::Message)]

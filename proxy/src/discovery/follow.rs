@@ -171,6 +171,7 @@ impl Follower {
         let mut outgoing = Waiting::default();
         questions.learned.borrow_mut().forget_telling();
         self.witness.begin();
+        let sighted = self.witness.news();
         outgoing.extend(questions.watched.borrow_mut().all().iter().map(ask));
         loop {
             tokio::select! {
@@ -191,6 +192,10 @@ impl Follower {
                     outgoing.extend(self.lessons());
                 }
                 Ok(()) = self.identity.changed() => outgoing.extend(self.report()),
+                // What has no room waits with the witness, which keeps a bounded number.
+                () = sighted.notified(), if outgoing.0.len() < OUTGOING => {
+                    outgoing.extend(self.witness.sightings().into_iter().map(Kind::Sightings).map(message));
+                }
                 _ = sweep.tick() => {
                     outgoing.extend(self.forget());
                     // Counters only grow: what is not told now is told the next time.
@@ -205,6 +210,9 @@ impl Follower {
 
     fn take(&mut self, mut delta: wire::Delta) -> Result<(), FollowError> {
         let bundle = delta.bundle.take().map(TrustBundle::try_from).transpose()?;
+        if let Some(inquiry) = delta.inquiry.take() {
+            self.witness.inquire(inquiry);
+        }
         let full = delta.full;
         let answered: Vec<Question> =
             delta.answers.iter().filter_map(|answer| answer.question.clone()?.try_into().ok()).collect();

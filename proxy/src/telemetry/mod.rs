@@ -27,6 +27,8 @@ pub(crate) mod queue;
 mod record;
 pub mod resource;
 pub(crate) mod retention;
+pub(crate) mod sighting;
+pub(crate) mod sightings;
 pub(crate) mod span;
 pub mod trace;
 pub mod tracer;

@@ -2,9 +2,12 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     os::unix::process::CommandExt as _,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
@@ -96,6 +99,20 @@ fn the_edges_of_known_calls_are_told_from_both_ends_with_counts_and_mtls() {
     assert!(line.is_some_and(|line| line.contains(" yes ") && line.contains("both")), "{text}");
     let nowhere = operator.run(&["edges", "-n", "nowhere"]);
     assert!(String::from_utf8(nowhere.stdout).unwrap().starts_with("Nobody has talked"));
+
+    // Seven requests came to its sidecars, of which two were denied.
+    let stat = operator.json(&["stat", "answerer"]);
+    let workload = &stat["workloads"][0];
+    assert_eq!((&workload["name"], &workload["sidecars"]), (&"town/answerer".into(), &2.into()), "{stat:#}");
+    assert_eq!(workload["inbound"]["total"]["requests"], 7);
+    let window = &workload["inbound"]["window"];
+    let (requests, denied) = (window["requests"].as_f64().unwrap(), window["denied"].as_f64().unwrap());
+    let success = workload["inbound"]["success"].as_f64().unwrap();
+    assert!(requests >= 1.0 && (success - (requests - denied) / requests).abs() < 0.001, "{stat:#}");
+    assert_eq!(stat["services"][0]["name"], "town/answerer", "by the callers' word: {stat:#}");
+    let top = operator.run(&["top", "--once"]);
+    let text = String::from_utf8(top.stdout).unwrap();
+    assert!(text.contains("the last 60 s") && text.contains("town/keeper"), "{text}");
 }
 
 #[test]
@@ -114,6 +131,106 @@ fn the_figures_of_a_sidecar_that_dies_are_gone_and_those_of_the_next_one_begin_a
         edge["source"].is_null() && !edge["destination"].is_null()
     });
     assert!(view["sidecars"].as_u64().is_some_and(|sidecars| sidecars >= 5), "{view:#}");
+}
+
+#[test]
+fn a_tap_sees_what_it_asks_for_while_it_happens_and_no_query_and_no_header() {
+    let Some(lab) = lab(&[("mesh.yaml", yaml::MESH), ("law.yaml", yaml::LAW)]) else { return };
+    let operator = Operator(&lab);
+    let asked =
+        ["tap", "--from", "town/asker", "--to", "town/answerer", "--path", "/open/seen", "-o", "json"];
+    let mut tap = operator.command(&asked).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(tap.stdout.take().unwrap()).lines();
+    let (told, heard) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        while let Some(Ok(line)) = lines.next() {
+            let _ = told.send(line);
+        }
+    });
+
+    // Until the tap is open nobody sees anything.
+    let first = eventually("a request is seen live", TOLD, || {
+        assert!(get(&lab, "stranger", "http://answerer/open/seen").starts_with("403 "));
+        assert!(get(&lab, "asker", "http://answerer/open/unseen").starts_with("200 "));
+        assert!(get(&lab, "asker", "http://answerer/open/seen/1?token=secret").starts_with("200 "));
+        heard.recv_timeout(Duration::from_secs(1)).map_err(|error| error.to_string())
+    });
+    tap.kill().unwrap();
+    tap.wait().unwrap();
+    reader.join().unwrap();
+
+    let rest: Vec<String> = heard.try_iter().collect();
+    for line in [&first].into_iter().chain(&rest) {
+        let seen: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (&seen["from"]["name"], &seen["to"]["name"]),
+            (&"town/asker".into(), &"town/answerer".into())
+        );
+        assert_eq!((&seen["end"], &seen["path"]), (&"destination".into(), &"/open/seen/1".into()), "{line}");
+        assert_eq!(
+            (&seen["method"], &seen["status"], &seen["decision"]),
+            (&"GET".into(), &200.into(), &"allow".into())
+        );
+        assert!(seen["tls"].as_str().is_some_and(|tls| tls.starts_with("TLSv1.3")), "{line}");
+        assert!(seen["place"].as_str().is_some_and(|place| place.contains("law.yaml:")), "{line}");
+        assert!(!line.contains("secret") && !line.contains("token"), "{line}");
+    }
+    let nobody = operator.run(&["tap", "--from", "town/nobody"]);
+    let why = String::from_utf8(nobody.stderr).unwrap();
+    assert!(nobody.status.code() == Some(1) && why.contains("town/asker"), "it says who there is: {why}");
+}
+
+#[test]
+fn the_story_of_a_denied_request_names_both_ends_the_rule_and_what_to_change() {
+    let Some(lab) = lab(&[("mesh.yaml", yaml::MESH), ("law.yaml", yaml::LAW)]) else { return };
+    let operator = Operator(&lab);
+    assert!(get(&lab, "asker", "http://answerer/closed?token=secret").starts_with("403 "));
+    let source = lab.recorded("asker", |records| records.iter().any(|record| record["status"] == 403));
+    let trace = source.iter().find(|record| record["status"] == 403).unwrap()["trace_id"].as_str().unwrap();
+
+    let story = operator.json(&["why", trace]);
+
+    let hop = &story["hops"][0];
+    assert_eq!(story["hops"].as_array().unwrap().len(), 1, "{story:#}");
+    assert_eq!((&hop["source"]["toldBy"], &hop["source"]["status"]), (&"town/asker".into(), &403.into()));
+    assert_eq!(
+        (&hop["destination"]["to"]["name"], &hop["destination"]["denied"]),
+        (&"town/answerer".into(), &true.into())
+    );
+    let stop = &story["stopped"];
+    assert_eq!(stop["policy"], "town/answerer-callers rule 1", "{story:#}");
+    let place = stop["place"].as_str().unwrap();
+    // The rule's own line.
+    let line = 1 + yaml::LAW.lines().position(|line| line.contains("sa/answerer]")).unwrap();
+    assert!(place.ends_with(&format!("law.yaml:{line}")), "{place}");
+    assert!(
+        stop["reason"].as_str().is_some_and(|reason| reason.contains("path /closed is not in")),
+        "{stop:#}"
+    );
+    assert!(stop["mend"].to_string().contains("paths: [/closed]"), "{stop:#}");
+    assert!(!story.to_string().contains("secret"), "{story:#}");
+
+    let text = String::from_utf8(operator.run(&["why", trace]).stdout).unwrap();
+    for part in ["town/asker -> town/answerer  GET /closed", "the law of town/answerer denied it", place] {
+        assert!(text.contains(part), "{part} expected in:\n{text}");
+    }
+    // The same from the logs alone, when no sidecar remembers it.
+    let span = hop["destination"]["spanId"].as_str().unwrap();
+    let mut command = Command::new(LAB);
+    command.args(["role-play", "douane", "why", trace, "-o", "json"]);
+    for pod in ["asker", "answerer-1", "answerer-2"] {
+        command.arg("--log").arg(lab.pod(pod)["log"].as_str().unwrap());
+    }
+    let logged = command.output().unwrap();
+    let logged: Value =
+        serde_json::from_slice(&logged.stdout).unwrap_or_else(|error| panic!("{error}: {logged:?}"));
+    assert_eq!(logged["hops"][0]["source"]["status"], 403, "{logged:#}");
+    assert_eq!(logged["hops"][0]["destination"]["spanId"], span, "{logged:#}");
+    assert_eq!(logged["stopped"]["policy"], stop["policy"]);
+
+    let unknown = operator.run(&["why", &"0".repeat(32)]);
+    let why = String::from_utf8(unknown.stderr).unwrap();
+    assert!(unknown.status.code() == Some(1) && why.contains("connected sidecars remembers it"), "{why}");
 }
 
 #[test]

@@ -1,11 +1,17 @@
 //! `douane edges|stat|top|tap|why`: what an operator asks of the running mesh, one file each.
 //!
-//! They know flags and how an answer is printed (`table`, `figures`); the running control plane answers, through the
+//! They know flags and how an answer is printed (`table`, `figures`, `advice`), and read logs (`logged`); the running control plane answers, through the
 //! socket that `douane ca status` asks.
 
+mod advice;
 mod edges;
 mod figures;
+mod logged;
+mod stat;
 mod table;
+mod tap;
+mod top;
+mod why;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -19,6 +25,10 @@ use crate::{
 };
 
 pub(super) use edges::{Edges, run as edges};
+pub(super) use stat::{Stat, run as stat};
+pub(super) use tap::{Tap, run as tap};
+pub(super) use top::{Top, run as top};
+pub(super) use why::{Why, run as why};
 
 /// Where the control plane is.
 #[derive(Args)]

@@ -30,6 +30,7 @@ use crate::{
         queue::SpanQueue,
         record::Lasted,
         retention::{Call, Fate, Retention},
+        sightings::Sightings,
         span::{has_failed, span},
         tracer::{Begun, Caller, Forwarded, Tracer},
         writer::{LineWriter, LostLines},
@@ -66,6 +67,8 @@ pub struct Telemetry {
     pub(crate) spans: Option<SpanQueue>,
     /// Who talks to whom.
     pub(crate) edges: Edges,
+    /// What operators ask of single requests.
+    pub(crate) sightings: Sightings,
     origin: RefCell<Origin>,
     // The same as it stands on every line.
     who: RefCell<Vec<u8>>,
@@ -110,6 +113,7 @@ impl Telemetry {
             metrics,
             spans: (spans == Spans::Export).then(SpanQueue::default),
             edges: Edges::default(),
+            sightings: Sightings::default(),
             who: RefCell::new(who(&origin)),
             origin: RefCell::new(origin),
             logs,
@@ -301,6 +305,7 @@ impl Default for Telemetry {
             metrics: Metrics::new(&LostLines::default(), &LostLines::default()),
             spans: None,
             edges: Edges::default(),
+            sightings: Sightings::default(),
             origin: RefCell::default(),
             who: RefCell::default(),
             logs: Logs::default(),
@@ -412,6 +417,7 @@ impl Drop for Access {
         let lasted = Lasted { from: self.from, length: self.since.elapsed() };
         self.telemetry.end(&self.record, lasted);
         self.telemetry.edges.ended(&self.record, lasted.length, self.opened.as_deref());
+        self.telemetry.sightings.ended(&self.record, lasted);
         if self.opened.is_some() {
             self.telemetry.metrics.closed(&self.record);
         }
