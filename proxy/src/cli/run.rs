@@ -56,6 +56,9 @@ pub(super) struct Run {
     /// OTLP/gRPC collector for spans, such as http://127.0.0.1:4317. None: no spans are sent.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp: Option<String>,
+    /// The same, for spans alone.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", hide = true)]
+    otlp_traces: Option<String>,
     /// What telemetry calls the workload. Without it: as the control plane says.
     #[arg(long, env = "OTEL_SERVICE_NAME")]
     service_name: Option<String>,
@@ -173,7 +176,10 @@ impl Run {
             telemetry: Telemetry {
                 log: self.log,
                 tracing: self.traces.tracing()?,
-                otlp_endpoint: self.otlp.filter(|endpoint| !endpoint.is_empty()),
+                otlp_endpoint: [self.otlp_traces, self.otlp]
+                    .into_iter()
+                    .flatten()
+                    .find(|endpoint| !endpoint.is_empty()),
                 service_name: self.service_name,
                 environment: self.environment,
                 resource_attributes: self.resource_attributes,
