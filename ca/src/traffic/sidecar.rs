@@ -16,6 +16,10 @@ use super::{LONGEST_WINDOW, counts::Counts};
 const MOST_EDGES: usize = 300;
 /// `namespace/name` of a service.
 const MAX_SERVICE_BYTES: usize = 320;
+/// A sidecar tells every five seconds, and in parts only what does not fit at once.
+const FINEST: Duration = Duration::from_secs(1);
+/// As many as the longest window has, told that finely, and some more.
+const MOST_SAMPLES: usize = 64;
 
 /// One sidecar.
 #[derive(Debug)]
@@ -83,13 +87,14 @@ impl Sidecar {
                 Counted { total: before, streams_open: 0, added: VecDeque::new() }
             });
             let added = total.since(&counted.total);
-            if added != Counts::default() {
-                counted.added.push_back((now, added));
-            }
+            counted.add(now, added);
             (counted.total, counted.streams_open) = (total, edge.streams_open);
         }
         if !figures.more {
             self.told.push_back(now);
+            if self.told.len() > MOST_SAMPLES {
+                self.told.pop_front();
+            }
             self.forget(now);
         }
     }
@@ -132,6 +137,20 @@ impl Sidecar {
 }
 
 impl Counted {
+    // Whoever tells the same edge again and again has one sample for it, and few in all.
+    fn add(&mut self, now: Instant, added: Counts) {
+        if added == Counts::default() {
+            return;
+        }
+        match self.added.back_mut() {
+            Some((at, last)) if now.saturating_duration_since(*at) < FINEST => *last += &added,
+            _ => self.added.push_back((now, added)),
+        }
+        if self.added.len() > MOST_SAMPLES {
+            self.added.pop_front();
+        }
+    }
+
     /// What was added in what is covered.
     pub(super) fn within(&self, covered: &Covered) -> Counts {
         let mut sum = Counts::default();
@@ -187,6 +206,24 @@ mod tests {
 
     const HOUR: u64 = 3_600_000;
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_sidecar_that_tells_without_end_costs_no_more_than_one_that_behaves() {
+        let (mut sidecar, began) = (sidecar(), Instant::now());
+        for more in [true, false] {
+            for number in 0..2000_u64 {
+                let figures = wire::Figures {
+                    epoch: 1,
+                    edges: vec![edge("web", 2 * number), edge("web", 2 * number + 1)],
+                    more,
+                    ..wire::Figures::default()
+                };
+                sidecar.take(&figures, 10, began + Duration::from_millis(number * 700));
+            }
+        }
+        let held: usize = sidecar.edges.values().map(|counted| counted.added.len()).sum();
+        assert!(held <= MOST_SAMPLES && sidecar.told.len() <= MOST_SAMPLES, "{held}, {}", sidecar.told.len());
+    }
 
     #[test]
     fn what_was_counted_before_it_was_heard_is_in_no_window() {

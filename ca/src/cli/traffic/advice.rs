@@ -57,13 +57,25 @@ pub(super) fn add(story: &mut Story, resources: &[PathBuf]) {
             .parse::<SocketAddr>()
             .map(|it| format!(" --port {}", it.port()))
             .unwrap_or_default();
-        let request =
-            if seen.method.is_empty() { String::new() } else { format!(" {} {}", seen.method, seen.path) };
+        let request = if seen.method.is_empty() {
+            String::new()
+        } else {
+            format!(" {} {}", quoted(&seen.method), quoted(&seen.path))
+        };
         stop.mend.push(format!(
             "\nPolicy by policy: douane policy explain --from {from} --workload {workload}{port}{}{request}",
             folders.concat()
         ));
     }
+}
+
+// For a shell: the line is there to be copied, and a client chose this part of it.
+fn quoted(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-:".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn place(resources: &[Resource], policy: &str) -> Option<String> {
