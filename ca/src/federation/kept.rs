@@ -106,8 +106,12 @@ fn read(path: &Path) -> io::Result<(Entry, BundleDocument)> {
     Ok((entry, document))
 }
 
+// Of all by which an operator says whom to believe: another endpoint, or another way to know it, begins anew.
 fn mark(relation: &Relation) -> String {
-    hash(relation.server.first())
+    let Relation { trust_domain, url, server } = relation;
+    let mut told = format!("{trust_domain}\n{url}\n{}\n", server.profile()).into_bytes();
+    told.extend_from_slice(server.first());
+    hash(&told)
 }
 
 fn hash(bytes: &[u8]) -> String {

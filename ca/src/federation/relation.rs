@@ -35,6 +35,14 @@ pub enum Server {
 }
 
 impl Server {
+    /// Its name in SPIFFE Federation 5.
+    pub(super) fn profile(&self) -> &'static str {
+        match self {
+            Self::Web(_) => "https_web",
+            Self::Spiffe { .. } => "https_spiffe",
+        }
+    }
+
     /// What an operator gave, for a mark of it.
     pub(super) fn first(&self) -> &[u8] {
         match self {

@@ -19,4 +19,13 @@ impl Beyond {
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.aliases, &other.aliases) && Arc::ptr_eq(&self.federated, &other.federated)
     }
+
+    /// Does it say the same of this trust domain? What a partner publishes is news to its own peers' sessions alone.
+    pub(super) fn is_same_for(&self, domain: &TrustDomain, other: &Self) -> bool {
+        self.aliases == other.aliases && self.of(domain) == other.of(domain)
+    }
+
+    fn of(&self, domain: &TrustDomain) -> Option<&ForeignBundle> {
+        self.federated.iter().find(|bundle| bundle.trust_domain == *domain)
+    }
 }

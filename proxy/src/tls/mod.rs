@@ -146,8 +146,10 @@ impl Mtls {
             let now = (Arc::clone(&identity.borrow_and_update().bundle), beyond.borrow_and_update().clone());
             // Most changes are renewals, which leave the bundle as it is.
             if !Arc::ptr_eq(&vouched.0, &now.0) || !vouched.1.is(&now.1) {
+                let is_concerned = !Arc::ptr_eq(&vouched.0, &now.0)
+                    || !vouched.1.is_same_for(session.peer.trust_domain(), &now.1);
                 vouched = now;
-                if !is_trusted(session, Arc::clone(&vouched.0), vouched.1.clone()) {
+                if is_concerned && !is_trusted(session, Arc::clone(&vouched.0), vouched.1.clone()) {
                     return;
                 }
             }

@@ -2,7 +2,7 @@
 //! names) or of one that is federated with, a path leads from it to a root of that domain's own bundle (and of nothing else)
 //! now, and on the connecting side it is exactly who was expected. Knows nothing of sockets; no name but the leaf's one URI is looked at, neither DNS names nor SNI.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use douane_proto::{
     bundle::ForeignBundle,
@@ -15,7 +15,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor,
     },
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime},
     server::{
         ParsedCertificate,
         danger::{ClientCertVerified, ClientCertVerifier},
@@ -35,7 +35,15 @@ pub(super) struct Anchors {
     beyond: Beyond,
     roots: RootCertStore,
     // In the order of `beyond.federated`.
-    foreign: Vec<RootCertStore>,
+    foreign: Vec<Vec<ForeignRoot>>,
+}
+
+// A root of another trust domain, and when it ends, seconds since 1970. Ours are taken away by our own authority; of another
+// domain's, whose endpoint may have fallen silent, nobody tells us.
+#[derive(Debug)]
+struct ForeignRoot {
+    anchor: TrustAnchor<'static>,
+    ends: i64,
 }
 
 impl Anchors {
@@ -60,7 +68,7 @@ impl Anchors {
         now: UnixTime,
     ) -> Result<Leaf, Error> {
         let parsed = Leaf::parse(leaf).map_err(PeerFault::from)?;
-        let Some((domain, roots)) = self.roots_of(parsed.id.trust_domain()) else {
+        let Some((domain, roots)) = self.roots_of(parsed.id.trust_domain(), now) else {
             return Err(
                 PeerFault::TrustDomain { id: parsed.id, ours: self.bundle.trust_domain.clone() }.into()
             );
@@ -81,7 +89,7 @@ impl Anchors {
         // is one, must name both purposes (checked by `Leaf::parse`).
         verify_server_cert_signed_by_trust_anchor(
             &ParsedCertificate::try_from(leaf)?,
-            roots,
+            &roots,
             &issuers,
             now,
             provider().signature_verification_algorithms.all,
@@ -90,13 +98,19 @@ impl Anchors {
     }
 
     // The roots that vouch for a trust domain, and for nobody else: ours never vouch for another, nor another's for us.
-    fn roots_of(&self, domain: &TrustDomain) -> Option<(&TrustDomain, &RootCertStore)> {
+    fn roots_of(
+        &self,
+        domain: &TrustDomain,
+        now: UnixTime,
+    ) -> Option<(&TrustDomain, Cow<'_, RootCertStore>)> {
         if self.is_ours(domain) {
-            return Some((&self.bundle.trust_domain, &self.roots));
+            return Some((&self.bundle.trust_domain, Cow::Borrowed(&self.roots)));
         }
         let mut all = self.beyond.federated.iter().zip(&self.foreign);
-        all.find(|(bundle, _)| bundle.trust_domain == *domain)
-            .map(|(bundle, roots)| (&bundle.trust_domain, roots))
+        let (bundle, roots) = all.find(|(bundle, _)| bundle.trust_domain == *domain)?;
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let lasting = roots.iter().filter(|root| root.ends > now).map(|root| root.anchor.clone());
+        Some((&bundle.trust_domain, Cow::Owned(RootCertStore { roots: lasting.collect() })))
     }
 
     // An intermediate whose key is known to others was signed by a root of ours, and must vouch for nobody all the same.
@@ -120,14 +134,17 @@ impl Anchors {
 }
 
 // What cannot be read of another trust domain's bundle costs that domain its trust, and us nothing.
-fn foreign_roots(bundle: &ForeignBundle) -> RootCertStore {
-    let mut roots = RootCertStore::empty();
+fn foreign_roots(bundle: &ForeignBundle) -> Vec<ForeignRoot> {
+    let mut read = RootCertStore::empty();
+    let mut roots = Vec::with_capacity(bundle.roots.len());
     for der in &bundle.roots {
-        if let Err(error) = roots.add(CertificateDer::from_slice(der)) {
-            let domain = &bundle.trust_domain;
-            tracing::error!(%domain, %error, "a root of a federated trust domain cannot be read: nobody of it is believed");
-            return RootCertStore::empty();
-        }
+        let added = read.add(CertificateDer::from_slice(der));
+        let (Ok(()), Some(anchor), Some(ends)) = (&added, read.roots.pop(), svid::ends(der)) else {
+            let (domain, error) = (&bundle.trust_domain, added.err());
+            tracing::error!(%domain, ?error, "a root of a federated trust domain cannot be read: nobody of it is believed");
+            return Vec::new();
+        };
+        roots.push(ForeignRoot { anchor, ends });
     }
     roots
 }

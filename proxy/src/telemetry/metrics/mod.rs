@@ -1,9 +1,9 @@
 //! What is counted, for Prometheus. Names and labels follow OpenTelemetry's conventions where those have one, else
-//! `douane_`; where the operator wants them, Istio's names tell the same once more ([`istio`]).
+//! `douane_`; where the operator wants them, Istio's names tell the same once more (`istio`).
 //!
 //! Labels are fixed words, names that the control plane gave, or identities that were proven: never a path, a Host, an
 //! SNI or anything else that a client may invent; the series of a metric are capped, and idle ones forgotten
-//! ([`series`]). Rooms do not know this registry; they fill an [`crate::telemetry::access::Access`], and the application
+//! (`series`). Rooms do not know this registry; they fill an [`crate::telemetry::access::Access`], and the application
 //! tells what else there is (certificate, snapshot).
 
 mod exemplar;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use douane_proto::{bundle::ForeignBundle, svid::Identity};
 
-use super::{Ca, LeafSpec, Mtls, id, mtls, sockets, uncorked};
+use rcgen::BasicConstraints;
+
+use super::{Ca, LeafSpec, Mtls, ca_params, id, mtls, sockets, uncorked};
 use crate::tls::{TlsError, handshake::Session};
 
 const ORDERS_A: &str = "spiffe://a.example/ns/shop/sa/orders";
@@ -64,6 +66,22 @@ fn t12_a_root_vouches_for_its_own_domain_and_for_no_other_whoever_is_federated()
         let stranger = received(&server, as_if(&d, "spiffe://d.example/ns/shop/sa/web"), &a).await;
         let why = stranger.unwrap_err().to_string();
         assert!(why.contains("another trust domain") && why.contains("not federated"), "{why}");
+    });
+}
+
+#[test]
+fn t21_a_root_of_another_domain_that_has_ended_vouches_for_nobody() {
+    uncorked(async {
+        let (a, mut params) = (Ca::new("a.example"), ca_params(BasicConstraints::Unconstrained));
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        let b = Ca::with_root("b.example", params);
+        let server = mtls(a.identity(ORDERS_A));
+        server.trust_federated(&foreign(&[&b]));
+
+        let outcome = received(&server, as_if(&b, WEB_B), &a).await;
+
+        let why = outcome.unwrap_err().to_string();
+        assert!(why.contains("nobody is trusted"), "{why}");
     });
 }
 

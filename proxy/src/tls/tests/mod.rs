@@ -60,8 +60,11 @@ const ORDERS: &str = "spiffe://cluster.local/ns/shop/sa/orders";
 
 impl Ca {
     fn new(domain: &str) -> Self {
+        Self::with_root(domain, ca_params(BasicConstraints::Unconstrained))
+    }
+
+    fn with_root(domain: &str, root_params: CertificateParams) -> Self {
         let root_key = KeyPair::generate().unwrap();
-        let root_params = ca_params(BasicConstraints::Unconstrained);
         let root = root_params.self_signed(&root_key).unwrap();
         let root_issuer = Issuer::new(root_params, root_key);
         let key = KeyPair::generate().unwrap();
