@@ -45,7 +45,10 @@ fn through(method: &Method, target: &Uri, mut headers: HeaderMap, version: Versi
     let host = named_host(version, line, &headers).ok()?.map_or_else(|| destination.to_string(), str::to_owned);
     strip_hop_by_hop(&mut headers).ok()?;
     strip_reserved(&mut headers);
-    let mut sent = assemble(method.clone(), &host, origin_form(target), headers, Speech::Http2).ok()?;
+    let mut sent = {
+        let path = origin_form(target).parse().ok()?;
+        assemble(method.clone(), host.into(), path, headers, Speech::Http2).ok()?
+    };
     spoken.write_to(sent.headers_mut());
     // As the inbound side does.
     let (head, ()) = sent.into_parts();
@@ -66,7 +69,9 @@ fn through(method: &Method, target: &Uri, mut headers: HeaderMap, version: Versi
     .ok()?;
     let path = facts.target.path_and_query();
     let decided = facts.target.authority.clone();
-    let written = assemble(facts.method, &decided, &path, facts.headers, Speech::Http11).expect("what was decided on can be said");
+    let path = path.parse().expect("what was understood is a path");
+    let written = assemble(facts.method, decided.clone().into(), path, facts.headers, Speech::Http11)
+        .expect("what was decided on can be said");
     is_clean(written.headers());
     let hosts: Vec<_> = written.headers().get_all(header::HOST).iter().collect();
     assert_eq!(hosts, [decided.as_str()]);
