@@ -2,9 +2,9 @@
 //! An inquiry ends when whoever asks lets go of it. Knows neither streams nor sockets.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -54,6 +54,8 @@ pub(super) struct Open {
     number: u64,
     what: What,
     hears: mpsc::Sender<Told>,
+    // Sidecars that have told all: each counts once.
+    answered: Arc<Mutex<HashSet<String>>>,
 }
 
 /// An answer.
@@ -96,7 +98,7 @@ impl Inquiries {
         let (hears, told) = mpsc::channel(MOST_WAITING);
         self.open.send_modify(|open| {
             let mut next = Vec::clone(open);
-            next.push(Open { number, what, hears });
+            next.push(Open { number, what, hears, answered: Arc::default() });
             *open = Arc::new(next);
         });
         Inquiry { inquiries: self.clone(), number, told }
@@ -124,6 +126,14 @@ impl Inquiries {
     pub(super) fn hear(&self, told: &wire::Sightings, workload: &str, own: &WorkloadId) {
         let open = Arc::clone(&self.open.borrow());
         let Some(asked) = open.iter().find(|open| open.number == told.number) else { return };
+        // A sidecar that was not asked has nothing to say.
+        let was_asked = match &asked.what {
+            What::Tap(wanted) => wanted.tap(asked.number, own).is_some(),
+            What::Search(_) => true,
+        };
+        if !was_asked {
+            return;
+        }
         let mut left_out = told.left_out;
         for sighting in &told.sightings {
             let seen = Told::Seen(Box::new(Seen::told(sighting, workload, own)));
@@ -135,7 +145,8 @@ impl Inquiries {
         if left_out > 0 {
             let _ = asked.hears.try_send(Told::LeftOut(left_out));
         }
-        if told.last {
+        let mut answered = asked.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.last && answered.insert(workload.to_owned()) {
             let _ = asked.hears.try_send(Told::All);
         }
     }
@@ -207,6 +218,27 @@ mod tests {
         assert_eq!(asked("ledger"), []);
         drop(tap);
         assert_eq!(asked("web"), []);
+    }
+
+    #[tokio::test]
+    async fn whoever_was_not_asked_is_not_heard_and_nobody_answers_for_others() {
+        let inquiries = Inquiries::default();
+        let wanted = Wanted { from: [id("web")].into(), to: [id("orders")].into(), ..Wanted::default() };
+        let (mut tap, mut search) =
+            (inquiries.open(What::Tap(wanted)), inquiries.open(What::Search(vec![7; 16])));
+        inquiries.hear(&sightings(tap.number, 1), "shop/ledger-1", &id("ledger"));
+        inquiries.hear(&sightings(tap.number, 1), "shop/web-1", &id("web"));
+        let last = wire::Sightings { last: true, ..sightings(search.number, 0) };
+        for workload in ["shop/web-1", "shop/web-1", "shop/orders-1"] {
+            inquiries.hear(&last, workload, &id("web"));
+        }
+
+        let Some(Told::Seen(seen)) = tap.next().await else { panic!("a request") };
+        assert_eq!(seen.told_by, "shop/web-1");
+        assert!(tap.told.try_recv().is_err(), "what the ledger's sidecar told is not heard");
+        assert!(matches!(search.next().await, Some(Told::All)));
+        assert!(matches!(search.next().await, Some(Told::All)));
+        assert!(search.told.try_recv().is_err(), "one sidecar answers once");
     }
 
     #[tokio::test]

@@ -32,6 +32,8 @@ pub(crate) struct Retention {
     ring: RefCell<Ring>,
     kept: RefCell<Kept>,
     rate: RefCell<Rate>,
+    // Of what peers tell: whoever makes traces up takes no place from what failed here.
+    told: RefCell<Rate>,
     slow: Option<Duration>,
     calls: RefCell<Vec<Call>>,
     bell: Notify,
@@ -67,6 +69,7 @@ impl Retention {
             ring: RefCell::new(Ring { most: bytes, ..Ring::default() }),
             kept: RefCell::default(),
             rate: RefCell::new(Rate::new(most)),
+            told: RefCell::new(Rate::new(most)),
             slow,
             calls: RefCell::default(),
             bell: Notify::new(),
@@ -79,7 +82,8 @@ impl Retention {
             return Fate::Kept;
         }
         let is_slow = self.slow.is_some_and(|slow| lasted.length > slow);
-        if (is_slow || has_failed(record)) && self.begins(trace_id) { Fate::Began } else { Fate::Held }
+        let is_interesting = is_slow || has_failed(record);
+        if is_interesting && self.begins(trace_id, &self.rate) { Fate::Began } else { Fate::Held }
     }
 
     /// Is this trace kept?
@@ -89,9 +93,13 @@ impl Retention {
         !kept.ids.is_empty() && kept.ids.contains(&trace_id)
     }
 
-    /// From now on this trace is kept, unless too many are, or it has been kept all along.
-    pub(crate) fn begins(&self, trace_id: u128) -> bool {
-        if self.keeps(trace_id) || !self.rate.borrow_mut().admits(Instant::now()) {
+    /// A peer says that this trace is to be kept: from now on it is, unless too many are, or it has been all along.
+    pub(crate) fn is_told(&self, trace_id: u128) -> bool {
+        self.begins(trace_id, &self.told)
+    }
+
+    fn begins(&self, trace_id: u128, rate: &RefCell<Rate>) -> bool {
+        if self.keeps(trace_id) || !rate.borrow_mut().admits(Instant::now()) {
             return false;
         }
         self.kept.borrow_mut().insert(trace_id);
@@ -285,7 +293,7 @@ mod tests {
     fn so_many_traces_a_second_are_kept() {
         let retention = Retention::new(Retain { most: 10, ..Retain::default() }).unwrap();
 
-        let begun = (1..1000_u128).filter(|id| retention.begins(*id)).count();
+        let begun = (1..1000_u128).filter(|id| retention.is_told(*id)).count();
 
         assert!((10..100).contains(&begun), "{begun}");
         assert!(Retention::new(Retain { bytes: 0, ..Retain::default() }).is_none());

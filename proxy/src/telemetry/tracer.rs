@@ -86,6 +86,8 @@ pub(crate) struct Tracer {
 #[derive(Debug, Default)]
 struct InHand {
     count: Cell<u32>,
+    // Those without a trace are not among them.
+    untraced: Cell<u32>,
     trace_ids: Cell<u128>,
     span_ids: Cell<u64>,
     sampled: Cell<u32>,
@@ -132,15 +134,18 @@ impl Tracer {
         Begun { trace: if is_limited { self.limited(trace) } else { trace }, link, forwarded }
     }
 
-    /// A request to the application has begun.
-    pub(crate) fn enters(&self, trace: &TraceContext) {
+    /// A request to the application has begun. One without a trace counts as well: where it is one of two, neither can be
+    /// told to be the cause of anything.
+    pub(crate) fn enters(&self, trace: Option<&TraceContext>) {
+        let Some(trace) = trace else { return self.in_hand.untraced.update(|count| count + 1) };
         self.in_hand.count.update(|count| count + 1);
         self.in_hand.sampled.update(|sampled| sampled + u32::from(trace.sampled));
         self.in_hand.turn(trace);
     }
 
     /// It has ended.
-    pub(crate) fn leaves(&self, trace: &TraceContext) {
+    pub(crate) fn leaves(&self, trace: Option<&TraceContext>) {
+        let Some(trace) = trace else { return self.in_hand.untraced.update(|count| count.saturating_sub(1)) };
         self.in_hand.count.update(|count| count.saturating_sub(1));
         self.in_hand.sampled.update(|sampled| sampled.saturating_sub(u32::from(trace.sampled)));
         self.in_hand.turn(trace);
@@ -200,7 +205,7 @@ impl Only {
 
 impl InHand {
     fn only(&self) -> Option<Only> {
-        (self.count.get() == 1).then(|| Only {
+        (self.count.get() == 1 && self.untraced.get() == 0).then(|| Only {
             trace_id: self.trace_ids.get(),
             span_id: self.span_ids.get(),
             sampled: self.sampled.get() == 1,
@@ -335,16 +340,20 @@ mod tests {
 
         let nothing_in_hand = sent(&[]);
         assert_eq!((nothing_in_hand.link, nothing_in_hand.forwarded), (None, None));
-        tracer.enters(&first);
-        tracer.enters(&second);
+        tracer.enters(Some(&first));
+        tracer.enters(Some(&second));
         let two = sent(&[]);
         assert_eq!((two.link, two.forwarded), (None, Some(Forwarded::No)), "either could be the cause");
-        tracer.leaves(&first);
+        tracer.leaves(Some(&first));
         let inferred = Link { trace_id: second.trace_id, span_id: second.span_id, cause: Cause::Inferred };
+        assert_eq!(sent(&[]).link, Some(inferred));
+        tracer.enters(None);
+        assert_eq!(sent(&[]).link, None, "the one without a trace could be the cause");
+        tracer.leaves(None);
         assert_eq!(sent(&[]).link, Some(inferred));
         let handed_on = sent(&[("traceparent", PARENT)]);
         assert_eq!((handed_on.link, handed_on.forwarded), (None, Some(Forwarded::Yes)));
-        tracer.leaves(&second);
+        tracer.leaves(Some(&second));
         assert_eq!(sent(&[]).forwarded, None);
     }
 
@@ -353,7 +362,7 @@ mod tests {
         let adopting = Tracing { forgotten: Forgotten::Adopt, ..Tracing::of(Sampler::Never) };
         let tracer = Tracer::new(adopting);
         let parent = TraceContext::root(Sampler::Ratio(1.0)).unwrap();
-        tracer.enters(&parent);
+        tracer.enters(Some(&parent));
 
         let child = tracer.begin(&mut HeaderMap::new(), Caller::Application).trace.unwrap();
 

@@ -162,8 +162,8 @@ impl Telemetry {
             self.metrics.spans().forwarded(forwarded);
             self.scold(forwarded);
         }
-        if let (Direction::Inbound, Some(trace)) = (direction, &trace) {
-            self.tracer.enters(trace);
+        if direction == Direction::Inbound {
+            self.tracer.enters(trace.as_ref());
             access.in_hand = true;
         }
         (access.record.trace, access.record.link) = (trace, link);
@@ -250,7 +250,7 @@ impl Telemetry {
 
     /// All that is held of this trace is exported, and what is still to come of it.
     pub(crate) fn keep(&self, trace_id: u128) {
-        if let Some(retention) = self.retention.as_ref().filter(|retention| retention.begins(trace_id)) {
+        if let Some(retention) = self.retention.as_ref().filter(|retention| retention.is_told(trace_id)) {
             self.release(retention, trace_id);
         }
     }
@@ -403,8 +403,8 @@ impl Access {
 
 impl Drop for Access {
     fn drop(&mut self) {
-        if let (true, Some(trace)) = (self.in_hand, &self.record.trace) {
-            self.telemetry.tracer.leaves(trace);
+        if self.in_hand {
+            self.telemetry.tracer.leaves(self.record.trace.as_ref());
         }
         if self.discarded && self.opened.is_none() {
             return self.telemetry.metrics.discarded(self.record.direction);
