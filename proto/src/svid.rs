@@ -185,11 +185,7 @@ impl TrustBundle {
     /// When its first root ends, seconds since 1970; `None` of an empty one.
     #[must_use]
     pub fn first_end(&self) -> Option<i64> {
-        let ends = self.roots.iter().filter_map(|der| {
-            let (_, root) = X509Certificate::from_der(der).ok()?;
-            Some(root.validity().not_after.timestamp())
-        });
-        ends.min()
+        self.roots.iter().filter_map(|root| ends(root)).min()
     }
 
     /// A bundle of roots alone, the first of its history.

@@ -2,7 +2,7 @@
 
 use crate::{
     config::LineFormat,
-    telemetry::{record::Record, user::Users},
+    telemetry::{record::Record, trace::is_in_share, user::Users},
 };
 
 /// How the access log tells.
@@ -29,19 +29,17 @@ impl Form {
             return true;
         }
         let drawn = record.trace.as_ref().map_or_else(rand::random, |trace| trace.trace_id);
-        #[expect(clippy::cast_precision_loss, reason = "a share needs no 56 bits")]
-        let share = (drawn & RANDOM_PART) as f64 / RANDOM_PART as f64;
-        share < self.successes
+        is_in_share(drawn, self.successes)
     }
 }
-
-// The bits that a trace's id promises to be random (Trace Context level 2, 3.2.2.3).
-const RANDOM_PART: u128 = (1 << 56) - 1;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::telemetry::{record::Direction, trace::TraceContext};
+
+    // In no share but the whole.
+    const HIGHEST: u128 = u128::MAX;
 
     fn record(trace_id: u128, status: u16) -> Record {
         let mut record = Record::new(Direction::Inbound, "10.77.0.5:8080".parse().unwrap());
@@ -61,10 +59,10 @@ mod tests {
         let mut refused = record(rand::random(), 200);
         refused.refusal = Some("upstream_failed");
         assert!(form.keeps(&refused));
-        let mut audited = record(RANDOM_PART, 200);
+        let mut audited = record(HIGHEST, 200);
         audited.audited_by = Some("shop/watch".into());
         assert!(form.keeps(&audited));
-        let mut called = record(RANDOM_PART, 200);
+        let mut called = record(HIGHEST, 200);
         assert!(!form.keeps(&called));
         called.grpc_status = Some(13);
         assert!(form.keeps(&called));

@@ -136,19 +136,22 @@ impl Forms {
     }
 }
 
-// The same trace id gets the same answer from every sidecar of the same ratio: its low 56 bits, which level 2
-// promises to be random, are compared with a threshold.
 fn samples(sampler: Sampler, trace_id: u128) -> bool {
+    match sampler {
+        Sampler::Ratio(ratio) => is_in_share(trace_id, ratio),
+        Sampler::Always => true,
+        Sampler::Never | Sampler::Defer => false,
+    }
+}
+
+/// Is this trace one of such a share, 0.0 to 1.0, of all? The same id gets the same answer from every sidecar: its low 56
+/// bits, which level 2 promises to be random, are compared with a threshold.
+pub(crate) fn is_in_share(trace_id: u128, share: f64) -> bool {
     const RANDOM_PART: u128 = (1 << 56) - 1;
-    let ratio = match sampler {
-        Sampler::Ratio(ratio) => ratio,
-        Sampler::Always => 1.0,
-        Sampler::Never | Sampler::Defer => 0.0,
-    };
     #[expect(clippy::cast_precision_loss, reason = "a share needs no 56 bits")]
-    let share = (trace_id & RANDOM_PART) as f64 / RANDOM_PART as f64;
-    // A ratio of 1 takes also the highest id, a ratio of 0 not even the lowest.
-    ratio >= 1.0 || share < ratio
+    let place = (trace_id & RANDOM_PART) as f64 / RANDOM_PART as f64;
+    // A share of 1 takes also the highest id, a share of 0 not even the lowest.
+    share >= 1.0 || place < share
 }
 
 fn non_zero<T: Default + PartialEq>(draw: fn() -> T) -> T {
