@@ -29,7 +29,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    plane::{Ground, Plane, eventually},
+    plane::{Ground, Plane, eventually, own_loopback},
     sidecar::{Watch, svid},
 };
 
@@ -45,9 +45,9 @@ fn domain(name: &str) -> TrustDomain {
     TrustDomain::parse(name).unwrap()
 }
 
-// One that serves its bundle, and whose new roots are hurried: others look once a second.
+// One that serves its bundle, and whose new roots are hurried: others look once a second, also while it is away.
 fn serving(ground: &Ground, name: &str) -> Config {
-    let listen = "127.0.0.1:0".parse().unwrap();
+    let listen = own_loopback();
     let mut config = Config {
         trust_domain: domain(name),
         bundle_endpoint: Some(BundleEndpoint { listen, web: None }),

@@ -86,7 +86,7 @@ pub(crate) async fn channel(
     address: SocketAddr,
     tls: TlsConnector,
 ) -> Result<Channel, tonic::transport::Error> {
-    let endpoint = Endpoint::from_static("http://douane-ca").timeout(Duration::from_secs(10));
+    let endpoint = Endpoint::from_static("http://douane-ca").timeout(Duration::from_secs(60));
     endpoint.connect_with_connector(Dial { address, tls }).await
 }
 
@@ -145,7 +145,7 @@ impl Watch {
 
     /// The next delta, applied.
     pub(crate) async fn next(&mut self) -> Result<(), Status> {
-        let next = tokio::time::timeout(Duration::from_secs(15), self.deltas.message());
+        let next = tokio::time::timeout(Duration::from_secs(60), self.deltas.message());
         let delta = next.await.expect("a delta comes in time")?.ok_or_else(|| Status::aborted("it ended"))?;
         self.last = delta.clone();
         self.snapshot =
