@@ -4,6 +4,7 @@
 
 mod audit;
 mod authority;
+mod cluster;
 mod federation;
 mod keys;
 mod oidc;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use audit::{Audit, Durability};
 pub use authority::{AuthorityLives, RootFiles, RootSeal, Upstream, Vault, VaultLogin};
+pub use cluster::Kubernetes;
 pub use federation::{BundleEndpoint, BundleSource, EndpointSvid, Profile, Relation, WebCertificate};
 pub use keys::Jwks;
 pub use oidc::{ClaimName, IdentityRule, Oidc, Unix, User};
