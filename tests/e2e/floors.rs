@@ -49,7 +49,7 @@ const HOUSES: &[House] = &[
             &["main"],
             &["cli"],
             &["app"],
-            &["admin", "issue", "istio", "inject", "policy", "rpc", "tls", "upstream"],
+            &["admin", "install", "issue", "istio", "inject", "policy", "rpc", "tls", "upstream"],
             &["office"],
             &["attest", "authority", "discovery"],
             &["audit", "federation", "jwks"],

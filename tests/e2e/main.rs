@@ -8,6 +8,7 @@ mod federated;
 mod floors;
 mod istio;
 mod joined;
+mod manifests;
 mod mesh;
 mod monitoring;
 mod rows;

@@ -1,10 +1,11 @@
 //! The command line of `douane`: `ca` runs the control plane (`run`), `policy` is for whoever writes policies (`policy`),
-//! `edges` and its like look at a running mesh (`traffic`), `version` says which this is.
+//! `edges` and its like look at a running mesh (`traffic`), `install` and its like print manifests (`install`), `version` says which this is.
 //!
 //! Knows flags, exit codes and how errors are printed; everything else is done in the rooms below.
 
 mod audit;
 mod authority;
+mod install;
 mod policy;
 mod print;
 mod run;
@@ -47,6 +48,12 @@ enum Command {
     Tap(Box<traffic::Tap>),
     /// Tell one failed request's story from both ends.
     Why(traffic::Why),
+    /// Print what kubectl applies, so that a cluster has a control plane.
+    Install(Box<install::Install>),
+    /// Print the same for a control plane that is there, with what it was told.
+    Upgrade(Box<install::Upgrade>),
+    /// Print what kubectl takes away again.
+    Uninstall(install::Uninstall),
     /// Say which version this is.
     Version,
 }
@@ -78,6 +85,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Ca(ca) => run::run(*ca),
         Command::Policy(policy) => Ok(policy::run(policy)),
+        Command::Install(asked) => install::install(&asked).map(|()| ExitCode::SUCCESS),
+        Command::Upgrade(asked) => install::upgrade(&asked).map(|()| ExitCode::SUCCESS),
+        Command::Uninstall(asked) => install::uninstall(&asked).map(|()| ExitCode::SUCCESS),
         Command::Edges(asked) => traffic::edges(&asked).map(|()| ExitCode::SUCCESS),
         Command::Stat(asked) => traffic::stat(&asked).map(|()| ExitCode::SUCCESS),
         Command::Top(asked) => traffic::top(&asked).map(|()| ExitCode::SUCCESS),
