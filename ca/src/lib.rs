@@ -1,7 +1,7 @@
 //! Douane's control plane: it attests, signs, rotates, and streams the mesh to its sidecars.
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
-//! `main > cli > app > admin | install | issue | istio | policy | rpc | tls | upstream > office > attest | authority | discovery > audit | federation | jwks > fetch | kubernetes | traffic > budget | config | hex | holders | metrics | peer | state > douane-proto`.
+//! `main > cli > app > admin | inject | install | issue | istio | policy | rpc | tls | upstream > office > attest | authority | discovery > audit | federation | jwks > fetch | kubernetes | traffic > budget | config | hex | holders | metrics | peer | state > douane-proto`.
 
 pub mod admin;
 pub mod app;
@@ -16,6 +16,7 @@ pub mod federation;
 pub mod fetch;
 pub mod hex;
 pub mod holders;
+pub mod inject;
 pub mod install;
 pub mod issue;
 pub mod istio;

@@ -1,10 +1,12 @@
 //! The command line of `douane`: `ca` runs the control plane (`run`), `policy` is for whoever writes policies (`policy`),
-//! `edges` and its like look at a running mesh (`traffic`), `install` and its like print manifests (`install`), `version` says which this is.
+//! `edges` and its like look at a running mesh (`traffic`), `install` and its like print manifests (`install`), `inject` and
+//! `uninject` put sidecars into others (`inject`), `version` says which this is.
 //!
 //! Knows flags, exit codes and how errors are printed; everything else is done in the rooms below.
 
 mod audit;
 mod authority;
+mod inject;
 mod install;
 mod policy;
 mod print;
@@ -38,6 +40,11 @@ enum Command {
     /// Test policies, ask them, compare them, write them.
     #[command(subcommand)]
     Policy(Policy),
+    /// Put sidecars into the pods of manifests.
+    #[command(after_long_help = inject::HELP)]
+    Inject(Box<inject::Inject>),
+    /// Take them out again.
+    Uninject(inject::Uninject),
     /// Say who talks to whom, with mutual TLS or not, how often, how well and how fast.
     Edges(traffic::Edges),
     /// Say how each workload and service does: rate, success, latency.
@@ -88,6 +95,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Install(asked) => install::install(&asked).map(|()| ExitCode::SUCCESS),
         Command::Upgrade(asked) => install::upgrade(&asked).map(|()| ExitCode::SUCCESS),
         Command::Uninstall(asked) => install::uninstall(&asked).map(|()| ExitCode::SUCCESS),
+        Command::Inject(asked) => inject::inject(&asked),
+        Command::Uninject(asked) => inject::uninject(&asked),
         Command::Edges(asked) => traffic::edges(&asked).map(|()| ExitCode::SUCCESS),
         Command::Stat(asked) => traffic::stat(&asked).map(|()| ExitCode::SUCCESS),
         Command::Top(asked) => traffic::top(&asked).map(|()| ExitCode::SUCCESS),

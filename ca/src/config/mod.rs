@@ -6,6 +6,7 @@ mod audit;
 mod authority;
 mod cluster;
 mod federation;
+mod injection;
 mod keys;
 mod oidc;
 mod providers;
@@ -25,6 +26,7 @@ pub use audit::{Audit, Durability};
 pub use authority::{AuthorityLives, RootFiles, RootSeal, Upstream, Vault, VaultLogin};
 pub use cluster::Kubernetes;
 pub use federation::{BundleEndpoint, BundleSource, EndpointSvid, Profile, Relation, WebCertificate};
+pub use injection::{Injection, Order, Permission, PullPolicy, Resources, Webhook};
 pub use keys::Jwks;
 pub use oidc::{ClaimName, IdentityRule, Oidc, Unix, User};
 
@@ -34,6 +36,8 @@ pub const GRPC_PORT: u16 = 15012;
 pub const OWN_NAMESPACE: &str = "douane-system";
 /// See [`OWN_NAMESPACE`].
 pub const OWN_ACCOUNT: &str = "douane-ca";
+/// The service by which sidecars and the API server find us: our account's name.
+pub const SERVICE_NAME: &str = "douane-ca.douane-system.svc";
 
 /// What a certificate may live: below, clocks and renewals cannot keep up; above, it is no short-lived certificate.
 pub const LEAF_LIFE: std::ops::RangeInclusive<Duration> =
@@ -100,6 +104,10 @@ pub struct Config {
     /// Other trust domains whose identities are believed.
     #[serde(deserialize_with = "federation::relations")]
     pub federation: Vec<Relation>,
+    /// What injected pods get.
+    pub injection: Injection,
+    /// The admission webhook; none by default.
+    pub webhook: Option<Webhook>,
 }
 
 /// How service account tokens are verified.
@@ -325,6 +333,8 @@ impl Default for Config {
             audit: Audit::default(),
             bundle_endpoint: None,
             federation: Vec::new(),
+            injection: Injection::default(),
+            webhook: None,
         }
     }
 }

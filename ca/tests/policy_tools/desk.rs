@@ -38,7 +38,17 @@ impl Desk {
 
     /// The same with a text as its standard input.
     pub(crate) fn policy_reading(&self, arguments: &[&str], input: &str) -> Said {
-        let mut command = self.command(arguments);
+        Self::read(self.command(arguments), input)
+    }
+
+    /// Runs `douane` with these arguments and a text as its standard input.
+    pub(crate) fn run(&self, arguments: &[&str], input: &str) -> Said {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_douane"));
+        command.current_dir(self.0.path()).args(arguments);
+        Self::read(command, input)
+    }
+
+    fn read(mut command: Command, input: &str) -> Said {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = command.spawn().unwrap();
         // It may end without having read it.

@@ -1,4 +1,4 @@
-//! The operator's commands for policies, as an operator runs them: the real binary, files in, text or JSON and an exit code
+//! The operator's commands for policies and manifests, as an operator runs them: the real binary, files in, text or JSON and an exit code
 //! out.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -6,6 +6,8 @@
 mod ask;
 mod desk;
 mod forms;
+mod inject;
+mod inject_properties;
 mod lint;
 mod recorded;
 mod streams;

@@ -76,6 +76,16 @@ pub struct SyntaxError {
 pub struct Work {
     left: usize,
     most_aliases: usize,
+    numbers: Numbers,
+}
+
+// How numbers that begin with 0 are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    // 0644 is six hundred and forty-four.
+    Decimal,
+    // It is a file's mode.
+    Octal,
 }
 
 /// What the library says of a key that stands in one map twice, before the key.
@@ -98,14 +108,20 @@ impl Work {
     /// For one file of manifests.
     #[must_use]
     pub fn new() -> Self {
-        Self { left: MAX_NODES, most_aliases: MAX_ALIASES }
+        Self { left: MAX_NODES, most_aliases: MAX_ALIASES, numbers: Numbers::Decimal }
     }
 
     /// For a file that may hold so many nodes, and as many aliases: an operator's own, in which one anchor often stands
     /// for what hundreds of places share.
     #[must_use]
     pub fn of(nodes: usize) -> Self {
-        Self { left: nodes, most_aliases: nodes }
+        Self { left: nodes, most_aliases: nodes, numbers: Numbers::Decimal }
+    }
+
+    /// The same, with numbers as Kubernetes reads them (YAML 1.1): `0644` is octal.
+    #[must_use]
+    pub fn as_kubernetes(self) -> Self {
+        Self { numbers: Numbers::Octal, ..self }
     }
 
     /// Is nothing left? Then what follows is not read at all.
@@ -202,6 +218,7 @@ pub fn parse(part: Part<'_>, work: &mut Work) -> Result<Node, SyntaxError> {
         },
         with_snippet: false,
         strict_booleans: true,
+        legacy_octal_numbers: work.numbers == Numbers::Octal,
     };
     VISITED.set(0);
     let read: Result<Node, _> = serde_saphyr::from_str_with_options(part.text, options);
