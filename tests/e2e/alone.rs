@@ -165,6 +165,7 @@ fn config(folder: &Folder, control_plane: SocketAddr, bundle: &Path) -> Config {
         limits: Limits::default(),
         byte_budget: None,
         drain: Drain::default(),
+        app_probes: douane_proxy::config::probes::AppProbes::default(),
     }
 }
 

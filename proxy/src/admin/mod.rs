@@ -1,7 +1,8 @@
 //! What an operator and the kubelet ask the sidecar itself.
 //!
 //! - [`health`]: are we ready? One value that the application sets
-//! - [`public`]: port 15020, for anybody: readiness, liveness, metrics; nothing else
+//! - [`public`]: port 15020, for anybody: readiness, liveness, metrics, the kubelet's questions to the application ([`probe`]);
+//!   nothing else; [`wait`] waits for readiness
 //! - [`socket`]: `admin.sock`, for root and our own uid: all the rest; [`client`] is its other end
 //! - `report`: what the live values look like to an operator
 //!
@@ -9,6 +10,8 @@
 
 pub mod client;
 pub mod health;
+pub mod probe;
 pub mod public;
 mod report;
 pub mod socket;
+pub mod wait;

@@ -1,4 +1,5 @@
-//! Port 15020, which anybody reaches without TLS: readiness, liveness and metrics, and nothing that helps a stranger.
+//! Port 15020, which anybody reaches without TLS: readiness, liveness and metrics, the kubelet's configured questions to the
+//! application, and nothing that helps a stranger.
 //! A small server with small bounds: each connection carries one request.
 
 use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
@@ -13,13 +14,16 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::health::{Health, Phase};
+use super::{
+    health::{Health, Phase},
+    probe::Asker,
+};
 use crate::telemetry::{access::Telemetry, metrics::Exposition};
 
 /// Connections served at once; probes and a scraper need a handful.
 const MOST_CONNECTIONS: usize = 64;
-/// From accepting to the last byte of the answer.
-const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
+/// From accepting to the last byte of the answer; a probe of the application may take a minute.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(70);
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
 /// Out of descriptors: give others time to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -31,6 +35,8 @@ pub struct Public {
     pub health: Health,
     /// What is counted.
     pub telemetry: Rc<Telemetry>,
+    /// Who asks the application for the kubelet.
+    pub asker: Option<Asker>,
 }
 
 impl Public {
@@ -55,7 +61,7 @@ impl Public {
     }
 
     async fn serve(&self, stream: TcpStream) {
-        let answer = service_fn(|request| std::future::ready(Ok::<_, Infallible>(self.answer(&request))));
+        let answer = service_fn(async |request| Ok::<_, Infallible>(self.answer(&request).await));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_LIMIT)
@@ -68,7 +74,7 @@ impl Public {
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         }
@@ -83,8 +89,25 @@ impl Public {
                 answer.headers_mut().insert(header::CONTENT_TYPE, kind);
                 answer
             }
-            _ => plain(StatusCode::NOT_FOUND, "not here\n"),
+            path => self.application(path).await,
         }
+    }
+
+    // Only what was configured; hooks stand apart from health.
+    async fn application(&self, path: &str) -> Response<Full<Bytes>> {
+        let of = |road: &str, kinds: &[&str]| {
+            let name = path.strip_prefix(road)?;
+            let (_, kind) = name.split_once('/')?;
+            kinds.contains(&kind).then_some(name)
+        };
+        let name = of("/app-health/", &["livez", "readyz", "startupz"])
+            .or_else(|| of("/app-lifecycle/", &["poststart", "prestop"]));
+        let answered = match (name, &self.asker) {
+            (Some(name), Some(asker)) => asker.ask(name).await,
+            _ => None,
+        };
+        answered
+            .map_or_else(|| plain(StatusCode::NOT_FOUND, "not here\n"), |(status, said)| plain(status, said))
     }
 
     fn readiness(&self) -> Response<Full<Bytes>> {

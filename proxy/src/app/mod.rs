@@ -39,6 +39,7 @@ use self::{listeners::Listeners, traffic::Shutdowns, voice::Voice};
 use crate::{
     admin::{
         health::{Health, Phase},
+        probe::Asker,
         public::Public,
         socket::{Admin, Live},
     },
@@ -227,7 +228,16 @@ impl Starting {
         public: TcpListener,
         socket: UnixListener,
     ) {
-        let served = Public { health: health.clone(), telemetry: Rc::clone(&voice.telemetry) };
+        let address = self.config.pod_ips.first().copied();
+        let served = Public {
+            health: health.clone(),
+            telemetry: Rc::clone(&voice.telemetry),
+            asker: address.map(|address| Asker {
+                probes: Rc::new(self.config.app_probes.clone()),
+                sockets: self.sockets,
+                address,
+            }),
+        };
         self.critical.spawn_local(named("the health port", served.run(public)));
         let admin = Admin {
             config: Rc::clone(&self.config),

@@ -9,11 +9,14 @@ mod redirect;
 mod run;
 mod traces;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
-use crate::admin::client;
+use crate::{
+    admin::{client, wait},
+    redirect::plan::HEALTH_PORT,
+};
 
 /// Douane's sidecar: it checks the passports of a pod's connections, applies the law, and writes the ledger.
 ///
@@ -39,6 +42,8 @@ enum Verb {
     /// Ready when http://POD-IP:15020/readyz answers 200.
     #[command(verbatim_doc_comment)]
     Run(Box<run::Run>),
+    /// Wait until the sidecar of this pod is ready: the postStart hook where it is no native sidecar.
+    Await(Await),
     /// Bring this network namespace's connections to the sidecar, or stop it. Needs CAP_NET_ADMIN.
     #[command(subcommand)]
     Redirect(redirect::Redirect),
@@ -46,6 +51,16 @@ enum Verb {
     Admin(Admin),
     /// Print the version.
     Version,
+}
+
+#[derive(Debug, clap::Args)]
+struct Await {
+    /// Give up after this.
+    #[arg(long, default_value = "120s", value_parser = humantime::parse_duration)]
+    limit: Duration,
+    /// The sidecar's health port.
+    #[arg(long, default_value_t = HEALTH_PORT)]
+    port: u16,
 }
 
 #[derive(Debug, clap::Args)]
@@ -97,6 +112,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn obey(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Run(run) => run.obey(),
+        Verb::Await(asked) => Ok(wait::until_ready(asked.port, asked.limit)?),
         Verb::Redirect(redirect) => redirect.obey(),
         Verb::Admin(admin) => {
             print!("{}", client::ask(&admin.run_dir, &admin.question.command())?);

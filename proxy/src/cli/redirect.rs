@@ -1,7 +1,8 @@
 //! The flags of `redirect`: which connections come to the sidecar, and which do not.
 
-use std::net::IpAddr;
+use std::{fs, net::IpAddr, path::PathBuf};
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 use ipnet::IpNet;
 
@@ -43,6 +44,9 @@ pub(super) struct Install {
     /// A resolver that UDP port 53 may reach although UDP is denied. Repeatable.
     #[arg(long, value_delimiter = ',')]
     dns_resolver: Vec<IpAddr>,
+    /// A file such as /etc/resolv.conf, whose `nameserver` lines are such resolvers.
+    #[arg(long, value_name = "FILE")]
+    dns_resolvers_of: Option<PathBuf>,
     /// A UDP port that passes in both directions although UDP is denied. Repeatable.
     #[arg(long, value_delimiter = ',')]
     udp_port: Vec<u16>,
@@ -73,7 +77,11 @@ impl Redirect {
 }
 
 impl Install {
-    fn obey(self) -> anyhow::Result<()> {
+    fn obey(mut self) -> anyhow::Result<()> {
+        if let Some(file) = &self.dns_resolvers_of {
+            let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+            self.dns_resolver.extend(resolvers(&text));
+        }
         let datagrams = match self.udp {
             Udp::Allow => Datagrams::Allow,
             Udp::Deny => Datagrams::Deny { dns_resolvers: self.dns_resolver, udp_ports: self.udp_port },
@@ -90,5 +98,27 @@ impl Install {
             return Ok(());
         }
         Ok(redirect::install(&plan)?)
+    }
+}
+
+// As resolv.conf(5) has them; an address with a zone is of a link, which no pod has.
+fn resolvers(text: &str) -> impl Iterator<Item = IpAddr> {
+    text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resolvers_of_a_pod_are_read_from_its_own_file() {
+        let text = "search shop.svc.cluster.local\nnameserver 10.96.0.10\n# nameserver 1.1.1.1\nnameserver\tfd00::a\n\
+                    nameserver fe80::1%eth0\noptions ndots:5\n";
+
+        let expected: [IpAddr; 2] = ["10.96.0.10".parse().unwrap(), "fd00::a".parse().unwrap()];
+        assert_eq!(resolvers(text).collect::<Vec<_>>(), expected);
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     cli::{bounds::Bounds, traces::Traces},
     config::{
         AccessLog, Config, ControlPlaneAddress, Drain, LineFormat, MetricNames, Ports, Share, Telemetry,
-        Workload,
+        Workload, probes::AppProbes,
     },
     redirect::plan::{HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
 };
@@ -106,6 +106,10 @@ pub(super) struct Run {
     /// Answer only processes of these uids on the workload socket (separated by commas). Without it: everybody in the pod.
     #[arg(long, env = "DOUANE_WORKLOAD_UIDS", value_delimiter = ',')]
     workload_uids: Option<Vec<u32>>,
+    /// What the kubelet would ask the pod's containers, as the injector writes it (JSON): /app-health/CONTAINER/livez and
+    /// its like on the health port ask it of the application.
+    #[arg(long, env = "DOUANE_APP_PROBES", value_name = "JSON", default_value = "{}")]
+    app_probes: AppProbes,
     #[command(flatten)]
     traces: Traces,
     #[command(flatten)]
@@ -194,6 +198,7 @@ impl Run {
             limits: self.bounds.limits().context("read the limits")?,
             byte_budget: self.bounds.byte_budget(),
             drain: Drain { delay: self.drain_delay, limit: self.drain_limit },
+            app_probes: self.app_probes,
         })
     }
 }

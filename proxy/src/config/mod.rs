@@ -3,6 +3,7 @@
 //! What changes while it runs (policies, workloads, roots) comes by discovery, not by configuration.
 
 mod limits;
+pub mod probes;
 pub mod tracing;
 
 use std::{convert::Infallible, fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
@@ -11,7 +12,7 @@ use douane_proto::id::{TrustDomain, WorkloadId};
 use serde::{Serialize, Serializer};
 
 pub use self::limits::{Limits, Retries, Senseless};
-use self::tracing::Tracing;
+use self::{probes::AppProbes, tracing::Tracing};
 
 /// All that a sidecar must be told.
 #[derive(Debug, Clone, Serialize)]
@@ -52,6 +53,8 @@ pub struct Config {
     pub byte_budget: Option<usize>,
     /// How we end.
     pub drain: Drain,
+    /// What the kubelet has us ask the application.
+    pub app_probes: AppProbes,
 }
 
 /// The SPIFFE Workload API for the pod's applications.

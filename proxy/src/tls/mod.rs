@@ -6,6 +6,7 @@
 //! - [`hello`]: is a ClientHello meant for the mesh? [`sni`]: for whom is an application's own?
 //! - `handshake`, `wire`, `cork`, `stream`: from a socket to a stream whose writes leave together
 //! - [`channel`]: the road to the control plane, server-authenticated or mutual
+//! - `unverified`: towards the own application, for the kubelet's probes only
 
 mod beyond;
 pub mod channel;
@@ -19,6 +20,7 @@ pub mod sni;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod unverified;
 mod verify;
 mod wire;
 
@@ -39,6 +41,7 @@ pub use self::{
     handshake::{Greeting, Session},
     settings::{Alpn, Offer},
     stream::TlsStream,
+    unverified::unverified,
 };
 
 /// Makes handshakes from the newest identity. Cheap to clone; belongs to one thread.

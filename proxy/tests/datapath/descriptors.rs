@@ -155,7 +155,7 @@ fn a_flood_of_connections_where_descriptors_are_few_harms_no_neighbour_and_no_pr
         let probed = probes.local_addr().unwrap();
         let health = Health::default();
         health.set(Phase::Ready);
-        let public = Public { health, telemetry: Rc::clone(&shop.orders.telemetry) };
+        let public = Public { health, telemetry: Rc::clone(&shop.orders.telemetry), asker: None };
         spawn_local(public.run(probes));
 
         // Under the ceiling that follows from their number, descriptors never run out.

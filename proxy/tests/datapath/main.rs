@@ -6,6 +6,7 @@
     reason = "a test that cannot be set up has failed; clippy knows no test helpers outside #[test]"
 )]
 
+mod app_health;
 mod apps;
 mod audit;
 mod authorizer;
