@@ -55,6 +55,7 @@ pub struct Metrics {
     handshakes_failed: Counter,
     complaints: Counter,
     bundles_served: Family<Code, Counter>,
+    admissions: Family<Outcome, Counter>,
     foreign_fetches: Family<ForeignFetch, Counter>,
     foreign_fetched: Family<Domain, Gauge>,
     foreign_expires: Family<Domain, Gauge>,
@@ -176,6 +177,7 @@ impl Metrics {
             handshakes_failed: Counter::default(),
             complaints: Counter::default(),
             bundles_served: Family::default(),
+            admissions: Family::default(),
             foreign_fetches: Family::default(),
             foreign_fetched: Family::default(),
             foreign_expires: Family::default(),
@@ -228,6 +230,7 @@ impl Metrics {
             "Resource files and objects in error now",
             self.resource_errors.clone(),
         );
+        registry.register("admissions", "Questions of the API server answered", self.admissions.clone());
         registry.register("resource_objects", "Resource objects in force", self.resource_objects.clone());
         registry.register("resource_reloads", "Changes of resources taken over", self.reloads.clone());
         registry.register(
@@ -264,6 +267,11 @@ impl Metrics {
         );
         registry.register("jwks_fetches", "Fetches of token issuers' key sets", self.key_fetches.clone());
         registry.register("jwks_sets", "Token issuers' key sets, by what is known", self.key_sets.clone());
+    }
+
+    /// A question of the admission webhook was answered.
+    pub fn admission(&self, outcome: &'static str) {
+        self.admissions.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// The bundle endpoint answered.

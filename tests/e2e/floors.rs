@@ -49,6 +49,7 @@ const HOUSES: &[House] = &[
             &["main"],
             &["cli"],
             &["app"],
+            &["webhook"],
             &["admin", "install", "issue", "istio", "inject", "policy", "rpc", "tls", "upstream"],
             &["office"],
             &["attest", "authority", "discovery"],

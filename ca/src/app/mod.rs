@@ -1,8 +1,9 @@
 //! The control plane as a whole: binds what a configuration asks for, starts every task, and stops them in order.
 //!
-//! `doors` are bound first; `care` is taken while it runs; `foreign`: other trust domains. Knows each room by its door only.
+//! `doors` are bound first (`admission`: that of the webhook); `care` is taken while it runs; `foreign`: other trust domains. Knows each room by its door only.
 //! `bind` and `run` are apart, so that whoever starts it can learn its addresses first.
 
+mod admission;
 mod care;
 mod doors;
 mod foreign;
@@ -83,6 +84,7 @@ pub struct App {
     folder: StateFolder,
     metrics_listener: Option<TcpListener>,
     bundle_endpoint: Option<foreign::BundleListener>,
+    admission: Option<admission::Admission>,
     authority: Arc<Authority>,
     federation: Federation,
     root_lead: Duration,
@@ -107,6 +109,8 @@ pub struct Addresses {
     pub metrics: Option<SocketAddr>,
     /// Our bundle, for other trust domains.
     pub bundle: Option<SocketAddr>,
+    /// The admission webhook.
+    pub webhook: Option<SocketAddr>,
 }
 
 /// Keeps keys out of core dumps and of other processes' reach, and takes the descriptors that we may have: each sidecar
@@ -167,6 +171,7 @@ impl App {
                 Some(address) => Some(doors::bind(address)?),
                 None => None,
             },
+            admission: admission::Admission::bind(&config, &tls, &metrics)?,
             bundle_endpoint: match &config.bundle_endpoint {
                 Some(endpoint) => Some(foreign::BundleListener::bind(endpoint, &tls).await?),
                 None => None,
@@ -202,7 +207,8 @@ impl App {
         let grpc = self.listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let metrics = self.metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let bundle = self.bundle_endpoint.as_ref().map(foreign::BundleListener::address).transpose()?;
-        Ok(Addresses { grpc, metrics, bundle })
+        let webhook = self.admission.as_ref().map(admission::Admission::address).transpose()?;
+        Ok(Addresses { grpc, metrics, bundle, webhook })
     }
 
     /// Serves until `stop`; then streams are ended, and what does not end is dropped after five seconds.
@@ -268,6 +274,9 @@ impl App {
             let status = self.discovery.status();
             let (metrics, halt) = (Arc::clone(&self.metrics), halt.clone());
             metrics::serve_apart(listener, metrics, status, halt).context("serve the metrics")?;
+        }
+        if let Some(admission) = self.admission {
+            admission.start(&tasks, &halt);
         }
         if let Some(endpoint) = self.bundle_endpoint {
             let (bundle, metrics) = (self.authority.bundle(), Arc::clone(&self.metrics));

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     app::{self, App},
-    config::{BundleEndpoint, Config, Tokens, WebCertificate, default_audience},
+    config::{BundleEndpoint, Config, Tokens, WebCertificate, Webhook, default_audience},
 };
 
 #[derive(Args)]
@@ -105,6 +105,12 @@ struct Run {
     /// the configuration file (`federation`).
     #[arg(long, value_name = "ADDR")]
     bundle_listen: Option<SocketAddr>,
+    /// Where the admission webhook is served, such as [::]:15017 [default: nowhere].
+    #[arg(long, value_name = "ADDR")]
+    webhook: Option<SocketAddr>,
+    /// The image of injected sidecars.
+    #[arg(long, env = "DOUANE_PROXY_IMAGE")]
+    proxy_image: Option<String>,
     /// PEM certificate (chain) of the bundle endpoint, for profile https_web; read again when it changes.
     #[arg(long, value_name = "FILE", requires = "bundle_key", requires = "bundle_listen")]
     bundle_certificate: Option<PathBuf>,
@@ -150,7 +156,8 @@ fn serve(flags: Run) -> Result<()> {
         let grpc: Vec<String> = addresses.grpc.iter().map(ToString::to_string).collect();
         let metrics = addresses.metrics.map(tracing::field::display);
         let bundle = addresses.bundle.map(tracing::field::display);
-        tracing::info!(grpc = grpc.join(", "), metrics, bundle, "the control plane is up");
+        let webhook = addresses.webhook.map(tracing::field::display);
+        tracing::info!(grpc = grpc.join(", "), metrics, bundle, webhook, "the control plane is up");
         app.run(stop).await?;
         tracing::info!("the control plane has stopped");
         Ok(())
@@ -185,6 +192,10 @@ fn configure(flags: Run) -> Result<Config> {
         config.trust_domain = TrustDomain::parse(&domain).context("--trust-domain")?;
     }
     config.metrics = flags.metrics.or(config.metrics);
+    config.webhook = flags.webhook.map(|listen| Webhook { listen }).or(config.webhook);
+    if let Some(image) = flags.proxy_image {
+        config.injection.image = image;
+    }
     if let Some(listen) = flags.bundle_listen {
         let files = flags.bundle_certificate.zip(flags.bundle_key);
         let web = files.map(|(certificate, key)| WebCertificate { certificate, key });

@@ -186,7 +186,7 @@ impl Wishes {
             "log-level" => {
                 let filter = text.chars().all(|char| char.is_ascii_alphanumeric() || "_:=,".contains(char));
                 let read = Some(text).filter(|text| filter && !text.is_empty());
-                let expected = Wrong::Value("a filter such as info or info,douane_proxy::outbound=debug");
+                let expected = Wrong::Value("a filter such as info, or info,h2=debug");
                 self.log = Some(read.ok_or(expected)?.to_owned());
             }
             "access-log" => match text {

@@ -11,6 +11,9 @@ use serde_json::Number;
 
 use super::tree::{Map, Tree};
 
+/// No object of Kubernetes has as many; a hostile one shall not make us slow.
+const MAX_KEYS: usize = 2048;
+
 impl Serialize for Tree {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -88,6 +91,9 @@ impl<'de> Visitor<'de> for Reader {
                 return Err(A::Error::custom(format!("the key {key:?} stands in one object twice")));
             }
             all.push((key, value));
+            if all.len() > MAX_KEYS {
+                return Err(A::Error::custom(format!("an object of more than {MAX_KEYS} keys")));
+            }
         }
         Ok(Tree::Map(Map::of(all)))
     }

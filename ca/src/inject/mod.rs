@@ -11,6 +11,7 @@ mod annotations;
 mod difference;
 mod eligible;
 mod json;
+pub mod kubernetes;
 mod manifest;
 mod parts;
 mod patch;

@@ -21,7 +21,13 @@ const STRANGERS: Bounds =
 /// Many may stand behind one address; a handshake costs us more than whoever asks for it.
 const HANDSHAKES_OF_ONE_ADDRESS: Allowance = Allowance { burst: 100.0, rate: 10.0 };
 
-/// Whose certificate the bundle endpoint shows.
+/// API servers are few, come from few addresses and keep their connections; a cluster that starts asks much at once.
+const API_SERVERS: Bounds =
+    Bounds { in_all: 256, of_one_address: 256, visit: std::time::Duration::from_secs(600) };
+/// See [`API_SERVERS`].
+const HANDSHAKES_OF_API_SERVERS: Allowance = Allowance { burst: 1000.0, rate: 200.0 };
+
+/// Whose certificate is shown to anybody: by the bundle endpoint, or the admission webhook.
 pub struct Endpoint {
     shown: Shown,
     strangers: Strangers,
@@ -37,18 +43,23 @@ impl Endpoint {
     /// Profile `https_web`: a certificate by which browsers would know us.
     #[must_use]
     pub fn web(files: Arc<WebFiles>) -> Self {
-        Self::of(Shown::Web(files))
+        Self::of(Shown::Web(files), STRANGERS, HANDSHAKES_OF_ONE_ADDRESS)
     }
 
     /// Profile `https_spiffe`: our own SVID.
     #[must_use]
     pub fn spiffe(tls: Arc<Tls>) -> Self {
-        Self::of(Shown::Spiffe(tls))
+        Self::of(Shown::Spiffe(tls), STRANGERS, HANDSHAKES_OF_ONE_ADDRESS)
     }
 
-    fn of(shown: Shown) -> Self {
-        let rates = Budgets::new(HANDSHAKES_OF_ONE_ADDRESS, Instant::now());
-        Self { shown, strangers: Strangers::new(STRANGERS), rates }
+    /// The admission webhook: our own SVID, whose DNS names API servers look at.
+    #[must_use]
+    pub fn webhook(tls: Arc<Tls>) -> Self {
+        Self::of(Shown::Spiffe(tls), API_SERVERS, HANDSHAKES_OF_API_SERVERS)
+    }
+
+    fn of(shown: Shown, bounds: Bounds, handshakes: Allowance) -> Self {
+        Self { shown, strangers: Strangers::new(bounds), rates: Budgets::new(handshakes, Instant::now()) }
     }
 
     /// The handshake with somebody, within bounded time; their place is theirs until it is dropped.

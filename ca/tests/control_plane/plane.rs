@@ -30,6 +30,7 @@ pub(crate) struct Plane {
     pub(crate) address: SocketAddr,
     pub(crate) metrics: SocketAddr,
     pub(crate) bundle: Option<SocketAddr>,
+    pub(crate) webhook: Option<SocketAddr>,
     stop: CancellationToken,
     running: JoinHandle<anyhow::Result<()>>,
 }
@@ -88,6 +89,7 @@ impl Ground {
             address: addresses.grpc[0],
             metrics: addresses.metrics.unwrap(),
             bundle: addresses.bundle,
+            webhook: addresses.webhook,
             running: tokio::spawn(app.run(stop.clone())),
             stop,
         }

@@ -1,0 +1,60 @@
+//! The listener of the admission webhook: our own certificate, which is renewed in memory, and what pods and policies are
+//! judged by.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use anyhow::Result;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::doors;
+use crate::{
+    config::Config,
+    inject::Terms,
+    metrics::Metrics,
+    policy::asked::Mesh,
+    tls::{Endpoint, Tls},
+    webhook::{self, Bench},
+};
+
+/// The webhook, bound and not served yet.
+pub(super) struct Admission {
+    listener: TcpListener,
+    endpoint: Arc<Endpoint>,
+    bench: Bench,
+}
+
+impl Admission {
+    pub(super) fn bind(config: &Config, tls: &Arc<Tls>, metrics: &Arc<Metrics>) -> Result<Option<Self>> {
+        let Some(wanted) = &config.webhook else { return Ok(None) };
+        let mesh = config.mesh();
+        let mesh = Mesh {
+            trust_domain: mesh.trust_domain,
+            aliases: mesh.trust_domain_aliases,
+            normalization: mesh.path_normalization,
+            law: config.law(),
+        };
+        Ok(Some(Self {
+            listener: doors::bind(wanted.listen)?,
+            endpoint: Arc::new(Endpoint::webhook(Arc::clone(tls))),
+            bench: Bench {
+                terms: Arc::new(Terms::of(config)),
+                mesh: Arc::new(mesh),
+                metrics: Arc::clone(metrics),
+            },
+        }))
+    }
+
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    pub(super) fn start(self, tasks: &TaskTracker, halt: &CancellationToken) {
+        let endpoint = self.endpoint;
+        let accept = move |stream, from| {
+            let endpoint = Arc::clone(&endpoint);
+            async move { endpoint.accept(stream, from).await }
+        };
+        tasks.spawn(webhook::serve(self.listener, accept, self.bench, halt.clone()));
+    }
+}
