@@ -9,8 +9,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::doors;
 use crate::{
-    config::Config,
-    inject::Terms,
+    authority::Authority,
+    config::{Config, Kubernetes},
+    inject::{Terms, kubernetes::keep_known},
+    kubernetes::{self, Client},
     metrics::Metrics,
     policy::asked::Mesh,
     tls::{Endpoint, Tls},
@@ -22,11 +24,22 @@ pub(super) struct Admission {
     listener: TcpListener,
     endpoint: Arc<Endpoint>,
     bench: Bench,
+    // Within a cluster: whom our roots are told to.
+    cluster: Option<Client>,
 }
 
 impl Admission {
-    pub(super) fn bind(config: &Config, tls: &Arc<Tls>, metrics: &Arc<Metrics>) -> Result<Option<Self>> {
+    pub(super) async fn bind(
+        config: &Config,
+        tls: &Arc<Tls>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Option<Self>> {
         let Some(wanted) = &config.webhook else { return Ok(None) };
+        // Outside of a cluster somebody else writes the caBundle.
+        let cluster = match std::env::var_os("KUBERNETES_SERVICE_HOST") {
+            Some(_) => Some(kubernetes::client(&Kubernetes::default()).await?),
+            None => None,
+        };
         let mesh = config.mesh();
         let mesh = Mesh {
             trust_domain: mesh.trust_domain,
@@ -42,6 +55,7 @@ impl Admission {
                 mesh: Arc::new(mesh),
                 metrics: Arc::clone(metrics),
             },
+            cluster,
         }))
     }
 
@@ -49,7 +63,10 @@ impl Admission {
         self.listener.local_addr()
     }
 
-    pub(super) fn start(self, tasks: &TaskTracker, halt: &CancellationToken) {
+    pub(super) fn start(self, authority: &Authority, tasks: &TaskTracker, halt: &CancellationToken) {
+        if let Some(cluster) = self.cluster {
+            tasks.spawn(keep_known(cluster, authority.bundle(), halt.clone()));
+        }
         let endpoint = self.endpoint;
         let accept = move |stream, from| {
             let endpoint = Arc::clone(&endpoint);

@@ -171,7 +171,7 @@ impl App {
                 Some(address) => Some(doors::bind(address)?),
                 None => None,
             },
-            admission: admission::Admission::bind(&config, &tls, &metrics)?,
+            admission: admission::Admission::bind(&config, &tls, &metrics).await?,
             bundle_endpoint: match &config.bundle_endpoint {
                 Some(endpoint) => Some(foreign::BundleListener::bind(endpoint, &tls).await?),
                 None => None,
@@ -276,7 +276,7 @@ impl App {
             metrics::serve_apart(listener, metrics, status, halt).context("serve the metrics")?;
         }
         if let Some(admission) = self.admission {
-            admission.start(&tasks, &halt);
+            admission.start(&self.authority, &tasks, &halt);
         }
         if let Some(endpoint) = self.bundle_endpoint {
             let (bundle, metrics) = (self.authority.bundle(), Arc::clone(&self.metrics));
