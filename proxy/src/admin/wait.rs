@@ -47,3 +47,41 @@ fn look(port: u16) -> io::Result<String> {
     stream.take(4096).read_to_string(&mut answer)?;
     Ok(answer)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    // Answers each connection with the next of these.
+    fn answering(answers: &'static [&'static str]) -> u16 {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 512]);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn it_waits_until_the_sidecar_says_that_it_is_ready() {
+        const WAITING: &str = "HTTP/1.1 503 Service Unavailable\r\n\r\nwaiting for the first certificate\n";
+        let port = answering(&[WAITING, WAITING, "HTTP/1.1 200 OK\r\n\r\nready\n"]);
+
+        until_ready(port, Duration::from_secs(60)).unwrap();
+    }
+
+    #[test]
+    fn it_gives_up_with_what_the_sidecar_said_last() {
+        let port = answering(&["HTTP/1.1 503 Service Unavailable\r\n\r\nwaiting for the first policies\n"]);
+
+        let error = until_ready(port, Duration::ZERO).unwrap_err().to_string();
+
+        assert!(error.contains("waiting for the first policies"), "{error}");
+    }
+}
