@@ -128,10 +128,10 @@ struct Which {
     authority: &'static str,
 }
 
-/// What was read from the resource folders.
+/// What was read of the resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ResourceFigures {
-    /// Files and objects in error now.
+    /// Files and objects in error now, and watches that are broken.
     pub errors: usize,
     /// Objects in force.
     pub objects: usize,

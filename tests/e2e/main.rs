@@ -8,6 +8,7 @@ mod federated;
 mod floors;
 mod istio;
 mod joined;
+mod kubernetes;
 mod manifests;
 mod mesh;
 mod monitoring;

@@ -3,6 +3,7 @@
 //! Knows no crate of the mesh: it starts the program and looks at it from outside.
 
 pub mod counterparts;
+pub mod kubernetes;
 pub mod lab;
 pub mod namespaces;
 pub mod processes;

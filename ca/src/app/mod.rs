@@ -161,8 +161,9 @@ impl App {
         let attestor = Attestor::new(&folder, &config.trust_domain, own, rules).with_users(users)?;
         let metrics = Arc::new(Metrics::new());
         let (fetcher, keyring) = Fetcher::new(key_terms(&config, &folder)?, Arc::clone(&metrics));
-        let discovery =
-            Discovery::open(&folder, &config, keyring, Arc::clone(&metrics)).context("read the resources")?;
+        let discovery = Discovery::open(&folder, &config, keyring, Arc::clone(&metrics))
+            .await
+            .context("read the resources")?;
 
         Ok(Self {
             listeners: doors::bind_all(&config.listen)?,

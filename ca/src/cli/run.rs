@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     app::{self, App},
-    config::{BundleEndpoint, Config, Tokens, WebCertificate, Webhook, default_audience},
+    config::{BundleEndpoint, Config, Kubernetes, Tokens, WebCertificate, Webhook, default_audience},
 };
 
 #[derive(Args)]
@@ -72,6 +72,20 @@ struct Run {
     /// A folder of YAML files; repeatable, the last one wins.
     #[arg(long)]
     resources: Vec<PathBuf>,
+    /// Read the mesh from the Kubernetes API instead of folders: namespaces, pods, services, and the objects of
+    /// security.istio.io and networking.istio.io, whether Istio's definitions are installed or ours (`douane install`).
+    ///
+    /// In a pod, by its own service account; what that must be allowed is in the ClusterRole that `douane install` prints.
+    /// From elsewhere, give --kubeconfig. Until every kind was listed once, nothing is served and nothing becomes ready; when
+    /// the API server goes away later, what was known last stays in force.
+    #[arg(long, conflicts_with = "resources")]
+    kubernetes: bool,
+    /// A kubeconfig, for --kubernetes from outside of the cluster.
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// Which context of --kubeconfig [default: its current one].
+    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    context: Option<String>,
     /// Where gRPC is served; repeatable [default: all addresses, port 15012].
     #[arg(long)]
     listen: Vec<SocketAddr>,
@@ -177,6 +191,13 @@ fn configure(flags: Run) -> Result<Config> {
     config.replica |= flags.replica;
     if !flags.resources.is_empty() {
         config.resources = flags.resources;
+    }
+    if flags.kubernetes {
+        let written = config.kubernetes.unwrap_or_default();
+        config.kubernetes = Some(Kubernetes {
+            kubeconfig: flags.kubeconfig.or(written.kubeconfig),
+            context: flags.context.or(written.context),
+        });
     }
     if !flags.listen.is_empty() {
         config.listen = flags.listen;

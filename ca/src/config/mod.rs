@@ -57,6 +57,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Folders of YAML files, the last one wins.
     pub resources: Vec<PathBuf>,
+    /// Read the resources from the Kubernetes API instead of folders.
+    pub kubernetes: Option<Kubernetes>,
     /// Whose identities are signed.
     #[serde(deserialize_with = "trust_domain")]
     pub trust_domain: TrustDomain,
@@ -178,6 +180,12 @@ pub enum ConfigError {
     /// No state folder.
     #[error("there is no state folder; give one with --dir, or as `dir` in the configuration file")]
     NoFolder,
+    /// Two sources of one mesh would contradict each other.
+    #[error(
+        "resources are to come from folders (--resources, `resources`) and from the Kubernetes API (--kubernetes, \
+         `kubernetes`); leave one of them out"
+    )]
+    TwoSources,
     /// A default lifetime that no certificate can have.
     #[error(
         "certificates cannot live {wanted}: the lifetime (leafTtl, --leaf-ttl) is from 10s to 24h",
@@ -233,6 +241,9 @@ impl Config {
             return Err(ConfigError::LeafTtl(self.leaf_ttl));
         }
         self.authority.check(self.leaf_ttl)?;
+        if self.kubernetes.is_some() && !self.resources.is_empty() {
+            return Err(ConfigError::TwoSources);
+        }
         let mut issuers: Vec<_> = self.oidc.iter().map(|oidc| &oidc.issuer).collect();
         issuers.extend(self.tokens.iter().map(|tokens| &tokens.issuer));
         issuers.sort();
@@ -313,6 +324,7 @@ impl Default for Config {
             replica: false,
             listen: Vec::new(),
             resources: Vec::new(),
+            kubernetes: None,
             trust_domain: default_trust_domain(),
             trust_domain_aliases: Vec::new(),
             num_trusted_proxies: 0,

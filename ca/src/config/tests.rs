@@ -199,3 +199,19 @@ fn t21_a_relationship_that_is_wrong_or_ours_is_refused_with_its_line() {
         .collect();
     assert!(Config::parse(&format!("federation:\n{many}")).unwrap_err().to_string().contains("65"));
 }
+
+#[test]
+fn the_mesh_comes_from_folders_or_from_a_cluster_and_not_from_both() {
+    let text = "kubernetes: {kubeconfig: /home/me/.kube/config, context: lab}";
+    let config = Config::parse(text).unwrap();
+    let access = config.kubernetes.clone().unwrap();
+    assert_eq!(
+        (access.kubeconfig, access.context),
+        (Some("/home/me/.kube/config".into()), Some("lab".into()))
+    );
+    assert!(config.check().is_ok());
+    assert_eq!(Config::parse("kubernetes: {}").unwrap().kubernetes, Some(Kubernetes::default()));
+
+    let both = Config { resources: vec!["mesh".into()], ..config };
+    assert!(both.check().unwrap_err().to_string().contains("leave one of them out"));
+}

@@ -10,10 +10,8 @@ use std::{
 };
 
 use douane_proto::{
-    law::LawSettings,
     mesh::{Endpoint, External, Port, Service},
     resource::{self, ClusterIp, Doubt, DoubtedLaw, Kind, Location, Metadata, Resource, Transport},
-    snapshot::MeshSettings,
 };
 
 use crate::discovery::{
@@ -21,17 +19,9 @@ use crate::discovery::{
     laws::{Lawful, Laws},
     learned::Known,
     protocols,
+    settings::Settings,
     written::{Built, Written, selects},
 };
-
-/// What an assembly is made with besides the resources.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) mesh: MeshSettings,
-    /// What the names of services end in, after `.svc.`.
-    pub(crate) cluster_domain: String,
-    pub(crate) law: LawSettings,
-}
 
 /// A mesh, and what of the resources is not in it.
 #[derive(Debug)]
@@ -139,7 +129,8 @@ impl Assembly<'_> {
         merged.into_values().collect()
     }
 
-    // Pods first: an entry takes no address that a pod or a service has.
+    // Pods first: an entry takes no address that a pod or a service has. Pods of their node's network last: they share its
+    // address, and none is the one that it leads to.
     fn workloads<'r>(
         &mut self,
         objects: &[&'r Resource],
@@ -150,13 +141,15 @@ impl Assembly<'_> {
             Kind::Pod(pod) => Some(Written::Pod(pod)),
             _ => None,
         });
+        let (of_nodes, pods): (Vec<_>, Vec<_>) =
+            pods.into_iter().partition(|(_, written)| written.shares_its_node());
         let entries = of_kind(objects, |kind| match kind {
             Kind::WorkloadEntry(entry) => Some(Written::Entry(entry)),
             _ => None,
         });
         let mut built = Vec::new();
         let mut addresses = HashMap::new();
-        for (resource, written) in pods.into_iter().chain(entries) {
+        for (resource, written) in pods.into_iter().chain(entries).chain(of_nodes) {
             let own = written.addresses();
             if own.is_empty() {
                 continue;
@@ -165,7 +158,7 @@ impl Assembly<'_> {
                 self.errors.push(clash);
                 continue;
             }
-            match written.workload(&resource.metadata, self.settings.mesh.trust(), services) {
+            match written.workload(&resource.metadata, self.settings, services) {
                 Ok(mut workload) => {
                     let Lawful { policies, mtls } = laws.of(&resource.metadata.namespace, &workload.labels);
                     workload.mtls = mtls;
@@ -173,7 +166,11 @@ impl Assembly<'_> {
                     let workload = Arc::new(workload);
                     for address in &workload.addresses {
                         let resident = Resident::Workload(Arc::clone(&workload));
-                        self.settle(&mut addresses, *address, resident, &resource.location);
+                        if written.shares_its_node() {
+                            addresses.entry(*address).or_insert(resident);
+                        } else {
+                            self.settle(&mut addresses, *address, resident, &resource.location);
+                        }
                     }
                     built.push(Built { resource, written, workload, policies });
                 }

@@ -74,6 +74,8 @@ pub(crate) struct Loaded {
     pub(crate) errors: Vec<String>,
     /// What must be denied because it cannot be read.
     pub(crate) doubts: Vec<Doubt>,
+    /// What is wrong with where it all comes from; what was known last stays in force.
+    pub(crate) troubles: Vec<String>,
 }
 
 /// Did a scan find anything that matters?

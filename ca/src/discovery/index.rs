@@ -83,7 +83,7 @@ impl Index {
         };
         let PolicyPlace { location, rule_lines } = self.policies.get(name)?;
         let line = rule.and_then(|rule| rule_lines.get(rule.checked_sub(1)?)).unwrap_or(&location.line);
-        Some(format!("{}:{line}", location.file.display()))
+        Some(Location { file: Arc::clone(&location.file), line: *line }.to_string())
     }
 
     /// The identities of the workloads of this name, `namespace/name` of workload, pod or account; or this SPIFFE ID.

@@ -1,6 +1,7 @@
-//! What the mesh is, and who is told of it: folders of resources become one index, which streams to sidecars look up.
+//! What the mesh is, and who is told of it: folders of resources, or the objects of a Kubernetes API, become one index,
+//! which streams to sidecars look up.
 //!
-//! The task here watches the folders and makes a new index whenever something changed; it is the index' one writer.
+//! The task here waits for its source and makes a new index whenever something changed; it is the index' one writer.
 
 mod assemble;
 mod file;
@@ -8,11 +9,15 @@ mod folder;
 mod index;
 mod kept;
 mod keys;
+mod kubernetes;
 mod laws;
 mod learned;
 mod limits;
+mod notice;
 mod protocols;
 mod publish;
+mod settings;
+mod source;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -21,17 +26,12 @@ mod written;
 
 use std::{
     collections::HashSet,
-    io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::{
-    sync::{mpsc, watch},
-    time,
-};
+use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -40,29 +40,27 @@ use crate::{
     metrics::{self, Metrics, ResourceFigures, Served},
     state::StateFolder,
 };
-use assemble::{Assembled, Settings, assemble};
-use folder::{Folders, Scan};
+use assemble::{Assembled, assemble};
+use folder::Scan;
 use index::Law;
-use kept::Kept;
 use learned::Known;
+use settings::Settings;
+use source::Source;
 
 pub use index::Index;
 pub use learned::Learned;
 pub use publish::{DiscoveryService, MAX_REQUEST_BYTES};
+pub use source::SourceError;
 pub use trust::Trust;
 
-/// Every file is looked at so often even if the kernel reports nothing (network file systems do not).
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Where the kernel reports nothing at all.
-const LOOK_UNWATCHED: Duration = Duration::from_millis(250);
-/// After a report, so long nothing more must come: a file is written in several steps.
-const SETTLE: Duration = Duration::from_millis(30);
-/// But somebody who writes without end does not put off everybody else's law.
-const SETTLE_LIMIT: Duration = Duration::from_millis(200);
+/// A mesh so large that it takes long to be put together is put together less often: never more than half of the time.
+const LONGEST_REST: Duration = Duration::from_secs(2);
+/// What takes no longer needs no rest.
+const QUICK: Duration = Duration::from_millis(20);
 
 /// The resources of one control plane, live.
 pub struct Discovery {
-    folders: Folders,
+    source: Source,
     settings: Settings,
     keyring: Keyring,
     learned: Learned,
@@ -75,10 +73,12 @@ pub struct Discovery {
 /// What was wrong with the resources when they were read last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
-    /// One line each, with file and line.
+    /// One line each, with its place.
     pub errors: Vec<String>,
     /// What works otherwise than its author may expect.
     pub warnings: Vec<String>,
+    /// What is wrong with where the resources come from.
+    pub troubles: Vec<String>,
     /// How many objects are in force.
     pub objects: usize,
     /// How many workloads take new traffic.
@@ -88,32 +88,33 @@ pub struct Report {
 }
 
 impl Discovery {
-    /// Reads the folders of `config` for the first time; `keyring` has the keys of token issuers. Errors in files are
-    /// reported, not returned.
+    /// Reads the resources that `config` names for the first time; `keyring` has the keys of token issuers. What is wrong
+    /// with them is reported, not returned; of a cluster nothing is known yet.
     ///
     /// # Errors
-    /// When a folder's path cannot be made absolute.
-    pub fn open(
+    /// [`SourceError`] when there is no way to them at all.
+    pub async fn open(
         state: &StateFolder,
         config: &Config,
         mut keyring: Keyring,
         metrics: Arc<Metrics>,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, SourceError> {
+        let mut source = Source::open(state, config).await?;
         let settings = Settings {
             mesh: config.mesh(),
             cluster_domain: config.cluster_domain.clone(),
             law: config.law(),
+            marked: source.marked(),
         };
-        let mut folders = Folders::new(&config.resources, Kept::new(state))?;
-        folders.scan(Instant::now());
+        source.scan(Instant::now());
         let learned = Learned::default();
         let mut known = learned.known();
-        let (assembled, report) = read(&folders, &mut keyring, &mut known, &settings);
+        let (assembled, report) = read(&source, &mut keyring, &mut known, &settings);
         tell(&Report::default(), &report, &metrics);
-        folders.keep();
+        source.keep();
         let index = watch::Sender::new(Arc::new(assembled.index));
         let report = watch::Sender::new(Arc::new(report));
-        Ok(Self { folders, settings, keyring, learned, known, index, report, metrics })
+        Ok(Self { source, settings, keyring, learned, known, index, report, metrics })
     }
 
     /// The mesh, now and whenever it changes.
@@ -122,10 +123,10 @@ impl Discovery {
         self.index.subscribe()
     }
 
-    /// The folders that the resources are read from.
+    /// The folders that the resources are read from, if they are.
     #[must_use]
     pub fn folders(&self) -> Vec<PathBuf> {
-        self.folders.paths().map(Path::to_owned).collect()
+        self.source.folders()
     }
 
     /// Where sidecars tell what they have learned.
@@ -151,27 +152,24 @@ impl Discovery {
                 "readyWorkloads": report.ready,
                 "errors": report.errors,
                 "warnings": report.warnings,
+                "troubles": report.troubles,
             });
             metrics::Status { served: report.served, json: json.to_string() }
         }
     }
 
-    /// Takes over what changes in the folders, until `stop`.
+    /// Takes over what changes, until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let (heard, mut changes) = mpsc::channel(1);
-        let watching = watch_folders(&self.folders, heard);
         let mut learning = self.learned.known();
-        let look_every = if watching.is_some() { LOOK_EVERY } else { LOOK_UNWATCHED };
         loop {
-            let next = self.folders.ripe_at().map(|at| at.saturating_duration_since(Instant::now()));
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = time::sleep(next.unwrap_or(look_every).min(look_every)) => {}
-                Some(()) = changes.recv() => settle(&mut changes).await,
+                () = self.source.wait() => {}
                 () = self.keyring.changed() => {}
                 // Its writer is ours.
                 Ok(()) = learning.changed() => {}
             }
+            let begun = Instant::now();
             // Reading and the disk are slow: off the reactor.
             let refreshed = tokio::task::spawn_blocking(move || {
                 self.refresh(Instant::now());
@@ -184,32 +182,39 @@ impl Discovery {
                     return;
                 }
             };
+            let took = begun.elapsed();
+            if took > QUICK {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = time::sleep(took.min(LONGEST_REST)) => {}
+                }
+            }
         }
     }
 
     fn refresh(&mut self, now: Instant) {
-        let scan = self.folders.scan(now);
+        let scan = self.source.scan(now);
         let has_learned = self.known.has_changed().unwrap_or_default();
         if scan == Scan::Same && !self.keyring.has_changed() && !has_learned {
-            return self.folders.keep();
+            return self.source.keep();
         }
-        let (assembled, report) = read(&self.folders, &mut self.keyring, &mut self.known, &self.settings);
+        let (assembled, report) = read(&self.source, &mut self.keyring, &mut self.known, &self.settings);
         self.learned.keep(|key| assembled.index.workloads.contains_key(key));
         self.index.send_replace(Arc::new(assembled.index));
         let before = self.report.send_replace(Arc::new(report));
         tell(&before, &self.report.borrow(), &self.metrics);
         // After it was published: the law does not wait for the disk.
-        self.folders.keep();
+        self.source.keep();
     }
 }
 
 fn read(
-    folders: &Folders,
+    source: &Source,
     keyring: &mut Keyring,
     known: &mut watch::Receiver<Known>,
     settings: &Settings,
 ) -> (Assembled, Report) {
-    let mut loaded = folders.loaded();
+    let mut loaded = source.loaded();
     let keys = keyring.known();
     keyring.want(keys::fill(&mut loaded.resources, &keys));
     let known = known.borrow_and_update().clone();
@@ -222,13 +227,21 @@ fn read(
     };
     let ready = assembled.index.workloads.values().filter(|it| it.workload.ready).count();
     let warnings = assembled.warnings.clone();
-    let report = Report { errors, warnings, objects: assembled.objects, ready, served };
+    let troubles = loaded.troubles;
+    let report = Report { errors, warnings, troubles, objects: assembled.objects, ready, served };
     (assembled, report)
 }
 
 // Each error is logged when it appears, not at each reading.
 fn tell(before: &Report, now: &Report, metrics: &Metrics) {
-    let known: HashSet<&String> = before.errors.iter().chain(&before.warnings).collect();
+    let known: HashSet<&String> =
+        before.errors.iter().chain(&before.warnings).chain(&before.troubles).collect();
+    for trouble in now.troubles.iter().filter(|trouble| !known.contains(trouble)) {
+        tracing::error!(trouble, "the resources cannot be followed; what was known last stays in force");
+    }
+    if now.troubles.is_empty() && !before.troubles.is_empty() {
+        tracing::info!("the resources are followed again");
+    }
     for error in now.errors.iter().filter(|error| !known.contains(error)) {
         tracing::error!(error, "a resource is refused; what was good last stays");
     }
@@ -241,33 +254,9 @@ fn tell(before: &Report, now: &Report, metrics: &Metrics) {
         );
     }
     tracing::info!(objects = now.objects, errors = now.errors.len(), "resources are in force");
-    metrics.resources(ResourceFigures { errors: now.errors.len(), objects: now.objects, served: now.served });
-}
-
-// The watcher must live as long as it is to report. `None`: the folders are looked at more often instead.
-fn watch_folders(folders: &Folders, heard: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
-    let report = move |event: notify::Result<notify::Event>| {
-        // Our own reading is an event, too. One report that waits is enough.
-        if !event.is_ok_and(|event| event.kind.is_access()) {
-            let _ = heard.try_send(());
-        }
-    };
-    let watch = |mut watcher: RecommendedWatcher| {
-        folders.paths().try_for_each(|path: &Path| watcher.watch(path, RecursiveMode::NonRecursive))?;
-        Ok(watcher)
-    };
-    notify::recommended_watcher(report)
-        .and_then(watch)
-        .inspect_err(|error| tracing::warn!(%error, "folders cannot be watched; they are looked at four times a second"))
-        .ok()
-}
-
-async fn settle(changes: &mut mpsc::Receiver<()>) {
-    let limit = time::Instant::now() + SETTLE_LIMIT;
-    while let Ok(Some(())) = time::timeout_at(limit.min(time::Instant::now() + SETTLE), changes.recv()).await
-    {
-        if time::Instant::now() >= limit {
-            return;
-        }
-    }
+    metrics.resources(ResourceFigures {
+        errors: now.errors.len() + now.troubles.len(),
+        objects: now.objects,
+        served: now.served,
+    });
 }

@@ -11,9 +11,10 @@ use douane_proto::{
 };
 
 use super::{
-    assemble::{Assembled, Settings, assemble},
+    assemble::{Assembled, assemble},
     index::Law,
     learned::Known,
+    settings::{Marked, Settings},
 };
 use crate::config::Config;
 
@@ -24,7 +25,12 @@ fn parse(text: &str) -> Vec<Resource> {
 fn mesh_with(folders: &[&str], doubts: &[Doubt]) -> Assembled {
     let folders: Vec<_> = folders.iter().map(|text| parse(text)).collect();
     let config = Config::default();
-    let settings = Settings { mesh: config.mesh(), law: config.law(), cluster_domain: config.cluster_domain };
+    let settings = Settings {
+        mesh: config.mesh(),
+        law: config.law(),
+        cluster_domain: config.cluster_domain,
+        marked: Marked::ByLabel,
+    };
     assemble(&folders, doubts, &Known::default(), &settings)
 }
 

@@ -16,7 +16,11 @@ use douane_proto::{
     wire,
 };
 
-use crate::discovery::{index::Governed, protocols};
+use crate::discovery::{
+    index::Governed,
+    protocols,
+    settings::{Marked, Settings},
+};
 
 /// Asks for a sidecar, as label or annotation.
 const INJECT: &str = "douane.io/inject";
@@ -24,6 +28,9 @@ const INJECT: &str = "douane.io/inject";
 const ISTIO_TLS_MODE: &str = "security.istio.io/tlsMode";
 /// Kubernetes puts a Deployment's pods under a ReplicaSet whose name ends in this label's value.
 const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// The name of our own container in a pod.
+const SIDECAR: &str = "douane-proxy";
 
 /// As what it was written.
 #[derive(Debug, Clone, Copy)]
@@ -82,11 +89,12 @@ impl<'a> Written<'a> {
     pub(super) fn workload(
         self,
         metadata: &Metadata,
-        trust: Trust<'_>,
+        settings: &Settings,
         services: &[(&Resource, &resource::Service)],
     ) -> Result<Workload, IdError> {
+        let trust = settings.mesh.trust();
         let (account, ready) = match self {
-            Self::Pod(pod) => (&pod.spec.service_account, pod.status.ready() != Some(false)),
+            Self::Pod(pod) => (&pod.spec.service_account, is_ready(pod, metadata, settings.marked)),
             Self::Entry(entry) => (&entry.service_account, true),
         };
         let named = metadata.identity().filter(|_| matches!(self, Self::Entry(_)));
@@ -97,7 +105,7 @@ impl<'a> Written<'a> {
             },
             name: metadata.name.clone(),
             addresses: self.addresses().iter().map(|address| address.value.to_canonical()).collect(),
-            dialect: dialect(metadata),
+            dialect: self.dialect(metadata, settings.marked),
             ports: self.ports(metadata, services),
             service_name: service_name(metadata),
             ready,
@@ -106,6 +114,30 @@ impl<'a> Written<'a> {
             learned: BTreeMap::new(),
             preserve_case: metadata.preserve_case(),
         })
+    }
+
+    /// Has it no network of its own?
+    pub(super) fn shares_its_node(self) -> bool {
+        matches!(self, Self::Pod(pod) if pod.spec.host_network.is_some())
+    }
+
+    // Our own sidecar first: it answers Istio's dialect as well.
+    fn dialect(self, metadata: &Metadata, marked: Marked) -> Dialect {
+        let is_ours = match (self, marked) {
+            (Self::Pod(pod), Marked::ByContainer) => {
+                let mut containers = pod.spec.containers.iter().chain(&pod.spec.init_containers);
+                // Rules of redirection in a node's own network would be the node's: no sidecar stands there.
+                pod.spec.host_network.is_none() && containers.any(|one| one.name.value == SIDECAR)
+            }
+            _ => metadata.label_or_annotation(INJECT) == Some("enabled"),
+        };
+        if is_ours {
+            Dialect::Douane1
+        } else if metadata.labels.get(ISTIO_TLS_MODE).is_some_and(|mode| mode == "istio") {
+            Dialect::Istio
+        } else {
+            Dialect::Plain
+        }
     }
 
     // What it declares itself, and what the services that lead here say of the same ports.
@@ -154,14 +186,11 @@ pub(super) fn selects(service: &resource::Service, namespace: &str, pod: &Metada
         && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
 }
 
-// Our own sidecar first: it answers Istio's dialect as well.
-fn dialect(metadata: &Metadata) -> Dialect {
-    if metadata.label_or_annotation(INJECT) == Some("enabled") {
-        Dialect::Douane1
-    } else if metadata.labels.get(ISTIO_TLS_MODE).is_some_and(|mode| mode == "istio") {
-        Dialect::Istio
-    } else {
-        Dialect::Plain
+// A file rarely says; Kubernetes says it of every pod, once it is.
+fn is_ready(pod: &Pod, metadata: &Metadata, marked: Marked) -> bool {
+    match marked {
+        Marked::ByLabel => pod.status.ready() != Some(false),
+        Marked::ByContainer => pod.status.ready() == Some(true) && !metadata.ending,
     }
 }
 
@@ -201,8 +230,9 @@ mod tests {
     use crate::{
         config::Config,
         discovery::{
-            assemble::{Assembled, Settings, assemble},
+            assemble::{Assembled, assemble},
             learned::Known,
+            settings::{Marked, Settings},
         },
     };
 
@@ -246,8 +276,12 @@ spec:
     fn mesh(text: &str) -> Assembled {
         let resources = parse_file(Path::new("mesh.yaml"), text).unwrap();
         let config = Config::default();
-        let settings =
-            Settings { mesh: config.mesh(), law: config.law(), cluster_domain: config.cluster_domain };
+        let settings = Settings {
+            mesh: config.mesh(),
+            law: config.law(),
+            cluster_domain: config.cluster_domain,
+            marked: Marked::ByLabel,
+        };
         assemble(&[resources], &[], &Known::default(), &settings)
     }
 

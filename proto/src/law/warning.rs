@@ -22,7 +22,8 @@ pub struct LawWarning {
 
 impl fmt::Display for LawWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(location) = &self.location {
+        // An object without lines is its own place.
+        if let Some(location) = self.location.as_ref().filter(|location| location.line > 0) {
             write!(f, "{location}: ")?;
         }
         write!(f, "{}: {}", self.subject, self.what)

@@ -4,18 +4,18 @@ use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 
 use crate::yaml::Cause;
 
-/// A line of a file.
+/// A line of a file, or an object of an API.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Location {
-    /// The file, as its reader named it.
+    /// The file, as its reader named it; or `Kind namespace/name`.
     pub file: Arc<Path>,
-    /// Counted from 1.
+    /// Counted from 1; 0 where there are no lines.
     pub line: u32,
 }
 
 /// Why a document (or a whole file) could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{location}: {}{what}; {mend}", Prefix(subject.as_deref()))]
+#[error("{location}: {}{what}; {mend}", Prefix(subject.as_deref().filter(|_| location.line > 0)))]
 pub struct ResourceError {
     /// Where.
     pub location: Location,
@@ -65,6 +65,9 @@ impl fmt::Display for Prefix<'_> {
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file.display(), self.line)
+        match self.line {
+            0 => write!(f, "{}", self.file.display()),
+            line => write!(f, "{}:{line}", self.file.display()),
+        }
     }
 }

@@ -34,6 +34,8 @@ pub struct Metadata {
     pub owners: Vec<Owner>,
     /// When Kubernetes took it; absent in a file that an operator wrote.
     pub created: Option<Created>,
+    /// Does Kubernetes wait for its end (`deletionTimestamp`)?
+    pub ending: bool,
 }
 
 /// An entry of `ownerReferences`.
@@ -125,6 +127,7 @@ impl Metadata {
             annotations: fields.read("annotations", |at| annotations(&at))?,
             owners: fields.read("ownerReferences", |at| at.list()?.iter().map(Owner::read).collect())?,
             created: fields.nullable("creationTimestamp").map(|at| created(&at)).transpose()?,
+            ending: fields.nullable("deletionTimestamp").is_some(),
         })
     }
 }

@@ -4,6 +4,7 @@
 //! Knows no kinds: [`crate::resource`] reads those, and the operator's commands their own files.
 
 mod cursor;
+mod json;
 mod place;
 mod tree;
 

@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde_saphyr::{Spanned, budget, options};
 
 /// Kubernetes' deepest objects nest about 15 levels.
-const MAX_DEPTH: usize = 40;
+pub(super) const MAX_DEPTH: usize = 40;
 /// A file of 1 MiB has fewer; an alias bomb has more. All readings of one file share them.
 const MAX_NODES: usize = 200_000;
 /// Anchors are rare in manifests, bombs need many aliases.
@@ -17,7 +17,7 @@ const MAX_ALIASES: usize = 1_000;
 /// A value and where it stands.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// Counted from 1.
+    /// Counted from 1; 0 where there are no lines.
     pub line: u32,
     /// What stands there.
     pub value: Value,
@@ -122,6 +122,12 @@ impl Work {
     #[must_use]
     pub fn as_kubernetes(self) -> Self {
         Self { numbers: Numbers::Octal, ..self }
+    }
+
+    /// Takes one node; `None` when none is left.
+    pub(super) fn take_one(&mut self) -> Option<()> {
+        self.left = self.left.checked_sub(1)?;
+        Some(())
     }
 
     /// Is nothing left? Then what follows is not read at all.

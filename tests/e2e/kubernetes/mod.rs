@@ -1,0 +1,5 @@
+//! The control plane against a real Kubernetes API server. Run by `tests/kubernetes/run`, which brings the programs.
+
+mod discovery;
+mod plane;
+mod sidecar;
