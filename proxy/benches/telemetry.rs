@@ -12,7 +12,10 @@ use std::{
 };
 
 use douane_proxy::{
-    config::tracing::{Sampler, Tracing},
+    config::{
+        export::Queue,
+        tracing::{Sampler, Tracing},
+    },
     telemetry::{
         access::{Direction, Logs, Protection, Spans, Telemetry},
         metrics::Metrics,
@@ -65,7 +68,13 @@ fn main() {
 
 fn traced() -> Rc<Telemetry> {
     let metrics = Metrics::new(&LostLines::default(), &LostLines::default());
-    Telemetry::new(Origin::default(), Logs::default(), metrics, Spans::Export, Tracing::default())
+    Telemetry::new(
+        Origin::default(),
+        Logs::default(),
+        metrics,
+        Spans::Export(Queue::default()),
+        Tracing::default(),
+    )
 }
 
 fn telemetry(logs: Logs) -> Rc<Telemetry> {

@@ -4,7 +4,10 @@ use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use douane_proto::id::WorkloadId;
 use douane_proxy::{
-    config::tracing::{Sampler, Tracing},
+    config::{
+        export::Queue,
+        tracing::{Sampler, Tracing},
+    },
     telemetry::{
         access::{Direction, Logs, Protection, Spans, Telemetry},
         metrics::Metrics,
@@ -53,8 +56,13 @@ fn tell(telemetry: &Rc<Telemetry>, connection: &Connection, path: String) {
 #[test]
 fn a_span_that_nobody_sampled_is_held_without_an_allocation() {
     let metrics = Metrics::new(&LostLines::default(), &LostLines::default());
-    let telemetry =
-        Telemetry::new(Origin::default(), Logs::default(), metrics, Spans::Export, Tracing::default());
+    let telemetry = Telemetry::new(
+        Origin::default(),
+        Logs::default(),
+        metrics,
+        Spans::Export(Queue::default()),
+        Tracing::default(),
+    );
     let connection = connection();
     // The first ones make the series, and the ring; so many that it has begun to forget.
     for _ in 0..20_000 {

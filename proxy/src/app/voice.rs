@@ -61,10 +61,10 @@ impl Voice {
             Err(LogError::Installed(_)) => None,
             Err(error) => return Err(error).context("set the log up"),
         };
-        let collector = told.otlp_endpoint.as_deref();
-        let collector =
-            collector.map(|endpoint| Collector::new(endpoint, sockets, attributes)).transpose()?;
-        let spans = if collector.is_some() { Spans::Export } else { Spans::Discard };
+        let export = told.export.as_ref();
+        let collector = export.map(|export| Collector::new(export, sockets, attributes)).transpose();
+        let collector = collector.context("set the exporter of spans up")?;
+        let spans = export.map_or(Spans::Discard, |export| Spans::Export(export.queue));
         let lost_audit = LostLines::default();
         let audit = told.audit_log.as_deref().map(|file| appended(file, &lost_audit)).transpose()?;
         let users = told.user_key_file.as_deref().map(Users::read).transpose()?;

@@ -1,10 +1,12 @@
 //! The command line: what was typed becomes typed values, and each verb calls the room that does it.
 //!
-//! - `run`: the flags of a sidecar, `bounds`: those of its limits, `traces`: of its traces; `redirect`: those of its rules
+//! - `run`: the flags of a sidecar, `bounds`: those of its limits, `traces`: of its traces, `export`: of
+//!   where they go; `redirect`: those of its rules
 //!
 //! Nothing below reads arguments or the environment.
 
 mod bounds;
+mod export;
 mod redirect;
 mod run;
 mod traces;

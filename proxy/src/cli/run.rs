@@ -7,7 +7,7 @@ use douane_proto::id::TrustDomain;
 
 use crate::{
     app::{self, App},
-    cli::{bounds::Bounds, traces::Traces},
+    cli::{bounds::Bounds, export::Exporter, traces::Traces},
     config::{
         AccessLog, Config, ControlPlaneAddress, Drain, LineFormat, MetricNames, Ports, Share, Telemetry,
         Workload, probes::AppProbes,
@@ -53,12 +53,6 @@ pub(super) struct Run {
     /// Ask for certificates of this lifetime, such as 10s or 1h. The authority has the last word.
     #[arg(long, env = "DOUANE_LEAF_TTL", value_parser = humantime::parse_duration)]
     leaf_ttl: Option<Duration>,
-    /// OTLP/gRPC collector for spans, such as http://127.0.0.1:4317. None: no spans are sent.
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
-    otlp: Option<String>,
-    /// The same, for spans alone.
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", hide = true)]
-    otlp_traces: Option<String>,
     /// What telemetry calls the workload. Without it: as the control plane says.
     #[arg(long, env = "OTEL_SERVICE_NAME")]
     service_name: Option<String>,
@@ -110,6 +104,8 @@ pub(super) struct Run {
     /// its like on the health port ask it of the application.
     #[arg(long, env = "DOUANE_APP_PROBES", value_name = "JSON", default_value = "{}")]
     app_probes: AppProbes,
+    #[command(flatten)]
+    exporter: Exporter,
     #[command(flatten)]
     traces: Traces,
     #[command(flatten)]
@@ -180,10 +176,7 @@ impl Run {
             telemetry: Telemetry {
                 log: self.log,
                 tracing: self.traces.tracing()?,
-                otlp_endpoint: [self.otlp_traces, self.otlp]
-                    .into_iter()
-                    .flatten()
-                    .find(|endpoint| !endpoint.is_empty()),
+                export: self.exporter.export(|name| std::env::var(name).ok())?,
                 service_name: self.service_name,
                 environment: self.environment,
                 resource_attributes: self.resource_attributes,

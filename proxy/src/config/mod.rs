@@ -2,6 +2,7 @@
 //!
 //! What changes while it runs (policies, workloads, roots) comes by discovery, not by configuration.
 
+pub mod export;
 mod limits;
 pub mod probes;
 pub mod tracing;
@@ -12,7 +13,7 @@ use douane_proto::id::{TrustDomain, WorkloadId};
 use serde::{Serialize, Serializer};
 
 pub use self::limits::{Limits, Retries, Senseless};
-use self::{probes::AppProbes, tracing::Tracing};
+use self::{export::Export, probes::AppProbes, tracing::Tracing};
 
 /// All that a sidecar must be told.
 #[derive(Debug, Clone, Serialize)]
@@ -84,8 +85,8 @@ pub struct Telemetry {
     pub log: String,
     /// Which requests become spans.
     pub tracing: Tracing,
-    /// OTLP/gRPC collector, such as `http://127.0.0.1:4317`.
-    pub otlp_endpoint: Option<String>,
+    /// Where spans go; `None`: nowhere.
+    pub export: Option<Export>,
     /// What telemetry calls the workload, if not as the control plane says.
     pub service_name: Option<String>,
     /// The environment's name.

@@ -6,24 +6,31 @@ use std::{cell::RefCell, collections::VecDeque};
 use opentelemetry_sdk::trace::SpanData;
 use tokio::sync::Notify;
 
+use crate::config::export::Queue;
+
 /// One sidecar's spans, in one thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SpanQueue {
+    bounds: Queue,
     spans: RefCell<VecDeque<SpanData>>,
     /// Rung for the first span and for a full batch.
     bell: Notify,
 }
 
 impl SpanQueue {
+    pub(crate) fn new(bounds: Queue) -> Self {
+        Self { bounds, spans: RefCell::default(), bell: Notify::new() }
+    }
+
     /// Takes a span if there is room; when not, it is not even made.
     #[must_use]
     pub(crate) fn push(&self, span: impl FnOnce() -> SpanData) -> bool {
         let mut spans = self.spans.borrow_mut();
-        if spans.len() >= MOST_SPANS {
+        if spans.len() >= self.bounds.most {
             return false;
         }
         spans.push_back(span());
-        if spans.len() == 1 || spans.len() == BATCH {
+        if spans.len() == 1 || spans.len() == self.bounds.batch {
             self.bell.notify_one();
         }
         true
@@ -32,7 +39,7 @@ impl SpanQueue {
     /// The oldest spans, one batch at most.
     pub(crate) fn take(&self) -> Vec<SpanData> {
         let mut spans = self.spans.borrow_mut();
-        let count = spans.len().min(BATCH);
+        let count = spans.len().min(self.bounds.batch);
         spans.drain(..count).collect()
     }
 
@@ -49,14 +56,8 @@ impl SpanQueue {
 
     /// Waits until there is a batch.
     pub(crate) async fn batch(&self) {
-        while self.len() < BATCH {
+        while self.len() < self.bounds.batch {
             self.bell.notified().await;
         }
     }
 }
-
-// Spans; OpenTelemetry's own default.
-pub(crate) const MOST_SPANS: usize = 2048;
-// Spans. A batch is encoded on the data path's thread: so many take a fraction of a millisecond, OpenTelemetry's 512
-// would hold up requests for several.
-pub(crate) const BATCH: usize = 128;

@@ -4,7 +4,10 @@
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
 
-use crate::telemetry::origin::{Origin, service_of_pod};
+use crate::{
+    config::export::percent_decoded,
+    telemetry::origin::{Origin, service_of_pod},
+};
 
 /// Attributes in the form of `OTEL_RESOURCE_ATTRIBUTES`: `key=value,key=value`, values percent-encoded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -88,24 +91,9 @@ pub(crate) fn resource(origin: &Origin, attributes: &Attributes) -> Resource {
 fn entry(entry: &str) -> Result<(String, String), AttributesError> {
     let wrong = || AttributesError(entry.to_owned());
     let (key, value) = entry.split_once('=').ok_or_else(wrong)?;
-    let (key, value) = (key.trim(), percent_decoded(value.trim()).ok_or_else(wrong)?);
+    let value = percent_decoded(value.trim()).and_then(|bytes| String::from_utf8(bytes).ok());
+    let (key, value) = (key.trim(), value.ok_or_else(wrong)?);
     if key.is_empty() { Err(wrong()) } else { Ok((key.to_owned(), value)) }
-}
-
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let digit = |byte: u8| char::from(byte).to_digit(16);
-                let (high, low) = (digit(rest.next()?)?, digit(rest.next()?)?);
-                u8::try_from(high << 4 | low).ok()?
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //!   `provider`
 //! - [`hello`]: is a ClientHello meant for the mesh? [`sni`]: for whom is an application's own?
 //! - `handshake`, `wire`, `cork`, `stream`: from a socket to a stream whose writes leave together
-//! - [`channel`]: the road to the control plane, server-authenticated or mutual
+//! - [`channel`]: the road to the control plane, server-authenticated or mutual; [`web`]: to a server that is none of the mesh
 //! - `unverified`: towards the own application, for the kubelet's probes only
 
 mod beyond;
@@ -22,6 +22,7 @@ mod stream;
 mod tests;
 mod unverified;
 mod verify;
+pub mod web;
 mod wire;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};

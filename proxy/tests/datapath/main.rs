@@ -19,6 +19,7 @@ mod descriptors;
 mod early;
 mod envoy;
 mod envoy_sidecar;
+mod export;
 mod grpc;
 mod hops;
 mod http;

@@ -24,6 +24,7 @@ use douane_proto::{
 use douane_proxy::{
     config::{
         Limits,
+        export::Queue,
         tracing::{Sampler, Tracing},
     },
     discovery::Mesh,
@@ -138,7 +139,7 @@ fn telemetry(name: &str, tracing: Tracing, access: &Lines, audit: &Lines) -> Rc<
     let writer = |lines: &Lines| Some(LineWriter::new(lines.clone(), lost.clone()).unwrap());
     let logs = Logs { access: writer(access), audit: writer(audit), ..Logs::default() };
     let origin = Origin { service: name.into(), ..Origin::default() };
-    Telemetry::new(origin, logs, Metrics::new(&lost, &lost), Spans::Export, tracing)
+    Telemetry::new(origin, logs, Metrics::new(&lost, &lost), Spans::Export(Queue::default()), tracing)
 }
 
 /// `web` calls `orders`, whose port speaks what the test says.

@@ -16,7 +16,7 @@ use opentelemetry::InstrumentationScope;
 pub(crate) use crate::telemetry::record::policy_and_rule;
 pub use crate::telemetry::record::{Direction, Protection, Record};
 use crate::{
-    config::{LineFormat, tracing::Tracing},
+    config::{LineFormat, export::Queue, tracing::Tracing},
     limits::places::Place,
     telemetry::{
         audit::{audit_line, is_audited},
@@ -98,8 +98,8 @@ pub struct Logs {
 /// Are spans made at all?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spans {
-    /// A task runs that sends them ([`crate::telemetry::otlp::run`]).
-    Export,
+    /// A task runs that sends them ([`crate::telemetry::otlp::run`]); so many wait for it.
+    Export(Queue),
     /// No collector is configured.
     Discard,
 }
@@ -109,9 +109,13 @@ impl Telemetry {
     #[must_use]
     pub fn new(origin: Origin, logs: Logs, metrics: Metrics, spans: Spans, tracing: Tracing) -> Rc<Self> {
         metrics.named(&origin.namespace, &origin.service);
+        let queue = match spans {
+            Spans::Export(queue) => Some(queue),
+            Spans::Discard => None,
+        };
         Rc::new(Self {
             metrics,
-            spans: (spans == Spans::Export).then(SpanQueue::default),
+            spans: queue.map(SpanQueue::new),
             edges: Edges::default(),
             sightings: Sightings::default(),
             who: RefCell::new(who(&origin)),
@@ -122,7 +126,7 @@ impl Telemetry {
             scope: InstrumentationScope::builder("douane.proxy")
                 .with_version(env!("CARGO_PKG_VERSION"))
                 .build(),
-            retention: (spans == Spans::Export).then(|| Retention::new(tracing.retain)).flatten(),
+            retention: queue.and_then(|_| Retention::new(tracing.retain)),
             tracer: Tracer::new(tracing),
             scolded: Cell::default(),
         })

@@ -1,30 +1,26 @@
-//! Spans to a collector by OTLP over gRPC: OpenTelemetry's exporter, driven by our own bounded queue and this one task.
+//! Spans to a collector by OTLP over gRPC or HTTP: OpenTelemetry's exporter, driven by our own bounded queue and this one
+//! task, sending by a client of ours.
 //!
 //! A collector that is slow, away or hostile costs the data path nothing: what finds no room is dropped and counted, and
 //! the log says one line when delivery stops and one when it works again. Exports have no trace of their own.
+//! - `client`: attempts for a batch; `answer`: what comes back; `road`: connections
 
-use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll},
-    time::Duration,
+mod answer;
+mod client;
+mod road;
+
+use std::{rc::Rc, time::Duration};
+
+use opentelemetry_otlp::{
+    ExporterBuildError, Protocol, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig,
 };
-
-use http::Uri;
-use hyper_util::rt::TokioIo;
-use opentelemetry_otlp::{RetryPolicy, SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
-use tokio::{
-    net::TcpStream,
-    time::{sleep, timeout},
-};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 
+use self::client::Client;
 use crate::{
+    config::export::Export,
     net::socket::Sockets,
     telemetry::{
         access::Telemetry,
@@ -32,43 +28,25 @@ use crate::{
         queue::SpanQueue,
         resource::{Attributes, resource},
     },
+    tls::web::WebError,
 };
 
 /// Where spans go.
 #[derive(Debug, Clone)]
 pub struct Collector {
-    endpoint: Endpoint,
-    dial: Dial,
+    client: Client,
     attributes: Attributes,
-}
-
-/// Why there can be no such collector.
-#[derive(Debug, thiserror::Error)]
-pub enum CollectorError {
-    /// Not a URL with a host.
-    #[error("{0:?} is no OTLP endpoint such as http://collector:4317")]
-    Endpoint(String),
-    /// `https`, or something else.
-    #[error("{0:?}: spans are sent in plaintext http only")]
-    Scheme(String),
+    delay: Duration,
 }
 
 impl Collector {
-    /// A collector at `endpoint`, such as `http://127.0.0.1:4317`; `attributes` are added to what spans say of us.
+    /// A collector as `export` names it; `attributes` are added to what spans say of us.
     ///
     /// # Errors
-    /// [`CollectorError`]; whether somebody listens there shows later.
-    pub fn new(endpoint: &str, sockets: Sockets, attributes: Attributes) -> Result<Self, CollectorError> {
-        let wrong = || CollectorError::Endpoint(endpoint.to_owned());
-        let url = if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") };
-        let uri: Uri = url.parse().map_err(|_| wrong())?;
-        if uri.scheme_str() != Some("http") {
-            return Err(CollectorError::Scheme(endpoint.to_owned()));
-        }
-        let host = uri.host().ok_or_else(wrong)?.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let dial = Dial { sockets, host, port: uri.port_u16().unwrap_or(OTLP_GRPC) };
-        let endpoint = Endpoint::from(uri).timeout(ATTEMPT).user_agent(USER_AGENT).map_err(|_| wrong())?;
-        Ok(Self { endpoint, dial, attributes })
+    /// [`WebError`] where it is behind TLS and those who vouch for it cannot be read; whether somebody listens there shows
+    /// later.
+    pub fn new(export: &Export, sockets: Sockets, attributes: Attributes) -> Result<Self, WebError> {
+        Ok(Self { client: Client::new(export, sockets)?, attributes, delay: export.queue.delay })
     }
 }
 
@@ -98,7 +76,7 @@ async fn send_all(sender: &mut Sender<'_>, spans: &SpanQueue, stop: &Cancellatio
         }
         tokio::select! {
             () = spans.batch() => {}
-            () = sleep(DELAY) => {}
+            () = sleep(sender.collector.delay) => {}
             () = stop.cancelled() => {}
         }
         sender.wait_until_reachable().await;
@@ -118,6 +96,8 @@ struct Sender<'a> {
     telemetry: &'a Telemetry,
     collector: &'a Collector,
     delivery: Delivery,
+    /// A collector took a batch in part and it was said.
+    complained: bool,
     /// Spans taken from the queue and neither delivered nor dropped.
     in_flight: usize,
     /// Made anew when the workload gets another name.
@@ -133,15 +113,17 @@ enum Delivery {
 
 impl<'a> Sender<'a> {
     fn new(telemetry: &'a Telemetry, collector: &'a Collector) -> Self {
-        Self { telemetry, collector, delivery: Delivery::Untried, in_flight: 0, exporter: None }
+        let delivery = Delivery::Untried;
+        Self { telemetry, collector, delivery, complained: false, in_flight: 0, exporter: None }
     }
 
     // Spans wait in the queue rather than in an export that must fail.
     async fn wait_until_reachable(&mut self) {
+        self.collector.client.rest().await;
         let mut pause = SHORTEST_PAUSE;
         while self.delivery != Delivery::Works {
-            match self.collector.dial.connect().await {
-                Ok(_) => return,
+            match self.collector.client.reach().await {
+                Ok(()) => return,
                 Err(error) => self.failed(&error),
             }
             sleep(pause).await;
@@ -153,16 +135,13 @@ impl<'a> Sender<'a> {
         let count = batch.len();
         self.in_flight = count;
         let sent = match self.exporter(self.telemetry.origin()) {
-            Ok(exporter) => match timeout(EXPORT, exporter.export(batch)).await {
-                Ok(result) => result.map_err(|error| error.to_string()),
-                Err(elapsed) => Err(elapsed.to_string()),
-            },
-            Err(error) => Err(error),
+            Ok(exporter) => exporter.export(batch).await.map_err(|_| self.collector.client.failure()),
+            Err(error) => Err(error.to_string()),
         };
         self.in_flight = 0;
         match sent {
             Ok(()) => {
-                self.telemetry.metrics.spans().exported(count);
+                self.taken(count);
                 self.works();
             }
             Err(error) => {
@@ -172,25 +151,41 @@ impl<'a> Sender<'a> {
         }
     }
 
-    fn exporter(&mut self, origin: Origin) -> Result<&SpanExporter, String> {
+    fn taken(&mut self, count: usize) {
+        let taken = self.collector.client.taken();
+        let rejected = taken.rejected.min(count);
+        self.telemetry.metrics.spans().exported(count - rejected);
+        if rejected > 0 {
+            self.telemetry.metrics.spans().dropped("rejected", rejected);
+        }
+        if !taken.complaint.is_empty() && !self.complained {
+            self.complained = true;
+            let (collector, reason) = (&self.collector.client, taken.complaint);
+            tracing::warn!(%collector, rejected, reason, "the collector complains of spans (said once)");
+        }
+    }
+
+    // It is told to try once: to try again is our client's business.
+    fn exporter(&mut self, origin: Origin) -> Result<&SpanExporter, ExporterBuildError> {
         if self.exporter.as_ref().is_none_or(|(service, _)| *service != origin.service) {
-            let Collector { endpoint, dial, attributes } = self.collector;
             let mut exporter = SpanExporter::builder()
-                .with_tonic()
-                .with_channel(endpoint.connect_with_connector_lazy(dial.clone()))
-                .with_timeout(EXPORT)
-                .with_retry_policy(RetryPolicy::recommended())
-                .build()
-                .map_err(|error| error.to_string())?;
-            exporter.set_resource(&resource(&origin, attributes));
+                .with_http()
+                .with_http_client(self.collector.client.clone())
+                .with_protocol(Protocol::HttpBinary)
+                .with_endpoint(ANYWHERE)
+                .with_timeout(Duration::MAX)
+                .with_retry_policy(RetryPolicy::disabled())
+                .build()?;
+            exporter.set_resource(&resource(&origin, &self.collector.attributes));
             self.exporter = Some((origin.service, exporter));
         }
-        self.exporter.as_ref().map(|(_, exporter)| exporter).ok_or_else(String::new)
+        let none = || ExporterBuildError::InternalFailure(String::new());
+        self.exporter.as_ref().map(|(_, exporter)| exporter).ok_or_else(none)
     }
 
     fn works(&mut self) {
         if self.delivery != Delivery::Works {
-            tracing::info!(collector = %self.collector.dial, "spans are delivered");
+            tracing::info!(collector = %self.collector.client, "spans are delivered");
         }
         self.delivery = Delivery::Works;
         self.telemetry.metrics.spans().exporter_is_up(1);
@@ -198,74 +193,16 @@ impl<'a> Sender<'a> {
 
     fn failed(&mut self, error: &dyn std::fmt::Display) {
         if self.delivery != Delivery::Fails {
-            tracing::warn!(collector = %self.collector.dial, %error, "spans are not delivered");
+            tracing::warn!(collector = %self.collector.client, %error, "spans are not delivered");
         }
         self.delivery = Delivery::Fails;
         self.telemetry.metrics.spans().exporter_is_up(0);
     }
 }
 
-/// Opens connections to the collector, past our own redirection.
-#[derive(Debug, Clone)]
-struct Dial {
-    sockets: Sockets,
-    host: String,
-    port: u16,
-}
-
-impl Dial {
-    async fn connect(&self) -> io::Result<TcpStream> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in self.addresses().await? {
-            match self.sockets.connect(address, CONNECT).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        let found = timeout(CONNECT, tokio::net::lookup_host((self.host.as_str(), self.port))).await??;
-        Ok(found.take(MOST_ADDRESSES).collect())
-    }
-}
-
-impl std::fmt::Display for Dial {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
-
-impl tower_service::Service<Uri> for Dial {
-    type Response = TokioIo<TcpStream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let dial = self.clone();
-        Box::pin(async move { dial.connect().await.map(TokioIo::new) })
-    }
-}
-
-const OTLP_GRPC: u16 = 4317;
-const USER_AGENT: &str = concat!("douane-proxy/", env!("CARGO_PKG_VERSION"));
-// A span waits this long for company.
-const DELAY: Duration = Duration::from_secs(1);
-const CONNECT: Duration = Duration::from_secs(2);
-// One request to the collector, and all attempts for one batch: OpenTelemetry's default is 10 s for both.
-const ATTEMPT: Duration = Duration::from_secs(5);
-const EXPORT: Duration = Duration::from_secs(10);
+// Our client knows where it sends; the exporter wants a URL.
+const ANYWHERE: &str = "http://collector";
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 // After the end of traffic.
 const FLUSH: Duration = Duration::from_secs(2);
-// Of a name with many.
-const MOST_ADDRESSES: usize = 4;
-
-#[cfg(test)]
-mod tests;
