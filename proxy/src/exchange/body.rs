@@ -211,9 +211,13 @@ impl Body {
                         if let (Source::Peer(..), Some(Tap::Answer(access, _))) = (&self.source, &self.tap) {
                             retain::hear(&trailers, access);
                         }
+                        clean_trailers(&mut trailers);
+                        // They may have held a mark alone.
+                        if trailers.is_empty() {
+                            return Poll::Ready(self.end().map(Ok));
+                        }
                         // Nothing follows them, and not every reader asks.
                         self.source = Source::Nothing;
-                        clean_trailers(&mut trailers);
                         Frame::trailers(trailers)
                     }
                     Err(data) => data,
@@ -229,12 +233,26 @@ impl Body {
                 self.source = Source::Nothing;
                 Some(Err(error))
             }
-            None => {
-                (self.guard, self.answering) = (None, None);
-                self.source = Source::Nothing;
-                None
-            }
+            None => self.end().map(Ok),
         })
+    }
+
+    // Behind the last byte stands the mark of a trace that is kept by now and was not when the answer began.
+    fn end(&mut self) -> Option<Frame<Bytes>> {
+        let owes_mark = self.owes_mark();
+        (self.guard, self.answering) = (None, None);
+        self.source = Source::Nothing;
+        let (true, Some(Tap::Answer(access, _))) = (owes_mark, &self.tap) else { return None };
+        let mut trailers = HeaderMap::new();
+        retain::mark(&mut trailers, access);
+        Some(Frame::trailers(trailers))
+    }
+
+    fn owes_mark(&self) -> bool {
+        match (&self.source, &self.tap) {
+            (Source::Application(..), Some(Tap::Answer(access, _))) => access.borrow().kept_trace().is_some(),
+            _ => false,
+        }
     }
 
     fn fail(&mut self, refusal: &Refusal) {
@@ -304,7 +322,7 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.is_empty() && self.source.has_ended()
+        self.held.is_empty() && self.source.has_ended() && !self.owes_mark()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -378,7 +396,7 @@ impl From<RecvStream> for Body {
 impl Drop for Body {
     fn drop(&mut self) {
         let Some(Tap::Answer(access, length)) = &self.tap else { return };
-        if self.is_end_stream() {
+        if self.held.is_empty() && self.source.has_ended() {
             return;
         }
         let Ok(mut access) = access.try_borrow_mut() else { return };

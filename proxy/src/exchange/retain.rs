@@ -18,8 +18,10 @@ pub const MOST_TRACES: usize = 64;
 
 /// Marks an answer to a peer of the mesh where its trace is kept.
 pub fn mark(headers: &mut HeaderMap, access: &SharedAccess) {
-    if let Some(kept) = access.borrow().kept_trace() {
+    let access = access.borrow();
+    if let Some(kept) = access.kept_trace() {
         headers.insert(RETAIN, value(kept));
+        access.marked();
     }
 }
 

@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     pods::{run, run_within},
-    sink::{Mood, Sink},
+    sink::{Mood, Sink, exports},
 };
 
 const BOTH: [Protocol; 2] = [Protocol::Grpc, Protocol::HttpProtobuf];
@@ -94,7 +94,7 @@ fn sends_to(sink: &Sink, alter: impl FnOnce(&mut Export)) -> Rc<Telemetry> {
     export.queue.delay = Duration::from_millis(20);
     alter(&mut export);
     let telemetry = telemetry(export.queue);
-    sink.collects(&telemetry, to(&export));
+    exports(&telemetry, &export);
     telemetry
 }
 
@@ -401,7 +401,7 @@ fn a_collector_behind_tls_is_believed_by_those_who_vouch_for_it_as_the_file_says
             let sink = Sink::behind(protocol, Some(theirs.acceptor)).await;
             let export = secure(&sink, protocol, file.path());
             let telemetry = telemetry(export.queue);
-            sink.collects(&telemetry, to(&export));
+            exports(&telemetry, &export);
 
             send(&telemetry, 3);
             eventually("it is dialled, and not believed", || sink.connections() > 0).await;
@@ -421,7 +421,7 @@ fn a_collector_with_another_name_is_not_believed_and_a_file_without_certificates
         let sink = Sink::behind(Protocol::Grpc, Some(theirs.acceptor)).await;
         let export = secure(&sink, Protocol::Grpc, file.path());
         let telemetry = telemetry(export.queue);
-        sink.collects(&telemetry, to(&export));
+        exports(&telemetry, &export);
 
         send(&telemetry, 3);
 

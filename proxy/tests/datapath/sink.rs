@@ -132,13 +132,7 @@ impl Sink {
 
     /// From now on it receives this pod's spans.
     pub(crate) fn receives(&self, pod: &Pod) {
-        let collector = Collector::new(&self.export(), Sockets::default(), Attributes::default()).unwrap();
-        self.collects(&pod.telemetry, collector);
-    }
-
-    /// The same, with a way to it that the test has made.
-    pub(crate) fn collects(&self, telemetry: &Rc<Telemetry>, collector: Collector) {
-        spawn_local(otlp::run(Rc::clone(telemetry), collector, CancellationToken::new()));
+        exports(&pod.telemetry, &self.export());
     }
 
     /// The next requests are answered so, one each; those after them well.
@@ -172,6 +166,12 @@ impl Sink {
         spans.retain(|told| told.span.trace_id == trace_id.to_be_bytes());
         spans
     }
+}
+
+/// From now on what is told is sent there.
+pub(crate) fn exports(telemetry: &Rc<Telemetry>, export: &Export) {
+    let collector = Collector::new(export, Sockets::default(), Attributes::default()).unwrap();
+    spawn_local(otlp::run(Rc::clone(telemetry), collector, CancellationToken::new()));
 }
 
 impl Told {
@@ -210,12 +210,12 @@ async fn serve(protocol: Protocol, kept: Rc<Kept>, stream: impl AsyncRead + Asyn
         let kept = Rc::clone(&kept);
         async move { Ok::<_, Infallible>(answer(&kept, protocol, request).await) }
     });
-    match protocol {
-        Protocol::HttpProtobuf => {
-            drop(server::conn::http1::Builder::new().serve_connection(io, service).await)
-        }
-        Protocol::Grpc => drop(server::conn::http2::Builder::new(Here).serve_connection(io, service).await),
-    }
+    let served = match protocol {
+        Protocol::HttpProtobuf => server::conn::http1::Builder::new().serve_connection(io, service).await,
+        Protocol::Grpc => server::conn::http2::Builder::new(Here).serve_connection(io, service).await,
+    };
+    // A sidecar that goes away breaks its connection.
+    drop(served);
 }
 
 async fn answer(

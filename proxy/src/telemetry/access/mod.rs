@@ -53,6 +53,8 @@ pub struct Access {
     in_hand: bool,
     // A sidecar of the mesh hears the answer.
     is_for_a_sidecar: bool,
+    // The answer says that its trace is kept.
+    is_marked: Cell<bool>,
     // When it was last sent again.
     again: Option<(SystemTime, Instant)>,
     telemetry: Rc<Telemetry>,
@@ -145,6 +147,7 @@ impl Telemetry {
             discarded: false,
             in_hand: false,
             is_for_a_sidecar: false,
+            is_marked: Cell::default(),
             again: None,
             telemetry: Rc::clone(self),
         }
@@ -365,14 +368,20 @@ impl Access {
         self.is_for_a_sidecar = true;
     }
 
-    /// The trace that whoever hears the answer is to keep as well.
+    /// The trace that whoever hears the answer is to keep as well, unless it was told.
     pub(crate) fn kept_trace(&self) -> Option<u128> {
-        let retention = self.telemetry.retention.as_ref().filter(|_| self.is_for_a_sidecar)?;
+        let is_news = self.is_for_a_sidecar && !self.is_marked.get();
+        let retention = self.telemetry.retention.as_ref().filter(|_| is_news)?;
         let trace_id = self.record.trace.as_ref().filter(|trace| !trace.sampled)?.trace_id;
         if has_failed(&self.record) {
             self.telemetry.keep(trace_id);
         }
         retention.keeps(trace_id).then_some(trace_id)
+    }
+
+    /// Whoever hears the answer was told.
+    pub(crate) fn marked(&self) {
+        self.is_marked.set(true);
     }
 
     /// Whoever was asked says that it keeps a trace. It is believed of the mesh, and of this trace.
