@@ -3,17 +3,19 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
+use bytes::Bytes;
 use douane_proto::mesh::{Port, Protocol};
 use douane_proxy::config::{
     Limits,
     tracing::{Sampler, Tracing},
 };
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
+use hyper::body::{Frame, Incoming};
 use tokio::{net::TcpListener, task::spawn_local};
 
 use crate::{
-    apps::{AnyBody, client1, full, http1},
+    apps::{AnyBody, client1, fed, full, http1},
     pods::{Pod, Shop, eventually, run, vip},
     sink::Sink,
 };
@@ -134,5 +136,51 @@ fn an_answer_carries_up_that_its_trace_has_failed_further_down() {
         let of_web = sink.of_trace(2).into_iter().find(|told| told.service == "web").unwrap();
         assert_eq!(of_web.attribute("http.response.status_code"), "200", "it knows by the mark alone");
         assert!(!of_web.is_error());
+    });
+}
+
+#[test]
+fn an_answer_that_has_begun_tells_behind_its_last_byte_and_needs_no_trailers_for_it() {
+    run(async {
+        let tracing = Tracing::of(Sampler::Never);
+        let (way, mut asked) =
+            tokio::sync::mpsc::unbounded_channel::<(u128, tokio::sync::mpsc::UnboundedSender<Frame<Bytes>>)>(
+            );
+        // An application that begins its answer, and then asks somebody else.
+        let app = move |stream| {
+            let way = way.clone();
+            http1(stream, move |request: Request<Incoming>| {
+                let (feed, body) = fed();
+                feed.send(Frame::data(Bytes::from("begins "))).unwrap();
+                way.send((trace_of(&request), feed)).unwrap();
+                async { Response::new(body) }
+            })
+        };
+        let shop = Rc::new(Shop::open_traced(tracing, Limits::default(), Protocol::Http1, app).await);
+        let (sink, failing) = (Sink::listen().await, plain(&[&shop.orders]).await);
+        told(&shop, &sink);
+        let orders = Rc::clone(&shop);
+        spawn_local(async move {
+            while let Some((trace, feed)) = asked.recv().await {
+                let path = if trace == 2 { "/500" } else { "/200" };
+                ask(&orders.orders, failing, path, trace).await;
+                feed.send(Frame::data(Bytes::from("and ends"))).unwrap();
+            }
+        });
+
+        for trace in 1..=3 {
+            let request = Request::get("/")
+                .header("host", "orders")
+                .header("traceparent", format!("00-{trace:032x}-00f067aa0ba902b7-00"))
+                .body(full(""))
+                .unwrap();
+            let answer = client1(shop.web.connect(vip()).await).await.send_request(request).await.unwrap();
+            let collected = answer.into_body().collect().await.unwrap();
+            assert!(collected.trailers().is_none(), "an application sees no mark");
+            assert_eq!(collected.to_bytes(), "begins and ends");
+        }
+
+        eventually("three spans of the one that failed", || sink.of_trace(2).len() == 3).await;
+        assert_eq!(sink.spans().len(), 3, "and nothing of the others");
     });
 }
