@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const POD: &str = r#"
 apiVersion: v1
 kind: Pod
@@ -108,10 +108,6 @@ impl Drop for ControlPlane {
     fn drop(&mut self) {
         self.stop.cancel();
     }
-}
-
-pub(crate) fn any_port() -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, 0).into()
 }
 
 /// A folder with the issuer's keys and a token of the pod `web-0`, whose namespace is told.

@@ -35,13 +35,14 @@ use douane_proxy::{
         channel::{ControlPlane, Dialer, bundle_from_pem},
     },
 };
+use douane_tests::loopback;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::alone::{Folder, any_port, eventually, on_the_sidecars_runtime};
+use crate::alone::{Folder, eventually, on_the_sidecars_runtime};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -172,7 +173,7 @@ spec: {{address: {partner}, labels: {{douane.io/inject: enabled}}}}
         let token_file: PathBuf = self.home.path("token");
         fs::write(&token_file, token.as_bytes()).unwrap();
         let control_plane = ControlPlane {
-            host: "127.0.0.1".to_owned(),
+            host: plane.grpc.ip().to_string(),
             port: plane.grpc.port(),
             id: self.authority(),
             bundle_file: self.state().bundle(),
@@ -227,7 +228,7 @@ impl Sidecar {
         let destination: IpAddr = address.parse().unwrap();
         let found = self.mesh.find(Question::Address(destination)).await;
         let Some(Found::Workload(partner)) = found else { return Err(format!("{found:?}")) };
-        let listener = TcpListener::bind(any_port()).await.unwrap();
+        let listener = TcpListener::bind(loopback::own()).await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (far, _) = listener.accept().await.unwrap();
         let (accepted, connected) = tokio::join!(to.mtls.accept(far), self.mtls.connect(near, &partner.id));
@@ -263,8 +264,8 @@ fn row_1_5_two_meshes_call_across_under_a_law_that_names_the_other_through_a_rot
         // web of a may call orders of b; orders of b may not call web of a.
         let a = Domain::new("a.example", "web", "b.example/ns/shop/sa/nobody", (PARTNER, ORDERS));
         let b = Domain::new("b.example", "orders", "a.example/ns/shop/sa/web", (PARTNER, WEB));
-        let anywhere = (any_port(), any_port());
-        let (first_a, plane_b) = (a.start(anywhere, Vec::new()), b.start(anywhere, Vec::new()));
+        let anywhere = || (loopback::own(), loopback::own());
+        let (first_a, plane_b) = (a.start(anywhere(), Vec::new()), b.start(anywhere(), Vec::new()));
         let of_b = b.introduced_to(&a, plane_b.bundle);
         let of_a = a.introduced_to(&b, first_a.bundle);
         let plane_a = stop_and_start(first_a, &a, vec![of_b]).await;
@@ -304,7 +305,7 @@ fn row_1_5_two_meshes_call_across_under_a_law_that_names_the_other_through_a_rot
         assert!(failed.is_empty() && calls > 100, "{} of {calls} failed: {failed:?}", failed.len());
 
         // b ends the relationship: what runs is cut off, and nobody of a is let in any more.
-        let listener = TcpListener::bind(any_port()).await.unwrap();
+        let listener = TcpListener::bind(loopback::own()).await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (far, _) = listener.accept().await.unwrap();
         let expected: WorkloadId = ORDERS.parse().unwrap();

@@ -3,14 +3,14 @@
 
 use std::{path::Path, process::Command};
 
-use douane_tests::counterparts;
+use douane_tests::{counterparts, loopback};
 
-use crate::alone::{ControlPlane, Folder, any_port, with_token};
+use crate::alone::{ControlPlane, Folder, with_token};
 
 /// Asks with a key of this kind; what the agent says. `None`, said aloud, where there is no Python with its packages.
 fn ask(folder: &Folder, kind: &str, impersonated: &[&str]) -> Option<String> {
     let python = counterparts::python()?;
-    let control_plane = ControlPlane::start(folder, any_port());
+    let control_plane = ControlPlane::start(folder, loopback::own());
     let mut agent = Command::new(python);
     agent.arg(counterparts::script("istio_ca.py")).arg(control_plane.address.to_string());
     agent.args([folder.path("state/bundle.pem"), folder.path("token"), folder.path("")]);

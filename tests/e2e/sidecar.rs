@@ -7,18 +7,18 @@ use std::{
 };
 
 use douane_proxy::{config::Drain, shutdown::Stop};
+use douane_tests::loopback;
 use tokio::net::TcpStream;
 
 use crate::alone::{
-    ControlPlane, Folder, any_port, ask, drained_so, eventually, get, on_the_sidecars_runtime, sidecar,
-    with_token,
+    ControlPlane, Folder, ask, drained_so, eventually, get, on_the_sidecars_runtime, sidecar, with_token,
 };
 
 #[test]
 fn a_sidecar_gains_its_footing_renews_outlives_its_control_plane_and_drains() {
     on_the_sidecars_runtime(async {
         let folder = with_token("shop");
-        let mut control_plane = ControlPlane::start(&folder, any_port());
+        let mut control_plane = ControlPlane::start(&folder, loopback::own());
         let app = sidecar(&folder, control_plane.address, &folder.path("state/bundle.pem"));
         let health = app.addresses().unwrap().health;
         let stop = Stop::default();
@@ -53,7 +53,7 @@ fn a_sidecar_gains_its_footing_renews_outlives_its_control_plane_and_drains() {
 fn a_sidecar_that_is_to_end_says_so_and_serves_on_for_the_configured_delay() {
     on_the_sidecars_runtime(async {
         let folder = with_token("shop");
-        let control_plane = ControlPlane::start(&folder, any_port());
+        let control_plane = ControlPlane::start(&folder, loopback::own());
         let drain = Drain { delay: Duration::from_secs(2), limit: Duration::from_secs(1) };
         let app = drained_so(&folder, control_plane.address, &folder.path("state/bundle.pem"), drain);
         let addresses = app.addresses().unwrap();
@@ -79,7 +79,7 @@ fn a_sidecar_that_is_to_end_says_so_and_serves_on_for_the_configured_delay() {
 fn a_certificate_for_somebody_else_is_not_taken() {
     on_the_sidecars_runtime(async {
         let folder = with_token("elsewhere");
-        let control_plane = ControlPlane::start(&folder, any_port());
+        let control_plane = ControlPlane::start(&folder, loopback::own());
         never_ready(&folder, &control_plane, &folder.path("state/bundle.pem")).await;
     });
 }
@@ -88,8 +88,8 @@ fn a_certificate_for_somebody_else_is_not_taken() {
 fn a_control_plane_that_the_bundle_does_not_vouch_for_is_not_trusted() {
     on_the_sidecars_runtime(async {
         let (folder, other) = (with_token("shop"), with_token("shop"));
-        let control_plane = ControlPlane::start(&folder, any_port());
-        let _other = ControlPlane::start(&other, any_port());
+        let control_plane = ControlPlane::start(&folder, loopback::own());
+        let _other = ControlPlane::start(&other, loopback::own());
         never_ready(&folder, &control_plane, &other.path("state/bundle.pem")).await;
     });
 }

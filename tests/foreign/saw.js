@@ -1,4 +1,4 @@
-// What Node's server says of each request: `saw METHOD TARGET LENGTH<`. Its port is the first argument.
+// What Node's server says of each request: `saw METHOD TARGET LENGTH<`. Its address and port are its arguments.
 const http = require('http');
 http.createServer((request, response) => {
   let length = 0;
@@ -8,4 +8,4 @@ http.createServer((request, response) => {
     response.writeHead(200, { 'Content-Length': Buffer.byteLength(body) });
     response.end(body);
   });
-}).listen(Number(process.argv[2]), '127.0.0.1');
+}).listen(Number(process.argv[3]), process.argv[2]);

@@ -38,7 +38,7 @@ def wsgi(environ, start_response):
     return [body]
 
 
-def aiohttp_server(port: int) -> None:
+def aiohttp_server(host: str, port: int) -> None:
     from aiohttp import web
 
     async def answer(request):
@@ -47,8 +47,8 @@ def aiohttp_server(port: int) -> None:
 
     app = web.Application(client_max_size=2**30)
     app.router.add_route("*", "/{rest:.*}", answer)
-    web.run_app(app, host="127.0.0.1", port=port, print=None)
+    web.run_app(app, host=host, port=port, print=None)
 
 
 if __name__ == "__main__":
-    aiohttp_server(int(sys.argv[1]))
+    aiohttp_server(sys.argv[1], int(sys.argv[2]))

@@ -23,7 +23,7 @@ use crate::{processes, wait::eventually};
 const READY: Duration = Duration::from_secs(90);
 
 /// A record is written when a request ends, by a thread of its own.
-const RECORDED: Duration = Duration::from_secs(10);
+const RECORDED: Duration = Duration::from_secs(60);
 
 /// A lab that runs until it is dropped.
 #[derive(Debug)]

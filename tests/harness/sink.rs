@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 use tower_service::Service as _;
 
+use crate::loopback;
+
 /// A collector that listens until it is dropped.
 #[derive(Debug)]
 pub struct Sink {
@@ -53,13 +55,13 @@ struct Kept {
 }
 
 impl Sink {
-    /// On a port of its own.
+    /// At an address of its own.
     ///
     /// # Panics
     /// When no port of loopback can be bound.
     #[must_use]
     pub fn start() -> Self {
-        Self::start_at(([127, 0, 0, 1], 0).into())
+        Self::start_at(loopback::own())
     }
 
     /// At an address.

@@ -33,7 +33,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use crate::{peer::Missed, pod::Pod};
 
 /// A request that has not ended by then has been lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Fewer than these and most of the proof is missing: files were moved, or the wire cannot say what they ask.
 const AT_LEAST: usize = 1_500;
 

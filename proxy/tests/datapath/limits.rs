@@ -17,7 +17,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::Semaphore, task::spawn_
 
 use crate::{
     apps::{client1, client2, full, greet_and_echo, http1, http2},
-    pods::{Pod, Shop, eventually, run, vip},
+    pods::{Nobody, Pod, Shop, eventually, run, vip},
     stranger::{http11, stranger_called},
 };
 
@@ -417,8 +417,8 @@ fn connections_on_which_nothing_happens_are_ended_while_memory_is_short_and_busy
 fn an_endpoint_that_fails_again_and_again_is_left_out_for_a_while() {
     run(async {
         let shop = Shop::open(Protocol::Http1, |stream| http1(stream, crate::apps::mirror)).await;
-        // Nobody listens there.
-        let address = std::net::TcpListener::bind("127.0.3.1:0").unwrap().local_addr().unwrap();
+        let nobody = Nobody::new();
+        let address = nobody.address();
         shop.web.change_service(|service, orders| {
             let mut workload = (**orders).clone();
             workload.addresses = vec![address.ip()];

@@ -47,10 +47,11 @@ use rcgen::{
 };
 use serde_json::Value;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     runtime::{Builder, LocalOptions},
     sync::watch,
     task::spawn_local,
+    time::Instant,
 };
 use zeroize::Zeroizing;
 
@@ -61,32 +62,43 @@ pub(crate) fn vip() -> SocketAddr {
     SocketAddr::from((VIP, 80))
 }
 
+/// Most tests take less than a second; only those that hang, or a machine that does, come to know this.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// Runs a test as a sidecar runs: one thread, corked writes.
 pub(crate) fn run(test: impl Future<Output = ()>) {
-    run_within(Duration::from_secs(30), test);
-}
-
-/// The same, for what takes its time.
-pub(crate) fn run_within(time: Duration, test: impl Future<Output = ()>) {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .on_thread_park(park_flush)
         .build_local(LocalOptions::default())
         .unwrap();
     runtime.block_on(async {
-        tokio::time::timeout(time, test).await.expect("the test ends in time");
+        tokio::time::timeout(PATIENCE, test).await.expect("the test ends in time");
     });
 }
 
-/// Polls until it holds.
+/// Polls until it holds, for a minute at most: only a failure waits so long.
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..500 {
-        if holds() {
-            return;
-        }
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < limit, "never: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("never: {what}");
+}
+
+/// An address where nobody answers for as long as this lives: bound, and not listened at, so that nobody else can.
+pub(crate) struct Nobody(TcpSocket);
+
+impl Nobody {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 6, 2], 0))).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
 }
 
 /// The passport office.
@@ -333,6 +345,12 @@ impl Pod {
         counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
     }
 
+    /// Waits until so many were refused for this reason: it is counted when a request ends, a moment after its answer.
+    pub(crate) async fn has_refused(&self, label: &str, count: u64) {
+        eventually(label, || self.refused(label) >= count).await;
+        assert_eq!(self.refused(label), count, "{label}");
+    }
+
     /// What this pod's metrics say.
     pub(crate) fn metrics(&self) -> String {
         self.telemetry.metrics.encode(Exposition::OpenMetrics)
@@ -423,9 +441,15 @@ fn stand_before<Served: Future<Output = ()> + 'static>(
 // A peer's sidecar begins with a ClientHello that names its dialect, ours or Istio's; a spared socket with anything else, or nothing.
 async fn is_redirected(stream: &TcpStream) -> bool {
     let mut first = [0; 4096];
-    let peeked = tokio::time::timeout(Duration::from_millis(30), stream.peek(&mut first)).await;
-    let Ok(Ok(read)) = peeked else { return false };
-    first[..read].windows(8).any(|name| name == b"douane/1" || name.starts_with(b"istio"))
+    // Its turns are counted, and not the time alone: a thread that stood still meanwhile has given the peer none.
+    for _ in 0..6 {
+        let peeked = tokio::time::timeout(Duration::from_millis(5), stream.peek(&mut first)).await;
+        if let Ok(read) = peeked {
+            let first = &first[..read.unwrap_or_default()];
+            return first.windows(8).any(|name| name == b"douane/1" || name.starts_with(b"istio"));
+        }
+    }
+    false
 }
 
 fn snapshot(own: Arc<Workload>, answers: HashMap<Question, Found>) -> Snapshot {

@@ -59,13 +59,13 @@ fn a_request_whose_head_does_not_end_is_refused() {
 #[test]
 fn a_connection_may_rest_between_requests_longer_than_a_head_may_take() {
     run(async {
-        let limits = Limits { head: Duration::from_millis(50), ..Limits::default() };
+        let limits = Limits { head: SOON, ..Limits::default() };
         let shop = Shop::open_with(limits, Protocol::Http1, |stream| http1(stream, mirror)).await;
         let mut stream = shop.web.connect(vip()).await;
         for _ in 0..2 {
             let told = raw(&mut stream, b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n", "\r\n\r\n").await;
             assert!(told.starts_with("HTTP/1.1 200"), "{told}");
-            tokio::time::sleep(Duration::from_millis(150)).await;
+            tokio::time::sleep(SOON * 3).await;
         }
         assert_eq!(shop.web.refused("head_timeout"), 0);
     });
@@ -90,7 +90,8 @@ fn a_peer_whose_handshake_does_not_end_is_refused() {
 #[test]
 fn a_peer_that_does_not_answer_a_handshake_is_given_up_for_another_endpoint() {
     run(async {
-        let limits = Limits { handshake: SOON, ..Limits::default() };
+        // That of the other must end within it, on a slow machine as well.
+        let limits = Limits { handshake: SOON * 10, ..Limits::default() };
         let shop = Shop::open_with(limits, Protocol::Http1, |stream| http1(stream, mirror)).await;
         // Listens, and never says a word.
         let mute = TcpListener::bind("127.0.3.1:0").await.unwrap();
@@ -115,7 +116,8 @@ fn a_peer_that_does_not_answer_a_handshake_is_given_up_for_another_endpoint() {
 #[test]
 fn a_stream_that_rests_too_long_is_ended_on_both_sides() {
     run(async {
-        let limits = Limits { idle: SOON, ..Limits::default() };
+        // Longer than a slow machine needs to begin.
+        let limits = Limits { idle: SOON * 10, ..Limits::default() };
         let shop = Shop::open_with(limits, Protocol::Tcp, greet_and_echo).await;
         let mut stream = shop.web.connect(vip()).await;
         assert_eq!(raw(&mut stream, b"", "").await, "hello ");
@@ -126,7 +128,8 @@ fn a_stream_that_rests_too_long_is_ended_on_both_sides() {
 #[test]
 fn streams_and_requests_end_at_their_greatest_age() {
     run(async {
-        let limits = Limits { stream_age: SOON, ..Limits::default() };
+        // Longer than a slow machine needs to begin.
+        let limits = Limits { stream_age: SOON * 10, ..Limits::default() };
         let shop = Shop::open_with(limits, Protocol::Tcp, greet_and_echo).await;
         let mut stream = shop.web.connect(vip()).await;
         let told = async {

@@ -219,7 +219,8 @@ fn an_application_that_refuses_before_the_body_is_heard_whole_by_who_expected_to
 #[test]
 fn bodies_that_come_slower_than_any_time_limit_of_heads_are_not_cut() {
     run(async {
-        let short = Duration::from_millis(300);
+        // Half of what the body takes, and long for a machine that stands still for a moment.
+        let short = Duration::from_millis(600);
         let limits = Limits { head: short, idle: short, ..Limits::default() };
         let (shop, ways) = both(limits, |stream| http1(stream, echo_stream)).await;
         for to in ways {
@@ -304,7 +305,7 @@ fn a_client_that_goes_away_in_the_middle_of_an_answer_frees_the_application_and_
         for (number, to) in (1..).zip(ways) {
             let mut stream = shop.web.connect(to).await;
             raw(&mut stream, &ask("GET", "/"), "tick ").await;
-            assert_eq!(busy.get(), 1);
+            eventually("it still works on it", || busy.get() == 1).await;
 
             drop(stream);
 

@@ -197,7 +197,7 @@ fn a_beginning_that_never_ends_is_refused_and_never_forwarded() {
 #[test]
 fn where_the_law_needs_http_a_silent_client_is_closed_in_time_and_a_late_request_is_decided() {
     run(async {
-        let limits = patient_for(Duration::from_millis(600));
+        let limits = patient_for(LATE * 10);
         let shop = Shop::open_with(limits, Protocol::Undeclared, |stream| http1(stream, mirror)).await;
         shop.orders.rule(vec![paths_only()]);
 
@@ -212,7 +212,7 @@ fn where_the_law_needs_http_a_silent_client_is_closed_in_time_and_a_late_request
 
         assert_eq!(told, "");
         eventually("bytes are refused", || shop.orders.refused("http_needed") == 2).await;
-        assert_eq!(shop.web.refused("head_timeout"), 2);
+        shop.web.has_refused("head_timeout", 2).await;
     });
 }
 
@@ -220,7 +220,7 @@ fn where_the_law_needs_http_a_silent_client_is_closed_in_time_and_a_late_request
 fn whom_the_law_allows_requests_alone_may_send_them_late() {
     run(async {
         let shop =
-            Shop::open_with(patient_for(LATE * 2), Protocol::Undeclared, |stream| http1(stream, mirror))
+            Shop::open_with(patient_for(LATE * 10), Protocol::Undeclared, |stream| http1(stream, mirror))
                 .await;
         let other = wire::Source {
             principals: vec!["cluster.local/ns/shop/sa/ledger".to_owned()],
@@ -283,8 +283,12 @@ fn where_it_was_learned_that_a_server_speaks_first_it_is_heard_at_once_and_reque
         });
 
         let mut fastest = Duration::MAX;
-        for _ in 0..10 {
+        // One of them meets a machine that has nothing else to do.
+        for _ in 0..100 {
             fastest = fastest.min(greeted_after(&shop).await);
+            if fastest < SILENCE {
+                break;
+            }
         }
         assert!(fastest < SILENCE, "{fastest:?}");
         let told = raw(&mut shop.web.connect(vip()).await, SPOOF, "\r\n\r\n").await;

@@ -15,12 +15,11 @@ use tokio::{
     net::TcpStream,
     sync::Semaphore,
     task::{JoinSet, spawn_local},
-    time::timeout,
 };
 
 use crate::{
     bulk::{is_alone, resident},
-    pods::{Shop, run_within, vip},
+    pods::{Shop, run, vip},
 };
 
 const MIB: usize = 1 << 20;
@@ -212,7 +211,7 @@ async fn stand_still(count: usize, moved: &Cell<usize>) {
 
 /// So many that stand still, and one that does not.
 fn beside(count: usize, protocol: Protocol, way: Way) {
-    run_within(Duration::from_secs(120), async move {
+    run(async move {
         let app = App::new(way);
         let serves = app.clone();
         let shop = Shop::open(protocol, move |stream| {
@@ -270,7 +269,7 @@ fn beside(count: usize, protocol: Protocol, way: Way) {
                 }
             });
         }
-        while let Some(read) = timeout(Duration::from_secs(60), reading.join_next()).await.unwrap() {
+        while let Some(read) = reading.join_next().await {
             read.unwrap();
         }
         assert_eq!(app.moved.get(), count * EACH);

@@ -192,11 +192,10 @@ fn a_switch_that_nobody_asked_for_is_no_answer() {
         for protocol in [Protocol::Http1, Protocol::Undeclared] {
             let (shop, _heard) = switching(protocol).await;
             let mut stream = shop.web.connect(vip()).await;
-            let asking = raw(&mut stream, b"GET /chat HTTP/1.1\r\nHost: orders\r\n\r\n", "\r\n\r\n");
 
-            let told = tokio::time::timeout(Duration::from_secs(5), asking).await;
+            let told = raw(&mut stream, b"GET /chat HTTP/1.1\r\nHost: orders\r\n\r\n", "\r\n\r\n").await;
 
-            assert!(told.as_ref().is_ok_and(|told| told.starts_with("HTTP/1.1 502")), "{told:?}");
+            assert!(told.starts_with("HTTP/1.1 502"), "{told}");
         }
     });
 }

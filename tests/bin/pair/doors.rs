@@ -21,8 +21,10 @@ use crate::{ready, sides::Pair};
 
 /// The pod behind whose sidecar the server stands.
 const POD: &str = "127.0.2.1:0";
-/// A sidecar's handshake begins at once; who has said nothing by then is not one.
-const SILENCE: Duration = Duration::from_millis(30);
+/// A sidecar's handshake begins at once; who has said nothing in so many turns of the thread, each as long as that, is not
+/// one. Time alone does not tell: a thread that stood still has given the sidecar no turn.
+const TURNS: usize = 6;
+const TURN: Duration = Duration::from_millis(5);
 /// TLS' record type of a handshake.
 const HANDSHAKE: u8 = 0x16;
 /// One piece of what is copied.
@@ -97,8 +99,12 @@ fn accept<Served: Future<Output = ()> + 'static>(
 
 async fn is_handshake(stream: &TcpStream) -> bool {
     let mut first = [0];
-    let peeked = tokio::time::timeout(SILENCE, stream.peek(&mut first)).await;
-    matches!(peeked, Ok(Ok(1))) && first == [HANDSHAKE]
+    for _ in 0..TURNS {
+        if let Ok(peeked) = tokio::time::timeout(TURN, stream.peek(&mut first)).await {
+            return matches!(peeked, Ok(1)) && first == [HANDSHAKE];
+        }
+    }
+    false
 }
 
 // From the sidecar to the server, and back.

@@ -44,7 +44,7 @@ fn says_goodbye_twice(ends: &str) {
 }
 
 fn is_under_way(pair: &Pair, sent: &str) {
-    eventually(&format!("{sent} is under way"), Duration::from_secs(20), || {
+    eventually(&format!("{sent} is under way"), Duration::from_secs(60), || {
         let told = pair.forwarded();
         if told.contains(sent) { Ok(()) } else { Err(told) }
     });

@@ -13,7 +13,7 @@ use super::pair::{Pair, foreign, say};
 /// Of one flooded connection; a careless receiver takes hundreds of MiB in these seconds. In KiB, for a debug build.
 const MOST_MEMORY: u64 = 32 * 1024;
 /// An honest request beside a flood on two busy cores; alone it takes some milliseconds.
-const HONEST: Duration = Duration::from_secs(8);
+const HONEST: Duration = Duration::from_secs(15);
 
 /// What must become of the flooded connection.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -2,17 +2,17 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
 
-use douane_tests::{counterparts, wait::eventually};
+use douane_tests::{counterparts, loopback, wait::eventually};
 
 use super::pair::Running;
 
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(90);
 
 /// A server that runs.
 pub(super) struct Server {
@@ -23,49 +23,41 @@ pub(super) struct Server {
 
 /// All that are there; their files lie in `room`.
 pub(super) fn all(room: &Path) -> Vec<Server> {
-    let python = |name, arguments: fn(u16) -> Vec<String>| {
+    let python = |name, arguments: fn(SocketAddr) -> Vec<String>| {
         let program = counterparts::python()?;
         Some((
             name,
-            Box::new(move |port| {
+            Box::new(move |address| {
                 let mut command = Command::new(&program);
-                command.args(arguments(port)).current_dir(counterparts::script("saw.py").parent().unwrap());
                 command
-            }) as Box<dyn Fn(u16) -> Command>,
+                    .args(arguments(address))
+                    .current_dir(counterparts::script("saw.py").parent().unwrap());
+                command
+            }) as Box<dyn Fn(SocketAddr) -> Command>,
         ))
     };
-    let program = |name: &'static str, start: fn(&mut Command, &Path, u16)| {
+    let program = |name: &'static str, start: fn(&mut Command, &Path, SocketAddr)| {
         let (found, room) = (counterparts::program(name)?, room.to_owned());
         Some((
             name,
-            Box::new(move |port| {
+            Box::new(move |address| {
                 let mut command = Command::new(&found);
-                start(&mut command, &room, port);
+                start(&mut command, &room, address);
                 command
-            }) as Box<dyn Fn(u16) -> Command>,
+            }) as Box<dyn Fn(SocketAddr) -> Command>,
         ))
     };
     let wanted = [
-        python("aiohttp", |port| words(&format!("saw.py {port}"))),
-        python("uvicorn-httptools", |port| {
-            words(&format!(
-                "-m uvicorn saw:asgi --http httptools --no-access-log --log-level error --port {port}"
-            ))
+        python("aiohttp", |at| words(&format!("saw.py {} {}", at.ip(), at.port()))),
+        python("uvicorn-httptools", |at| uvicorn("httptools", at)),
+        python("uvicorn-h11", |at| uvicorn("h11", at)),
+        python("hypercorn", |at| words(&format!("-m hypercorn saw:asgi --workers 0 --bind {at}"))),
+        python("gunicorn", |at| {
+            words(&format!("-m gunicorn saw:wsgi --threads 4 --keep-alive 5 --log-level error --bind {at}"))
         }),
-        python("uvicorn-h11", |port| {
-            words(&format!("-m uvicorn saw:asgi --http h11 --no-access-log --log-level error --port {port}"))
-        }),
-        python("hypercorn", |port| {
-            words(&format!("-m hypercorn saw:asgi --workers 0 --bind 127.0.0.1:{port}"))
-        }),
-        python("gunicorn", |port| {
-            words(&format!(
-                "-m gunicorn saw:wsgi --threads 4 --keep-alive 5 --log-level error --bind 127.0.0.1:{port}"
-            ))
-        }),
-        python("waitress", |port| words(&format!("-m waitress --listen=127.0.0.1:{port} saw:wsgi"))),
-        program("node", |command, _, port| {
-            command.arg(counterparts::script("saw.js")).arg(port.to_string());
+        python("waitress", |at| words(&format!("-m waitress --listen={at} saw:wsgi"))),
+        program("node", |command, _, at| {
+            command.arg(counterparts::script("saw.js")).args([at.ip().to_string(), at.port().to_string()]);
         }),
         program("nginx", nginx),
         program("haproxy", haproxy),
@@ -73,11 +65,10 @@ pub(super) fn all(room: &Path) -> Vec<Server> {
     wanted.into_iter().flatten().map(|(name, command)| start(name, &*command)).collect()
 }
 
-fn start(name: &'static str, command: &dyn Fn(u16) -> Command) -> Server {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+fn start(name: &'static str, command: &dyn Fn(SocketAddr) -> Command) -> Server {
+    let address = loopback::own_port();
     let child =
-        command(port).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        command(address).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let process = Running::of(child);
     eventually(&format!("{name} listens"), READY, || {
         TcpStream::connect(address).map_err(|error| error.to_string())
@@ -85,11 +76,18 @@ fn start(name: &'static str, command: &dyn Fn(u16) -> Command) -> Server {
     Server { name, address, _process: process }
 }
 
+fn uvicorn(http: &str, at: SocketAddr) -> Vec<String> {
+    let (host, port) = (at.ip(), at.port());
+    words(&format!(
+        "-m uvicorn saw:asgi --http {http} --no-access-log --log-level error --host {host} --port {port}"
+    ))
+}
+
 fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
 
-fn nginx(command: &mut Command, room: &Path, port: u16) {
+fn nginx(command: &mut Command, room: &Path, at: SocketAddr) {
     let (folder, configuration) = (room.display(), room.join("nginx.conf"));
     let text = format!(
         "daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr crit;
@@ -99,18 +97,18 @@ fn nginx(command: &mut Command, room: &Path, port: u16) {
             client_body_temp_path {folder}/nginx-body; proxy_temp_path {folder}/nginx-proxy;
             fastcgi_temp_path {folder}/nginx-fastcgi; uwsgi_temp_path {folder}/nginx-uwsgi; scgi_temp_path {folder}/nginx-scgi;
             underscores_in_headers on; ignore_invalid_headers off; merge_slashes off;
-            server {{ listen 127.0.0.1:{port}; location / {{ return 200 'saw $request_method $request_uri -<\\n'; }} }}
+            server {{ listen {at}; location / {{ return 200 'saw $request_method $request_uri -<\\n'; }} }}
         }}"
     );
     fs::write(&configuration, text).unwrap();
     command.arg("-c").arg(configuration).args(["-p", &folder.to_string()]);
 }
 
-fn haproxy(command: &mut Command, room: &Path, port: u16) {
+fn haproxy(command: &mut Command, room: &Path, at: SocketAddr) {
     let configuration = room.join("haproxy.cfg");
     let text = format!(
         "defaults\n mode http\n timeout client 10s\n timeout server 10s\n timeout connect 1s\n\
-         frontend saw\n bind 127.0.0.1:{port}\n \
+         frontend saw\n bind {at}\n \
          http-request return status 200 content-type text/plain lf-string \"saw %[method] %[pathq] -<\"\n"
     );
     fs::write(&configuration, text).unwrap();

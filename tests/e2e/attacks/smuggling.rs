@@ -13,8 +13,8 @@ use super::pair::{Pair, say, say_all};
 /// A second request behind the first; in most attacks somebody would take it for a part of that, or the other way round.
 const BEHIND: &str = "GET /forbidden HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n";
 
-/// An attack is refused without any time limit's help.
-const SOON: Duration = Duration::from_secs(4);
+/// An attack is refused without any time limit's help: the limit of heads is a minute here.
+const SOON: Duration = Duration::from_secs(15);
 
 /// Doors through which an application's own bytes come: to its sidecar, and in plaintext to the other pod's.
 fn doors(pair: &Pair) -> [(&'static str, SocketAddr); 2] {
@@ -22,7 +22,7 @@ fn doors(pair: &Pair) -> [(&'static str, SocketAddr); 2] {
 }
 
 fn pair() -> Option<Pair> {
-    Pair::before_h11(json!({ "protocol": "http1", "mode": "permissive" }))
+    Pair::before_h11(json!({ "protocol": "http1", "mode": "permissive", "head": 60_000 }))
 }
 
 /// Each is answered with 400, or with nothing where it does not even begin as HTTP does; the connection is closed, and the

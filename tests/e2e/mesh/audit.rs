@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{get, lab, yaml};
 
 /// Lines are written by a thread of its own.
-const WRITTEN: Duration = Duration::from_secs(10);
+const WRITTEN: Duration = Duration::from_secs(60);
 const WATCH: &str = "
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy

@@ -11,7 +11,7 @@ use douane_tests::{processes, wait::eventually};
 use super::{lab, started, yaml::PLAIN};
 
 /// Namespaces are torn down by the kernel in the background.
-const GONE: Duration = Duration::from_secs(20);
+const GONE: Duration = Duration::from_secs(60);
 
 #[test]
 fn pods_reach_each_other_by_name_and_by_both_kinds_of_address() {

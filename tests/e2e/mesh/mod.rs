@@ -19,7 +19,7 @@ use douane_tests::{lab::Lab, namespaces, wait::eventually};
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab-under-test");
 /// A sidecar starts again, gets a certificate and its law: under a second where the machine is not busy.
-const BACK: Duration = Duration::from_secs(20);
+const BACK: Duration = Duration::from_secs(60);
 
 /// A lab that is ready; `None` where this kernel has no namespaces for us (said aloud, forbidden in CI).
 fn lab(files: &[(&str, &str)]) -> Option<Lab> {

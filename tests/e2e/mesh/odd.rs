@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{addresses, get, mesh};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 fn entry(lab: &Lab, pod: &str, address: &str) -> String {
     lab.exec(pod, &["shop", "ledger-say", address, "ENTRY one"]).out

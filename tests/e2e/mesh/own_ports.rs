@@ -86,7 +86,7 @@ fn a_service_that_names_a_sidecars_own_port_leads_to_nobody() {
     // Neither does a law that allows everything lead there.
     for port in [15001, 15006, 15020] {
         let own = format!("{own}:{port}");
-        eventually(&format!("{own} is refused for what it is"), Duration::from_secs(10), || {
+        eventually(&format!("{own} is refused for what it is"), Duration::from_secs(60), || {
             let records = lab.records("asker");
             let refused = records.iter().any(|it| {
                 it["direction"] == "inbound" && it["destination"] == own && it["refusal"] == "own_port"

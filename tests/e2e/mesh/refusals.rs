@@ -17,7 +17,7 @@ fn what_the_law_allows_passes_and_what_it_does_not_is_403_with_a_reason() {
     let who = get(&lab, "stranger", "http://answerer/open/door");
     assert!(who.starts_with("403 "), "{who}");
 
-    let denied = eventually("both denials are recorded", Duration::from_secs(10), || {
+    let denied = eventually("both denials are recorded", Duration::from_secs(60), || {
         let mut records: Vec<_> =
             ["answerer-1", "answerer-2"].iter().flat_map(|pod| lab.records(pod)).collect();
         records.retain(|record| record["refusal"] == "denied");

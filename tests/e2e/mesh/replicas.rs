@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{addresses, get, lab, talking::Talking, yaml};
 
 /// A change reaches sidecars within a second; the machine may be busy.
-const SEEN: Duration = Duration::from_secs(20);
+const SEEN: Duration = Duration::from_secs(60);
 /// So many requests in a row went elsewhere: whoever was asked no more has gone.
 const ENOUGH: usize = 20;
 

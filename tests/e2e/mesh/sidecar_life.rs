@@ -54,7 +54,7 @@ fn a_sidecar_that_is_asked_twice_ends_at_once() {
     });
 
     // Far from 30 s; the logs and spans of what was cut are still written, and the exit tells that something was.
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     lab.hears("town/depot sidecar: exit status: 1");
     is_back(&lab, "depot");
 }

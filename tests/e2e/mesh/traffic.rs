@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{LAB, get, lab, yaml};
 
 /// Sidecars tell every five seconds.
-const TOLD: Duration = Duration::from_secs(40);
+const TOLD: Duration = Duration::from_secs(90);
 
 /// The commands of an operator who stands beside the control plane.
 struct Operator<'a>(&'a Lab);

@@ -24,7 +24,7 @@ use serde_json::Value;
 const LAB: &str = env!("CARGO_BIN_EXE_lab-under-test");
 /// A database makes its files first.
 const STARTS: Duration = Duration::from_secs(90);
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// How long a sidecar waits for a silent client at a port of which it knows nothing.
 const SILENCE: f64 = 100.0;
 /// What two sidecars may add to a greeting, in milliseconds, at the median of some.
@@ -146,17 +146,20 @@ impl Served {
     fn greets_in_time(&self) {
         let direct = median(self.greetings("server", "127.0.0.1", self.declared, GREETINGS));
         let first = median(self.greetings("caller", "server", self.undeclared, 1));
-        let declared = median(self.greetings("caller", "server", self.declared, GREETINGS));
+        assert!(first >= SILENCE, "{first} ms: nobody could know yet");
+        let bound = direct + ADDED * SLOWER;
+        // The machine may be busy for a while.
+        let within = |awaited: &str, port: u16| {
+            eventually(awaited, SOON, || {
+                let took = median(self.greetings("caller", "server", port, GREETINGS));
+                if took < bound { Ok(took) } else { Err(format!("{took} ms, directly {direct} ms")) }
+            })
+        };
+        let declared = within("it is heard at once", self.declared);
         println!(
             "greeting: direct {direct:.2} ms, declared {declared:.2} ms, undeclared first {first:.1} ms"
         );
-        assert!(first >= SILENCE, "{first} ms: nobody could know yet");
-        let bound = direct + ADDED * SLOWER;
-        assert!(declared < bound, "{declared} ms, directly {direct} ms");
-        let learned = eventually("it is learned", SOON, || {
-            let learned = median(self.greetings("caller", "server", self.undeclared, GREETINGS));
-            if learned < bound { Ok(learned) } else { Err(format!("{learned} ms")) }
-        });
+        let learned = within("it is learned", self.undeclared);
         println!("greeting: undeclared, learned {learned:.2} ms");
     }
 

@@ -11,7 +11,7 @@ use super::{ROOT, fresh, judge, shop};
 
 const OTLP: &str = "http://127.0.0.1:4317";
 const QUERY: &str = "http://127.0.0.1:16686";
-const SHOWN: Duration = Duration::from_secs(30);
+const SHOWN: Duration = Duration::from_secs(90);
 
 fn ask(path: &str) -> Value {
     let out = Command::new("curl").args(["-s", &format!("{QUERY}{path}")]).output().unwrap();

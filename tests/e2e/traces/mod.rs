@@ -16,7 +16,7 @@ use douane_tests::{lab::Lab, namespaces, sink::Sink, wait::eventually};
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab-under-test");
 /// Sidecars export every few seconds.
-const EXPORTED: Duration = Duration::from_secs(30);
+const EXPORTED: Duration = Duration::from_secs(90);
 /// The span of a caller outside: what the test gives as the parent.
 const ROOT: &str = "00f067aa0ba902b7";
 

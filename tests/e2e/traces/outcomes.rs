@@ -60,7 +60,7 @@ spec:
 
 fn town_lab(sink: &Sink) -> Option<Lab> {
     let lab = lab(&[("town.yaml", &town())], &url(sink))?;
-    eventually("the application answers", Duration::from_secs(20), || {
+    eventually("the application answers", Duration::from_secs(90), || {
         let answered = lab.exec("caller", &["shop", "get", "http://outcomes/status/200"]);
         if answered.out.starts_with("200 ") { Ok(()) } else { Err(format!("{answered:?}")) }
     });

@@ -10,9 +10,10 @@ mod source;
 use std::path::PathBuf;
 
 use douane_proxy::shutdown::Stop;
+use douane_tests::loopback;
 use tokio::task::JoinHandle;
 
-use crate::alone::{ControlPlane, Folder, any_port, eventually, get, sidecar, with_token};
+use crate::alone::{ControlPlane, Folder, eventually, get, sidecar, with_token};
 
 /// Who the pod of these tests is.
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
@@ -28,7 +29,7 @@ struct Served {
 impl Served {
     async fn start() -> Self {
         let folder = with_token("shop");
-        let control_plane = ControlPlane::start(&folder, any_port());
+        let control_plane = ControlPlane::start(&folder, loopback::own());
         let app = sidecar(&folder, control_plane.address, &folder.path("state/bundle.pem"));
         let health = app.addresses().unwrap().health;
         let stop = Stop::default();

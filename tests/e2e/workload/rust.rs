@@ -8,7 +8,7 @@ use super::{Served, WEB};
 use crate::alone::{ask, on_the_sidecars_runtime};
 
 /// Two lives of a certificate.
-const ROTATES: Duration = Duration::from_secs(30);
+const ROTATES: Duration = Duration::from_secs(90);
 
 async fn source(served: &Served) -> X509Source {
     X509Source::builder().endpoint(served.endpoint()).build().await.unwrap()
