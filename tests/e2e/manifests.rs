@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 
 use douane_ca::{
     config::Config,
-    install::{Crds, MeshFile, Wishes, manifests},
+    install::{Crds, MeshFile, TOKEN_ISSUER, Wishes, manifests},
 };
 use regorus::Engine;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ fn kind_cluster(name: &str) -> PathBuf {
 }
 
 fn installed() -> String {
-    manifests(&Wishes::default(), &MeshFile::of_domains(&Config::default()), Crds::With)
+    manifests(&Wishes::default(), &MeshFile::of_domains(&Config::default(), TOKEN_ISSUER), Crds::With)
 }
 
 fn objects(yaml: &str) -> Vec<Value> {

@@ -37,7 +37,9 @@ impl Admission {
         let Some(wanted) = &config.webhook else { return Ok(None) };
         // Outside of a cluster somebody else writes the caBundle.
         let cluster = match std::env::var_os("KUBERNETES_SERVICE_HOST") {
-            Some(_) => Some(kubernetes::client(&Kubernetes::default()).await?),
+            Some(_) => {
+                Some(kubernetes::client(config.kubernetes.as_ref().unwrap_or(&Kubernetes::default())).await?)
+            }
             None => None,
         };
         let mesh = config.mesh();

@@ -15,7 +15,7 @@ use douane_proto::id::TrustDomain;
 use super::print::{print_text, remark};
 use crate::{
     config::Config,
-    install::{Crds, Image, Installed, MeshFile, REPLICAS, Wishes, manifests, removal},
+    install::{Crds, Image, Installed, MeshFile, TOKEN_ISSUER, Wishes, manifests, removal},
 };
 
 /// The longest file that is read: what etcd takes of one object.
@@ -30,7 +30,7 @@ pub(super) struct Install {
     #[command(flatten)]
     wishes: WishFlags,
     /// The control plane's configuration file (README names its fields) [default: one that names the two domains].
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["trust_domain", "cluster_domain"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["trust_domain", "cluster_domain", "token_issuer"])]
     config: Option<PathBuf>,
     /// Whose identities are signed; cannot be changed later [default: cluster.local].
     #[arg(long)]
@@ -38,6 +38,9 @@ pub(super) struct Install {
     /// What the names of services end in [default: cluster.local].
     #[arg(long)]
     cluster_domain: Option<String>,
+    /// The `iss` of the cluster's service account tokens; `kubectl get --raw /.well-known/openid-configuration` says it.
+    #[arg(long, value_name = "URL", default_value = TOKEN_ISSUER)]
+    token_issuer: String,
 }
 
 #[derive(Args)]
@@ -69,9 +72,6 @@ struct WishFlags {
     /// The sidecar's image [default: douane-proxy of this version].
     #[arg(long)]
     proxy_image: Option<Image>,
-    /// Pods of the control plane, 1 to 9 [default: 2].
-    #[arg(long, value_parser = clap::value_parser!(u8).range(i64::from(*REPLICAS.start())..=i64::from(*REPLICAS.end())))]
-    replicas: Option<u8>,
     /// Leave the custom resource definitions out: Istio's are there, or somebody else applies them.
     #[arg(long)]
     no_crds: bool,
@@ -82,7 +82,6 @@ impl WishFlags {
         Wishes {
             image: self.image.clone().unwrap_or(wishes.image),
             proxy_image: self.proxy_image.clone().unwrap_or(wishes.proxy_image),
-            replicas: self.replicas.unwrap_or(wishes.replicas),
         }
     }
 
@@ -102,7 +101,8 @@ pub(super) fn install(asked: &Install) -> Result<()> {
             if let Some(domain) = &asked.cluster_domain {
                 config.cluster_domain.clone_from(domain);
             }
-            MeshFile::parse(MeshFile::of_domains(&config).text()).context("use these domains")?
+            MeshFile::parse(MeshFile::of_domains(&config, &asked.token_issuer).text())
+                .context("use these domains and this issuer")?
         }
     };
     let wishes = asked.wishes.over(Wishes::default());
@@ -112,7 +112,6 @@ pub(super) fn install(asked: &Install) -> Result<()> {
 pub(super) fn upgrade(asked: &Upgrade) -> Result<()> {
     let installed = Installed::parse(&read(&asked.installed)?)
         .with_context(|| format!("read {}", asked.installed.display()))?;
-    let fresh = Wishes::default();
     let was = &installed.wishes;
     // An image of the operator's own registry is of the old version: this program cannot guess the new one's name.
     let own = [
@@ -124,7 +123,7 @@ pub(super) fn upgrade(asked: &Upgrade) -> Result<()> {
             bail!("{old} was asked for when it was installed; say with {flag} which image it is now");
         }
     }
-    let wishes = asked.wishes.over(Wishes { replicas: was.replicas, ..fresh });
+    let wishes = asked.wishes.over(Wishes::default());
     print_text(&manifests(&wishes, &installed.mesh, asked.wishes.crds()))
 }
 

@@ -21,8 +21,8 @@ use crate::{
 pub use image::{Image, ImageError};
 pub use installed::{Installed, InstalledError};
 
-/// Replicas that make sense: one has no successor, and each reads the whole mesh.
-pub const REPLICAS: std::ops::RangeInclusive<u8> = 1..=9;
+/// What API servers write as `iss` unless they are told otherwise.
+pub const TOKEN_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 /// Of the version that this program is.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -31,6 +31,15 @@ const NAMESPACE: &str = include_str!("parts/namespace.yaml");
 const MESH: &str = include_str!("parts/mesh.yaml");
 const CONTROL_PLANE: &str = include_str!("parts/control-plane.yaml");
 const NETWORK: &str = include_str!("parts/network.yaml");
+const RIGHTS: &str = include_str!("rbac.yaml");
+const WEBHOOKS: &str = include_str!("webhooks.yaml");
+const CRDS: [&str; 5] = [
+    include_str!("crds/networking.istio.io_serviceentries.yaml"),
+    include_str!("crds/networking.istio.io_workloadentries.yaml"),
+    include_str!("crds/security.istio.io_authorizationpolicies.yaml"),
+    include_str!("crds/security.istio.io_peerauthentications.yaml"),
+    include_str!("crds/security.istio.io_requestauthentications.yaml"),
+];
 
 /// What an operator may wish of an installation. Written down in the cluster, so that an upgrade finds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +49,6 @@ pub struct Wishes {
     pub image: Image,
     /// The sidecar's image.
     pub proxy_image: Image,
-    /// Pods of the control plane.
-    pub replicas: u8,
 }
 
 /// The text of the control plane's configuration file, read once and found good.
@@ -60,7 +67,7 @@ pub enum Crds {
 impl Default for Wishes {
     fn default() -> Self {
         let of_this_version = |name: &str| Image::of_version(name, VERSION);
-        Self { image: of_this_version("douane"), proxy_image: of_this_version("douane-proxy"), replicas: 2 }
+        Self { image: of_this_version("douane"), proxy_image: of_this_version("douane-proxy") }
     }
 }
 
@@ -74,15 +81,20 @@ impl MeshFile {
         Ok(Self(text.to_owned()))
     }
 
-    /// Names what cannot be changed later.
+    /// Names what cannot be changed later, and whose tokens are believed.
     #[must_use]
-    pub fn of_domains(config: &Config) -> Self {
+    pub fn of_domains(config: &Config, token_issuer: &str) -> Self {
         let (trust_domain, cluster_domain) = (&config.trust_domain, &config.cluster_domain);
         Self(format!(
             "# Certificates are for spiffe://{trust_domain}/ns/<namespace>/sa/<service account>. Another one is another mesh.\n\
              trustDomain: {trust_domain}\n\
              # What the names of services end in.\n\
-             clusterDomain: {cluster_domain}\n"
+             clusterDomain: {cluster_domain}\n\
+             # Whose service account tokens prove who asks: `kubectl get --raw /.well-known/openid-configuration` names the issuer.\n\
+             tokens:\n  \
+               issuer: {token_issuer}\n  \
+               jwks: https://kubernetes.default.svc/openid/v1/jwks\n  \
+               jwksTrust: /var/run/secrets/kubernetes.io/serviceaccount/ca.crt\n"
         ))
     }
 
@@ -95,17 +107,29 @@ impl MeshFile {
 
 /// All that is applied, in the order in which it can be.
 #[must_use]
-pub fn manifests(wishes: &Wishes, mesh: &MeshFile, _crds: Crds) -> String {
+pub fn manifests(wishes: &Wishes, mesh: &MeshFile, crds: Crds) -> String {
     let blanks = Blanks::new(wishes, mesh);
-    documents(&[NAMESPACE, MESH, CONTROL_PLANE, NETWORK].map(|part| blanks.fill(part)))
+    // Who asks us comes last: nobody is asked for before there is somebody.
+    let ours = [NAMESPACE, RIGHTS, MESH, CONTROL_PLANE, NETWORK, WEBHOOKS];
+    documents(crds.parts().iter().chain(&ours).map(|part| blanks.fill(part)))
 }
 
 /// What `kubectl delete` takes away, doors first: whoever is created meanwhile is created without us. With the custom
 /// resource definitions go all policies.
 #[must_use]
-pub fn removal(_crds: Crds) -> String {
+pub fn removal(crds: Crds) -> String {
     let blanks = Blanks::new(&Wishes::default(), &MeshFile(String::new()));
-    documents(&[NETWORK, CONTROL_PLANE, MESH, NAMESPACE].map(|part| blanks.fill(part)))
+    let ours = [WEBHOOKS, NETWORK, CONTROL_PLANE, MESH, RIGHTS, NAMESPACE];
+    documents(ours.iter().chain(crds.parts()).map(|part| blanks.fill(part)))
+}
+
+impl Crds {
+    fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::With => &CRDS,
+            Self::Without => &[],
+        }
+    }
 }
 
 /// The values that stand in the manifests' blanks.
@@ -115,13 +139,12 @@ impl Blanks {
     fn new(wishes: &Wishes, mesh: &MeshFile) -> Self {
         let indented: String = mesh.0.lines().map(|line| format!("    {line}\n")).collect();
         let config_hash = hex::encode(digest::digest(&digest::SHA256, mesh.0.as_bytes()).as_ref());
-        // A struct of strings and a number is JSON whatever it holds.
+        // A struct of strings is JSON whatever it holds.
         let recorded = serde_json::to_string(wishes).unwrap_or_default();
         Self(vec![
             ("version", VERSION.to_owned()),
             ("image", wishes.image.to_string()),
             ("proxy_image", wishes.proxy_image.to_string()),
-            ("replicas", wishes.replicas.to_string()),
             ("config", indented.trim_end().to_owned()),
             ("config_hash", config_hash),
             ("recorded", recorded),
@@ -137,7 +160,7 @@ impl Blanks {
     }
 }
 
-fn documents(parts: &[String]) -> String {
-    let parts: Vec<_> = parts.iter().map(|part| part.trim_end()).collect();
+fn documents(parts: impl Iterator<Item = String>) -> String {
+    let parts: Vec<_> = parts.map(|part| part.trim_end().to_owned()).collect();
     format!("{}\n", parts.join("\n---\n"))
 }

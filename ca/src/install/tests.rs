@@ -7,16 +7,18 @@ fn wishes() -> Wishes {
 }
 
 fn mesh() -> MeshFile {
-    MeshFile::of_domains(&Config::default())
+    MeshFile::of_domains(&Config::default(), TOKEN_ISSUER)
 }
 
 #[test]
 fn no_blank_stays_open_and_no_wish_is_lost() {
     let text = manifests(&wishes(), &mesh(), Crds::With);
     assert!(!text.contains("${"), "{text}");
-    for wish in
-        ["image: registry.example/douane:1.2.3\n", "replicas: 2\n", "    trustDomain: cluster.local\n"]
-    {
+    for wish in [
+        "image: registry.example/douane:1.2.3\n",
+        "      jwks: https://kubernetes.default.svc/openid/v1/jwks\n",
+        "    trustDomain: cluster.local\n",
+    ] {
         assert!(text.contains(wish), "{wish}");
     }
     assert_eq!(text, manifests(&wishes(), &mesh(), Crds::With), "the same wishes, the same text");
@@ -28,6 +30,7 @@ fn what_an_operator_wrote_is_carried_as_it_is() {
     let text = manifests(&wishes(), &MeshFile::parse(odd).unwrap(), Crds::With);
     assert!(text.contains("    # ${image} is no blank of ours\n    trustDomain: a.example\n"), "{text}");
     assert!(MeshFile::parse("trustDomian: a").is_err());
+    assert!(MeshFile::parse(mesh().text()).is_ok(), "what we write ourselves is good");
 }
 
 #[test]
@@ -60,5 +63,7 @@ fn another_configuration_makes_new_pods() {
 fn who_removes_us_closes_the_doors_first_and_the_namespace_last() {
     let text = removal(Crds::Without);
     let kinds: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("kind: ")).collect();
-    assert_eq!(kinds.last(), Some(&"Namespace"));
+    assert_eq!(kinds.first(), Some(&"MutatingWebhookConfiguration"));
+    assert_eq!(kinds.last(), Some(&"Namespace"), "policies stay");
+    assert_eq!(removal(Crds::With).matches("\nkind: CustomResourceDefinition\n").count(), 5);
 }

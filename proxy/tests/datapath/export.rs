@@ -36,7 +36,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    pods::{run, run_within},
+    pods::run,
     sink::{Mood, Sink, exports},
 };
 
@@ -185,7 +185,7 @@ fn what_a_collector_asks_for_again_is_sent_again_and_not_before_its_time() {
             ),
         ),
     ] {
-        run_within(Duration::from_secs(90), async {
+        run(async {
             let sink = Sink::speaking(protocol).await;
             let waits = matches!(&busy, Mood::Fails(429 | 8, _));
             sink.answers([busy.clone(), busy]);
@@ -395,7 +395,7 @@ fn secure(sink: &Sink, protocol: Protocol, file: &Path) -> Export {
 #[test]
 fn a_collector_behind_tls_is_believed_by_those_who_vouch_for_it_as_the_file_says_now() {
     for protocol in BOTH {
-        run_within(Duration::from_secs(60), async {
+        run(async {
             let (theirs, other) = (web("127.0.0.1"), web("127.0.0.1"));
             let file = File::holding(&format!("roots-{protocol:?}"), &other.root);
             let sink = Sink::behind(protocol, Some(theirs.acceptor)).await;
