@@ -14,6 +14,10 @@ case $(file -b "$binary") in
 *) echo "archive.sh: $binary is no program for x86-64 or aarch64" >&2; exit 1 ;;
 esac
 
+case $(file -b "$binary") in
+*"dynamically linked"*) echo "archive.sh: $binary needs libraries that the image has not; build it with RUSTFLAGS='-C target-feature=+crt-static'" >&2; exit 1 ;;
+esac
+
 room=$(mktemp -d)
 trap 'rm -rf "$room"' EXIT
 program=$(basename "$binary")
