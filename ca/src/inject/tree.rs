@@ -163,7 +163,7 @@ impl Tree {
     /// What a manifest says.
     ///
     /// # Errors
-    /// [`NoNumber`].
+    /// A number that JSON cannot say, with its line.
     pub fn read(node: &Node) -> Result<Self, NoNumber> {
         Ok(match &node.value {
             Written::Null => Self::Null,
