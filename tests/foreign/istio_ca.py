@@ -3,6 +3,7 @@
 istio_ca.py ADDRESS ROOTS TOKEN FOLDER rsa|ec [IMPERSONATED] -> the refusal's code on standard output, or OK
 """
 
+import faulthandler
 import os
 import sys
 
@@ -18,6 +19,8 @@ messages, services = grpc.protos_and_services("istio_ca.proto")
 KEYS = {"rsa": lambda: rsa.generate_private_key(65537, 2048), "ec": lambda: ec.generate_private_key(ec.SECP256R1())}
 # What an agent is told of its authority.
 NAME = "istiod.istio-system.svc"
+# Seconds.
+LIMIT = 120
 
 
 def read(name):
@@ -57,4 +60,7 @@ def main(address, roots, token, folder, kind, impersonated=None):
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:]))
+    # As in workload_api.py: grpcio may stand still for ever, even at the end.
+    faulthandler.dump_traceback_later(LIMIT, exit=True)
+    print(main(*sys.argv[1:]), flush=True)
+    os._exit(0)

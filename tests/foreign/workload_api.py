@@ -3,6 +3,7 @@
 workload_api.py fetch|watch|mtls|list|token -> JSON on standard output
 """
 
+import faulthandler
 import json
 import os
 import socket
@@ -20,6 +21,8 @@ from spiffe import JwtSvid, SpiffeId, WorkloadApiClient, X509Source
 from spiffe.workloadapi.errors import FetchJwtSvidError, ValidateJwtSvidError
 
 PATIENCE = 40
+# Of a whole task, seconds.
+LIMIT = 200
 
 
 def fetch():
@@ -160,4 +163,9 @@ def token():
 TASKS = {"token": token, "fetch": fetch, "watch": watch, "mtls": mtls, "list": list_services}
 
 if __name__ == "__main__":
+    # grpcio was seen to stand still for ever, all its connections closed: then this ends, and says where it stood.
+    faulthandler.dump_traceback_later(LIMIT, exit=True)
     json.dump(TASKS[sys.argv[1]](), sys.stdout)
+    sys.stdout.flush()
+    # Nor does it wait for the library's threads at the end.
+    os._exit(0)
