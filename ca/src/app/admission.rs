@@ -69,11 +69,9 @@ impl Admission {
         if let Some(cluster) = self.cluster {
             tasks.spawn(keep_known(cluster, authority.bundle(), halt.clone()));
         }
-        let endpoint = self.endpoint;
-        let accept = move |stream, from| {
-            let endpoint = Arc::clone(&endpoint);
-            async move { endpoint.accept(stream, from).await }
-        };
-        tasks.spawn(webhook::serve(self.listener, accept, self.bench, halt.clone()));
+        let (bench, stop) = (self.bench, halt.clone());
+        let metrics = Arc::clone(&bench.metrics);
+        let visit = move |stream| webhook::visit(stream, bench.clone(), stop.clone());
+        tasks.spawn(self.endpoint.receive(self.listener, metrics, visit, halt.clone()));
     }
 }

@@ -48,12 +48,9 @@ impl BundleListener {
         if let Some(files) = self.files {
             tasks.spawn(files.run(halt.clone()));
         }
-        let endpoint = self.endpoint;
-        let accept = move |stream, from| {
-            let endpoint = Arc::clone(&endpoint);
-            async move { endpoint.accept(stream, from).await }
-        };
-        tasks.spawn(federation::serve(self.listener, accept, published, halt.clone()));
+        let (metrics, stop) = (Arc::clone(&published.metrics), halt.clone());
+        let visit = move |stream| federation::visit(stream, published.clone(), stop.clone());
+        tasks.spawn(self.endpoint.receive(self.listener, metrics, visit, halt.clone()));
     }
 }
 

@@ -1,9 +1,9 @@
 //! The bundle endpoint: one page, for anybody, always of the newest bundle. Everything about a visitor is bounded: how long
-//! they may take, what they may ask, and how many there are at once.
+//! they may take, and what they may ask.
 //!
-//! Knows not how a connection is secured: whoever starts it hands in the handshake.
+//! Knows not how a connection is accepted and secured (`tls`).
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use douane_proto::{bundle::BundleDocument, svid::TrustBundle};
 use http_body_util::Full;
@@ -17,8 +17,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     time,
 };
 use tokio_util::sync::CancellationToken;
@@ -27,16 +26,12 @@ use crate::metrics::Metrics;
 
 /// Where the bundle lies; nothing else does.
 pub const BUNDLE_PATH: &str = "/bundle";
-/// Handshakes and visits at once; who comes then is not accepted before somebody leaves.
-const MAX_CONNECTIONS: usize = 256;
-/// From the handshake to the end of the answer.
+/// To the end of the answer.
 const VISIT: Duration = Duration::from_secs(30);
 /// A request is one line and some headers.
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
 /// See [`HEADER_LIMIT`]; the least that the HTTP library takes.
 const MAX_HEADER_BYTES: usize = 8 * 1024;
-/// Out of descriptors: give others time to end.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Foreign control planes look five times between a root's publication and its first signature (Federation 4.1: 3 to 5).
 const LOOKS_PER_LEAD: u32 = 5;
 /// Nobody is asked to look more often.
@@ -53,52 +48,11 @@ pub struct Published {
     pub metrics: Arc<Metrics>,
 }
 
-/// Serves the bundle until `stop`. `accept` is the handshake; what it gives besides the stream is held during the visit.
-pub async fn serve<A, F, S, G, E>(
-    listener: TcpListener,
-    accept: A,
-    published: Published,
-    stop: CancellationToken,
-) where
-    A: Fn(TcpStream, SocketAddr) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<(S, G), E>> + Send,
+/// Serves one reader, within bounded time and until `stop`: one request, and whoever wants another comes again.
+pub async fn visit<S>(stream: S, published: Published, stop: CancellationToken)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    G: Send,
-    E: std::fmt::Display + Send,
 {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, from)) = accepted else {
-            time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let (accept, published, stop) = (accept.clone(), published.clone(), stop.clone());
-        tokio::spawn(async move {
-            match accept(stream, from).await {
-                Ok((stream, seat)) => {
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        _ = time::timeout(VISIT, visit(stream, &published)) => {}
-                    }
-                    drop(seat);
-                }
-                Err(error) => {
-                    published.metrics.handshake_failed();
-                    tracing::debug!(%error, peer = %from, "a handshake of the bundle endpoint failed");
-                }
-            }
-            drop(place);
-        });
-    }
-}
-
-// One request: whoever wants another comes again.
-async fn visit<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, published: &Published) {
     let service = service_fn(|request: Request<Incoming>| {
         let response = published.answer(&request);
         async move { Ok::<_, Infallible>(response) }
@@ -106,8 +60,12 @@ async fn visit<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, pu
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT);
     server.max_buf_size(MAX_HEADER_BYTES).keep_alive(false);
-    // A reader that went away is its own business.
-    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    let answered = server.serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        () = stop.cancelled() => {}
+        // A reader that went away is its own business.
+        _ = time::timeout(VISIT, answered) => {}
+    }
 }
 
 impl Published {

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::Metrics;
 use life::Life;
 
-pub use endpoint::{BUNDLE_PATH, Published, serve};
+pub use endpoint::{BUNDLE_PATH, Published, visit};
 pub use kept::Kept;
 pub use known::{DomainStatus, Known};
 pub use relation::{ByRoots, Relation, Server};

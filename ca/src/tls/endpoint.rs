@@ -1,11 +1,21 @@
-//! The handshake of the bundle endpoint: with anybody, since a bundle is public, but not with too many at once.
+//! Doors that are open to anybody, the bundle endpoint's and the webhook's: each visitor takes a place and a handshake, and
+//! not too many at once.
 //!
-//! Knows not what is served (`federation`).
+//! Knows not what a visitor is served (`federation`, `webhook`).
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::{net::TcpStream, time};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time,
+};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     error::{HANDSHAKE_LIMIT, TlsError},
@@ -13,17 +23,21 @@ use super::{
     server::Tls,
     strangers::{Bounds, Stranger, Strangers},
 };
-use crate::budget::{Allowance, Budgets, household};
+use crate::{
+    budget::{Allowance, Budgets, household},
+    metrics::Metrics,
+};
+
+/// Out of descriptors: give others time to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bundle is fetched in one request of some KiB, by a handful of control planes.
-const STRANGERS: Bounds =
-    Bounds { in_all: 256, of_one_address: 32, visit: std::time::Duration::from_secs(30) };
+const STRANGERS: Bounds = Bounds { in_all: 256, of_one_address: 32, visit: Duration::from_secs(30) };
 /// Many may stand behind one address; a handshake costs us more than whoever asks for it.
 const HANDSHAKES_OF_ONE_ADDRESS: Allowance = Allowance { burst: 100.0, rate: 10.0 };
 
 /// API servers are few, come from few addresses and keep their connections; a cluster that starts asks much at once.
-const API_SERVERS: Bounds =
-    Bounds { in_all: 256, of_one_address: 256, visit: std::time::Duration::from_secs(600) };
+const API_SERVERS: Bounds = Bounds { in_all: 256, of_one_address: 256, visit: Duration::from_secs(600) };
 /// See [`API_SERVERS`].
 const HANDSHAKES_OF_API_SERVERS: Allowance = Allowance { burst: 1000.0, rate: 200.0 };
 
@@ -62,11 +76,47 @@ impl Endpoint {
         Self { shown, strangers: Strangers::new(bounds), rates: Budgets::new(handshakes, Instant::now()) }
     }
 
-    /// The handshake with somebody, within bounded time; their place is theirs until it is dropped.
-    ///
-    /// # Errors
-    /// [`TlsError`]: they are sent away.
-    pub async fn accept(
+    /// Lets visitors in until `stop`: `visit` is what they are served, and itself ends when it stops.
+    pub async fn receive<V, F>(
+        self: Arc<Self>,
+        listener: TcpListener,
+        metrics: Arc<Metrics>,
+        visit: V,
+        stop: CancellationToken,
+    ) where
+        V: Fn(TlsStream<TcpStream>) -> F + Clone + Send + 'static,
+        F: Future<Output = ()> + Send,
+    {
+        let places = Arc::new(Semaphore::new(self.strangers.bounds().in_all));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let Ok((stream, from)) = accepted else {
+                time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let (endpoint, metrics, visit) = (Arc::clone(&self), Arc::clone(&metrics), visit.clone());
+            tokio::spawn(async move {
+                match endpoint.accept(stream, from).await {
+                    Ok((stream, seat)) => {
+                        visit(stream).await;
+                        drop(seat);
+                    }
+                    Err(error) => {
+                        metrics.handshake_failed();
+                        tracing::info!(%error, peer = %from, "a handshake failed");
+                    }
+                }
+                drop(place);
+            });
+        }
+    }
+
+    // Within bounded time; their seat is theirs until it is dropped.
+    async fn accept(
         &self,
         stream: TcpStream,
         from: SocketAddr,

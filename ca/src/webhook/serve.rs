@@ -1,8 +1,8 @@
-//! The webhook's door: POST, a bounded body, a bounded time, one of two paths. The API server keeps its connections.
+//! A visit of the API server, which keeps its connections: POST, a bounded body, a bounded time, one of two paths.
 //!
-//! Knows not how a connection is secured: whoever starts it hands in the handshake.
+//! Knows not how a connection is accepted and secured (`tls`).
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
@@ -15,8 +15,6 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time,
 };
 use tokio_util::sync::CancellationToken;
@@ -27,8 +25,6 @@ use super::{
 };
 use crate::{inject::Terms, metrics::Metrics, policy::asked::Mesh};
 
-/// Connections at once; API servers are few, and each keeps some.
-const MAX_CONNECTIONS: usize = 256;
 /// An object is 1.5 MiB at most, and an update brings the old one as well.
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 /// The API server waits five seconds for the whole.
@@ -37,8 +33,6 @@ const BODY_LIMIT: Duration = Duration::from_secs(5);
 const HEADER_LIMIT: Duration = Duration::from_secs(60);
 /// Then the API server opens another, and sees our newest certificate.
 const CONNECTION_LIFE: Duration = Duration::from_secs(600);
-/// Out of descriptors: give others time to end.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What answers depend on.
 #[derive(Clone)]
@@ -51,44 +45,8 @@ pub struct Bench {
     pub metrics: Arc<Metrics>,
 }
 
-/// Serves until `stop`. `accept` is the handshake; what it gives besides the stream is held during the visit.
-pub async fn serve<A, F, S, G, E>(listener: TcpListener, accept: A, bench: Bench, stop: CancellationToken)
-where
-    A: Fn(TcpStream, SocketAddr) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<(S, G), E>> + Send,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    G: Send,
-    E: std::fmt::Display + Send,
-{
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, from)) = accepted else {
-            time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let (accept, bench, stop) = (accept.clone(), bench.clone(), stop.clone());
-        tokio::spawn(async move {
-            match accept(stream, from).await {
-                Ok((stream, seat)) => {
-                    visit(stream, &bench, stop).await;
-                    drop(seat);
-                }
-                Err(error) => {
-                    bench.metrics.handshake_failed();
-                    tracing::info!(%error, peer = %from, "a handshake of the webhook failed");
-                }
-            }
-            drop(place);
-        });
-    }
-}
-
-async fn visit<S>(stream: S, bench: &Bench, stop: CancellationToken)
+/// Answers one API server's questions until it goes, its time is up, or `stop`.
+pub async fn visit<S>(stream: S, bench: Bench, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
