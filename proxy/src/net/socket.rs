@@ -17,12 +17,13 @@ impl Sockets {
     /// Connects within `limit`. Nagle is off: small writes are corked above.
     ///
     /// # Errors
-    /// As the kernel says; `TimedOut` past the limit.
+    /// As the kernel says; `TimedOut` past the limit; `ConnectionRefused` when nobody listens and the kernel chose for our
+    /// end the very port that we ask for, so that we would speak with ourselves (TCP's simultaneous open, RFC 9293 3.5).
     pub async fn connect(self, to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
         let socket = self.open(to)?;
         socket.set_tcp_nodelay(true)?;
         let socket = TcpSocket::from_std_stream(socket.into());
-        tokio::time::timeout(limit, socket.connect(to)).await?
+        with_another(tokio::time::timeout(limit, socket.connect(to)).await??)
     }
 
     /// Listens. An IPv6 wildcard takes IPv4 as well.
@@ -61,6 +62,16 @@ impl Sockets {
     }
 }
 
+fn with_another(stream: TcpStream) -> io::Result<TcpStream> {
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::Error::new(
+            io::ErrorKind::ConnectionRefused,
+            "nobody listens: we have reached ourselves",
+        ));
+    }
+    Ok(stream)
+}
+
 /// Connections that the kernel holds for us until they are accepted.
 pub const BACKLOG: u32 = 1024;
 // A silent peer is noticed after one minute. TCP_USER_TIMEOUT would be quicker while bytes are on their way, but it counts
@@ -75,6 +86,14 @@ mod tests {
     use socket2::SockRef;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_has_reached_itself_is_refused() {
+        let socket = Sockets::default().bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let own = socket.local_addr().unwrap();
+        let itself = socket.connect(own).await.unwrap();
+        assert_eq!(with_another(itself).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
 
     #[tokio::test]
     async fn a_peer_that_is_gone_is_noticed_on_dialled_and_on_accepted_connections() {
