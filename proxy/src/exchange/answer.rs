@@ -59,6 +59,7 @@ pub fn refuse(access: SharedAccess, refusal: &Refusal) -> Response<Body> {
     }
     // Nobody heard the answer to a client that has gone.
     record.status = (!matches!(refusal, Refusal::ClientGone)).then(|| response.status().as_u16());
+    borrowed.hands_over();
     drop(borrowed);
     // Ours, and whole as soon as it is begun.
     response.map(|body| body.ending(access, Length(Some(0))))

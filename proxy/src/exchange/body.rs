@@ -288,6 +288,7 @@ impl Body {
         let Some(Tap::Answer(access, _)) = &self.tap else { return };
         let record = &mut access.borrow_mut().record;
         if record.refusal.is_none() {
+            record.is_broken_off = true;
             record.refusal = Some("body_broke");
             record.reason = Some(error_text(error));
         }

@@ -146,7 +146,7 @@ impl Receiver {
         place::take(&arrival.tenant, access).await?;
         let mut request = rebuild(arrival, speech, &exchange, body.take())?;
         spelling.put(&mut request);
-        access.borrow_mut().sends();
+        access.borrow_mut().hands_over();
         let mut forwarding = pin!(self.forward(permit, arrival.destination, speech, request));
         // A request that the law cut fails at the application, too; why is what counts.
         let answer = poll_fn(|cx| match exchange.poll_ended(cx, Waits::Exchange) {

@@ -48,6 +48,7 @@ impl Receiver {
         let address = arrival.destination;
         let asked = async {
             let far = Far::Open(self.forward_opaque(permit, arrival).await?);
+            access.borrow_mut().hands_over();
             let asked = upgrade::ask(far, request, &self.shutdown).await;
             asked.map_err(|reason| Refusal::UpstreamFailed { address, reason })
         };

@@ -75,7 +75,7 @@ impl Sender {
                 }
             };
             client.known.describe(&mut access.borrow_mut().record);
-            access.borrow_mut().sends();
+            access.borrow_mut().hands_over();
             match self.foreign.send(&key, client, request).await {
                 Ok(answer) => return Ok(answer.map(|body| body.keeping(in_flight))),
                 // Nothing was sent on a connection that had just ended: the next one takes it.

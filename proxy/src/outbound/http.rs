@@ -175,7 +175,7 @@ impl Sender {
                 (error.is_io() || error.is_go_away() && error.is_remote()) && may_repeat()
             };
             let once_more = copy.clone().filter(|_| body.is_none()).map(Body::whole);
-            access.borrow_mut().sends();
+            access.borrow_mut().hands_over();
             let (answer, stream) = send.send_request(head, ended).map_err(|error| failed(&error))?;
             if let (false, Some(body)) = (ended, body.take().or(once_more)) {
                 let mut sending = Box::pin(pump::send(body, stream).map(drop));
@@ -250,7 +250,7 @@ impl Sender {
         let mut last = Refusal::Draining;
         while let Some((address, in_flight)) = self.balancer.pick(addresses, &tried) {
             access.borrow_mut().record.peer_address = Some(address);
-            access.borrow_mut().sends();
+            access.borrow_mut().hands_over();
             match self.origins.send(address, speech, request).await {
                 Ok(answer) => {
                     self.answered_by(&in_flight, &HeadOf::new(&answer));

@@ -51,6 +51,7 @@ impl Sender {
             Way::Sealed(candidates) | Way::Foreign(candidates) => self.sealed(&candidates, access).await?,
             Way::Open(addresses) => self.open(&addresses, access).await?,
         };
+        access.borrow_mut().hands_over();
         // A server without a sidecar of ours may never answer, and nobody but us would end it.
         let one = self.unwatched.ours(access.borrow().record.destination);
         let asked = tokio::select! {

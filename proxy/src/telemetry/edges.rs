@@ -18,7 +18,10 @@ use douane_proto::{
 };
 use foldhash::fast::RandomState;
 
-use crate::telemetry::record::{Direction, Protection, Record};
+use crate::telemetry::{
+    outcome::Outcome,
+    record::{Direction, Protection, Record},
+};
 
 /// All edges of one sidecar.
 #[derive(Debug)]
@@ -53,14 +56,6 @@ pub(crate) struct Edge {
     streams_open: Cell<u64>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
-}
-
-/// How a request or stream ended, as far as edges tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
-    Well,
-    Failed,
-    Denied,
 }
 
 impl Default for Edges {
@@ -185,21 +180,13 @@ impl Key {
 impl Edge {
     fn request(&self, record: &Record) {
         add(&self.requests, 1);
-        match Ending::of(record) {
-            Ending::Well => {}
-            Ending::Failed => add(&self.failures, 1),
-            Ending::Denied => add(&self.denied, 1),
-        }
+        count(Outcome::of(record), &self.failures, &self.denied);
         self.bytes(record);
     }
 
     fn stream(&self, record: &Record) {
         add(&self.streams, 1);
-        match Ending::of(record) {
-            Ending::Well => {}
-            Ending::Failed => add(&self.stream_failures, 1),
-            Ending::Denied => add(&self.streams_denied, 1),
-        }
+        count(Outcome::of(record), &self.stream_failures, &self.streams_denied);
         // Those of an upgraded connection are counted as a request's.
         if record.method.is_none() {
             self.bytes(record);
@@ -233,18 +220,12 @@ impl Edge {
     }
 }
 
-impl Ending {
-    /// A client that leaves or errs is no failure of the edge; a server that answers with 5xx is, and so is a gRPC status
-    /// that OpenTelemetry's conventions call the server's error.
-    pub(crate) fn of(record: &Record) -> Self {
-        let failed = record.status.is_some_and(|status| status >= 500)
-            || record.grpc_status.is_some_and(|status| SERVER_ERRORS.contains(&status))
-            || record.refusal.is_some_and(|refusal| refusal != CLIENT_GONE);
-        match (record.denied, failed) {
-            (true, _) => Self::Denied,
-            (false, true) => Self::Failed,
-            (false, false) => Self::Well,
-        }
+// A client that leaves or errs is no failure of the edge.
+fn count(outcome: Outcome, failures: &Cell<u64>, denied: &Cell<u64>) {
+    match outcome {
+        Outcome::Well | Outcome::Left | Outcome::Erred => {}
+        Outcome::Failed => add(failures, 1),
+        Outcome::Denied | Outcome::DeniedInDoubt => add(denied, 1),
     }
 }
 
@@ -256,10 +237,6 @@ fn add(cell: &Cell<u64>, count: u64) {
 pub(crate) const MOST_EDGES: usize = 256;
 /// Identities of the longest length make an edge of 2.5 KiB, and the control plane reads 64 KiB.
 const MOST_IN_A_MESSAGE: usize = 20;
-// UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS.
-const SERVER_ERRORS: [u16; 6] = [2, 4, 12, 13, 14, 15];
-// The label of `Refusal::ClientGone`.
-const CLIENT_GONE: &str = "client_gone";
 
 #[cfg(test)]
 mod tests {

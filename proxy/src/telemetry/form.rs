@@ -1,8 +1,10 @@
 //! How the access log tells: in which words, how much of what went well, and by which name its users go.
 
+use douane_proto::policy::Shadow;
+
 use crate::{
     config::LineFormat,
-    telemetry::{record::Record, trace::is_in_share, user::Users},
+    telemetry::{outcome::Outcome, record::Record, trace::is_in_share, user::Users},
 };
 
 /// How the access log tells.
@@ -25,7 +27,10 @@ impl Default for Form {
 impl Form {
     /// Has it a line? The same trace has one at all its sidecars of the same share, or at none.
     pub(crate) fn keeps(&self, record: &Record) -> bool {
-        if self.successes >= 1.0 || !record.is_success() {
+        // Somebody asked to be told of these, however they ended.
+        let would_be_denied = matches!(record.dry_run, Some(Shadow::Deny(_)));
+        let is_wanted = record.audited_by.is_some() || would_be_denied;
+        if self.successes >= 1.0 || is_wanted || !Outcome::of(record).is_good() {
             return true;
         }
         let drawn = record.trace.as_ref().map_or_else(rand::random, |trace| trace.trace_id);

@@ -41,6 +41,9 @@ pub(crate) fn access_line(out: &mut Vec<u8>, who: &[u8], record: &Record, lasted
         line.word(key!("response_origin"), record.answered_by());
     }
     line.milliseconds(key!("duration_ms"), lasted.length);
+    if record.method.is_some() {
+        line.milliseconds(key!("overhead_ms"), record.overhead_before + record.overhead);
+    }
     line.number(key!("bytes_in"), record.bytes_in);
     line.number(key!("bytes_out"), record.bytes_out);
     for (key, id) in [(key!("peer_id"), &record.peer), (key!("local_id"), &record.local)] {
@@ -220,6 +223,7 @@ mod tests {
         (record.decision, record.policy) = (Some("allow"), Some("shop/a rule 1".into()));
         record.dry_run = Some(Shadow::Allow { by: None });
         (record.sni, record.hint) = (Some("orders".into()), Some("spec:\n".to_owned()));
+        (record.overhead_before, record.overhead) = (Duration::from_micros(3), Duration::from_micros(4));
         let mut line = Vec::new();
 
         access_line(
@@ -234,7 +238,7 @@ mod tests {
             r#"{"timestamp":"1970-01-01T00:00:00.000020Z","level":"info","kind":"access","#,
             r#""message":"GET /a 200","service":"","environment":"","namespace":"","pod":"","#,
             r#""direction":"inbound","protocol":"tcp","method":"GET","path":"/a","status":200,"#,
-            r#""response_origin":"upstream","duration_ms":0.02,"bytes_in":0,"bytes_out":0,"#,
+            r#""response_origin":"upstream","duration_ms":0.02,"overhead_ms":0.007,"bytes_in":0,"bytes_out":0,"#,
             r#""peer_id":"spiffe://cluster.local/ns/shop/sa/web","peer_addr":"[fd77::9]:41234","#,
             r#""destination":"10.77.0.5:8080","to_service":"shop/orders","tls":null,"#,
             r#""decision":"allow","policy":"shop/a rule 1","dry_run":{"would":"allow"},"#,

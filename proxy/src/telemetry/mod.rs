@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod once;
 pub mod origin;
 pub mod otlp;
+pub(crate) mod outcome;
 pub(crate) mod queue;
 mod record;
 pub mod resource;

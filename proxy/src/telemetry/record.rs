@@ -89,6 +89,8 @@ pub struct Record {
     pub reason: Option<String>,
     /// The refusal's fixed label, also `error.type` of the span.
     pub refusal: Option<&'static str>,
+    /// Had its answer begun before that? The status is the one that was promised then.
+    pub is_broken_off: bool,
     /// YAML that would allow it, where we know it.
     pub hint: Option<String>,
     /// What the peer or the token that was refused did not prove: a fixed word, for a metric.
@@ -99,8 +101,10 @@ pub struct Record {
     pub bytes_out: u64,
     /// Where its span stands; `None` for what is not traced.
     pub trace: Option<TraceContext>,
-    /// After how long it was first sent on.
-    pub sent: Option<Duration>,
+    /// How long this sidecar had it in hand, of the attempt in progress: until it was sent on, or refused.
+    pub overhead: Duration,
+    /// The same of the attempts before.
+    pub overhead_before: Duration,
     /// How often it was sent again.
     pub resends: u32,
     /// Another span that it is related to.
@@ -162,12 +166,14 @@ impl Record {
             user: None,
             reason: None,
             refusal: None,
+            is_broken_off: false,
             hint: None,
             unproven: None,
             bytes_in: 0,
             bytes_out: 0,
             trace: None,
-            sent: None,
+            overhead: Duration::ZERO,
+            overhead_before: Duration::ZERO,
             resends: 0,
             link: None,
         }
@@ -195,18 +201,7 @@ impl Record {
 
     /// Who gave the answer: the application, as far as this sidecar can tell, or the sidecar itself.
     pub(crate) fn answered_by(&self) -> &'static str {
-        if self.refusal.is_some() { "proxy" } else { "upstream" }
-    }
-
-    /// Did all go well, and has nobody asked to be told of it?
-    pub(crate) fn is_success(&self) -> bool {
-        let failed = |code: u16| code != 0;
-        let would_be_denied = matches!(self.dry_run, Some(Shadow::Deny(_)));
-        self.refusal.is_none()
-            && self.audited_by.is_none()
-            && !would_be_denied
-            && self.status.is_none_or(|status| status < 400)
-            && !self.grpc_status.is_some_and(failed)
+        if self.refusal.is_some() && !self.is_broken_off { "proxy" } else { "upstream" }
     }
 
     /// `1.0`, `1.1` or `2`; `None` where it is no HTTP.

@@ -21,8 +21,8 @@ use crate::{
     config::tracing::Retain,
     limits::rate::Rate,
     telemetry::{
+        outcome::Outcome,
         record::{Direction, Lasted, Protection, Record},
-        span::has_failed,
     },
 };
 
@@ -82,7 +82,7 @@ impl Retention {
             return Fate::Kept;
         }
         let is_slow = self.slow.is_some_and(|slow| lasted.length > slow);
-        let is_interesting = is_slow || has_failed(record);
+        let is_interesting = is_slow || Outcome::of(record).is_failure();
         if is_interesting && self.begins(trace_id, &self.rate) { Fate::Began } else { Fate::Held }
     }
 

@@ -4,10 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use douane_proto::wire;
 
-use crate::telemetry::{
-    edges::Ending,
-    record::{Direction, Lasted, Protection, Record},
-};
+use crate::telemetry::record::{Direction, Lasted, Protection, Record};
 
 /// Of a path, a name or an address.
 const LONGEST: usize = 256;
@@ -55,13 +52,6 @@ pub(crate) fn sighting(record: &Record, lasted: Lasted) -> wire::Sighting {
         bytes_out: record.bytes_out,
         denied: record.denied,
     }
-}
-
-/// Did it come to a bad end, as its client sees it?
-pub(crate) fn is_bad(record: &Record) -> bool {
-    record.refusal.is_some()
-        || record.status.is_some_and(|status| status >= 400)
-        || Ending::of(record) != Ending::Well
 }
 
 // A record's path has none; whoever fills it otherwise one day must not tell a query by that.

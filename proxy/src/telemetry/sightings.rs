@@ -15,9 +15,9 @@ use douane_proto::wire;
 use tokio::sync::Notify;
 
 use crate::telemetry::{
-    edges::Ending,
+    outcome::Outcome,
     record::{Direction, Lasted, Record},
-    sighting::{is_bad, sighting},
+    sighting::sighting,
 };
 
 /// Where inquiries are answered from. Belongs to one thread.
@@ -42,7 +42,7 @@ struct Open {
 impl Sightings {
     /// A request or stream has ended.
     pub(crate) fn ended(&self, record: &Record, lasted: Lasted) {
-        if record.trace.is_some() && is_bad(record) {
+        if record.trace.is_some() && !Outcome::of(record).is_good() {
             let mut remembered = self.remembered.borrow_mut();
             if remembered.len() >= MOST_REMEMBERED {
                 remembered.pop_front();
@@ -177,11 +177,12 @@ impl Open {
         let wire::Tap { methods, path, status_from, status_to, denied, failed, .. } = &self.tap;
         let method = record.method.as_ref().map_or("", http::Method::as_str);
         let status = record.status.map(u32::from).unwrap_or_default();
+        let is_bad = |outcome: Outcome| outcome.is_failure() || outcome.is_denied();
         (methods.is_empty() || methods.iter().any(|one| one == method))
             && (path.is_empty() || record.path.as_deref().is_some_and(|own| own.starts_with(path.as_str())))
             && ((*status_from, *status_to) == (0, 0) || (*status_from..=*status_to).contains(&status))
             && (!denied || record.denied)
-            && (!failed || Ending::of(record) != Ending::Well)
+            && (!failed || is_bad(Outcome::of(record)))
     }
 }
 

@@ -15,6 +15,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use crate::telemetry::{
     grpc,
     line::cut,
+    outcome::Outcome,
     record::{Direction, Lasted, Protection, Record},
     trace::TraceContext,
     tracer::{Cause, Link},
@@ -27,7 +28,7 @@ pub(crate) fn span(
     lasted: Lasted,
     scope: &InstrumentationScope,
 ) -> SpanData {
-    let (status, error) = outcome(record);
+    let (status, error) = status(record);
     SpanData {
         span_context: SpanContext::new(
             TraceId::from_bytes(trace.trace_id.to_be_bytes()),
@@ -73,43 +74,19 @@ fn links(link: Option<Link>) -> SpanLinks {
     links
 }
 
-/// The status and `error.type`. A refusal by law is no fault of the server; a client that went away is nobody's.
-fn outcome(record: &Record) -> (Status, Option<Cow<'static, str>>) {
-    let client = record.direction == Direction::Outbound;
-    if record.refusal == Some(CLIENT_GONE) {
+/// The status and `error.type`.
+fn status(record: &Record) -> (Status, Option<Cow<'static, str>>) {
+    if !Outcome::of(record).is_error_of(record.direction) {
         return (Status::Unset, None);
     }
-    if let Some(refusal) = record.refusal
-        && (client || !is_clients_fault(record))
-    {
-        let reason = record.reason.as_deref().map(cut).unwrap_or_default().to_owned();
-        return (Status::error(reason), Some(refusal.into()));
-    }
-    if let Some(code) = record.grpc_status {
-        let failed = if client { code != 0 } else { SERVER_FAULTS.contains(&code) };
-        return if failed { failure(grpc::name(code)) } else { (Status::Unset, None) };
-    }
-    match record.status {
-        Some(status) if status >= 500 || (client && status >= 400) => failure(status.to_string().into()),
-        _ => (Status::Unset, None),
-    }
-}
-
-/// Is it a failure for whoever looks at the mesh: not of a client, and not by law?
-pub(crate) fn has_failed(record: &Record) -> bool {
     match (record.refusal, record.grpc_status, record.status) {
-        (Some(CLIENT_GONE), ..) => false,
-        (Some(_), ..) => !is_clients_fault(record),
-        (None, Some(code), _) => SERVER_FAULTS.contains(&code),
-        (None, None, status) => status.is_some_and(|status| status >= 500),
-    }
-}
-
-fn is_clients_fault(record: &Record) -> bool {
-    match (record.status, record.grpc_status) {
-        (_, Some(code)) => code != 0 && !SERVER_FAULTS.contains(&code),
-        (Some(status), None) => (400..500).contains(&status),
-        (None, None) => false,
+        (Some(refusal), ..) => {
+            let reason = record.reason.as_deref().map(cut).unwrap_or_default().to_owned();
+            (Status::error(reason), Some(refusal.into()))
+        }
+        (None, Some(code), _) => failure(grpc::name(code)),
+        (None, None, Some(status)) => failure(status.to_string().into()),
+        (None, None, None) => (Status::Unset, None),
     }
 }
 
@@ -189,6 +166,8 @@ impl Attributes {
         self.count("http.request.body.size", record.bytes_in);
         self.count("http.response.body.size", record.bytes_out);
         self.some("network.protocol.version", record.protocol_version());
+        let overhead = u64::try_from(record.overhead.as_micros()).unwrap_or(u64::MAX);
+        self.count("douane.proxy.overhead_us", overhead);
     }
 
     fn rpc(&mut self, record: &Record) {
@@ -238,8 +217,6 @@ impl Attributes {
         self.some("douane.authz.policy", record.policy.as_deref().map(str::to_owned));
         self.some("douane.refusal", record.refusal);
         self.some("douane.reason", record.reason.as_deref().map(|reason| cut(reason).to_owned()));
-        let overhead = record.sent.map(|sent| i64::try_from(sent.as_micros()).unwrap_or(i64::MAX));
-        self.some("douane.proxy.overhead_us", overhead);
         if record.status.is_some() {
             self.push("douane.response_origin", record.answered_by());
         }
@@ -272,11 +249,7 @@ fn server(record: &Record) -> (String, u16) {
     }
 }
 
-// The label of the refusal that nobody is to blame for.
-const CLIENT_GONE: &str = "client_gone";
 const UNIMPLEMENTED: u16 = 12;
-// UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS: the conventions' list.
-const SERVER_FAULTS: [u16; 6] = [2, 4, 12, 13, 14, 15];
 // Bytes.
 const LONGEST_RPC_METHOD: usize = 256;
 // Attributes of a usual span.

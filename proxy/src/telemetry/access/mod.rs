@@ -27,11 +27,12 @@ use crate::{
         line::{access_line, who},
         metrics::Metrics,
         origin::Origin,
+        outcome::Outcome,
         queue::SpanQueue,
         record::Lasted,
         retention::{Call, Fate, Retention},
         sightings::Sightings,
-        span::{has_failed, span},
+        span::span,
         tracer::{Begun, Caller, Forwarded, Tracer},
         writer::{LineWriter, LostLines},
     },
@@ -46,6 +47,8 @@ pub struct Access {
     pub place: Option<Place>,
     from: SystemTime,
     since: Instant,
+    // Since when this sidecar has it in hand.
+    in_our_hands: Option<Instant>,
     // Since it was opened as a stream.
     opened: Option<Rc<Edge>>,
     discarded: bool,
@@ -138,11 +141,13 @@ impl Telemetry {
     #[must_use]
     pub fn begin(self: &Rc<Self>, direction: Direction, destination: SocketAddr) -> Access {
         self.metrics.began(direction);
+        let since = Instant::now();
         Access {
             record: Record::new(direction, destination),
             place: None,
             from: SystemTime::now(),
-            since: Instant::now(),
+            since,
+            in_our_hands: Some(since),
             opened: None,
             discarded: false,
             in_hand: false,
@@ -343,9 +348,11 @@ impl Access {
         self.record.user = self.telemetry.logs.form.users.as_ref().map(|users| users.name(principal));
     }
 
-    /// It goes on to whoever is to answer it.
-    pub fn sends(&mut self) {
-        self.record.sent.get_or_insert_with(|| self.since.elapsed());
+    /// It goes on to whoever is to answer it, or its answer goes back: from now on it is not this sidecar that takes time.
+    pub fn hands_over(&mut self) {
+        if let Some(since) = self.in_our_hands.take() {
+            self.record.overhead = since.elapsed();
+        }
     }
 
     /// It goes on once more: what was tried is told as a span of its own, and what comes is another one.
@@ -360,7 +367,9 @@ impl Access {
             self.record.trace = Some(next);
         }
         self.record.resends += 1;
-        self.again = Some((SystemTime::now(), Instant::now()));
+        self.record.overhead_before += mem::take(&mut self.record.overhead);
+        let now = Instant::now();
+        (self.again, self.in_our_hands) = (Some((SystemTime::now(), now)), Some(now));
     }
 
     /// A sidecar of the mesh hears the answer.
@@ -373,7 +382,7 @@ impl Access {
         let is_news = self.is_for_a_sidecar && !self.is_marked.get();
         let retention = self.telemetry.retention.as_ref().filter(|_| is_news)?;
         let trace_id = self.record.trace.as_ref().filter(|trace| !trace.sampled)?.trace_id;
-        if has_failed(&self.record) {
+        if Outcome::of(&self.record).is_failure() {
             self.telemetry.keep(trace_id);
         }
         retention.keeps(trace_id).then_some(trace_id)
@@ -427,6 +436,7 @@ impl Drop for Access {
         if method.is_none() && (refusal.is_none() || bytes_in + bytes_out > 0) {
             self.opened();
         }
+        self.hands_over();
         let lasted = Lasted { from: self.from, length: self.since.elapsed() };
         self.telemetry.end(&self.record, lasted);
         self.telemetry.edges.ended(&self.record, lasted.length, self.opened.as_deref());

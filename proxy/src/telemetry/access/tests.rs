@@ -138,3 +138,34 @@ fn strangers_who_are_refused_share_few_lines_and_proven_peers_have_their_own() {
     assert!((20..200).contains(&strangers), "{strangers}");
     assert_eq!(peers, 100);
 }
+
+#[test]
+fn what_the_application_takes_its_time_for_is_no_overhead_of_ours() {
+    let (telemetry, kept) = telemetry();
+    const WAITED: Duration = Duration::from_millis(20);
+
+    let mut answered = begin(&telemetry);
+    answered.record.method = Some(http::Method::GET);
+    for _ in 0..2 {
+        answered.hands_over();
+        std::thread::sleep(WAITED);
+        // The second attempt is in our hands again until it goes on.
+        if answered.record.resends == 0 {
+            answered.sends_again();
+        }
+    }
+    drop(answered);
+    let mut refused = begin(&telemetry);
+    refused.record.method = Some(http::Method::GET);
+    std::thread::sleep(WAITED);
+    drop(refused);
+    drop(begin(&telemetry));
+
+    let lines = lines(&telemetry, &kept);
+    let of = |line: usize, key: &str| lines[line][key].as_f64().unwrap();
+    assert!(of(0, "duration_ms") - of(0, "overhead_ms") >= 39.9, "{lines:#?}");
+    assert!(of(1, "overhead_ms") >= 19.9, "nobody else had it: {lines:#?}");
+    assert!(lines[2]["overhead_ms"].is_null(), "bytes come when they come: {lines:#?}");
+    let text = telemetry.metrics.encode(Exposition::OpenMetrics);
+    assert!(text.contains("douane_proxy_overhead_seconds_count{direction=\"inbound\"} 2"), "{text}");
+}

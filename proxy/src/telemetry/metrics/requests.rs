@@ -4,7 +4,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::telemetry::{
     metrics::{
-        exemplar::{Durations, durations, observe},
+        exemplar::{Durations, durations, fine_durations, observe, observe_part},
         labels::{Call, OTHER, Reason, Request, Way, way},
         series::{Series, Shelf},
     },
@@ -17,6 +17,7 @@ pub(super) struct Requests {
     client: Series<Request, Durations>,
     called: Series<Call, Durations>,
     calls: Series<Call, Durations>,
+    overhead: Series<Way, Durations>,
     queued: Series<Way, Counter>,
     retries: Series<Reason, Counter>,
 }
@@ -52,6 +53,14 @@ impl Requests {
                 durations,
                 Call::other(),
             ),
+            overhead: Series::register(
+                shelf,
+                "douane_proxy_overhead_seconds",
+                "How long the sidecar itself had requests in hand, until they were sent on or refused: decisions, places, \
+                 connections; not the time of whoever answers",
+                fine_durations,
+                Way { direction: OTHER },
+            ),
             queued: Series::register(
                 shelf,
                 "douane_queued",
@@ -78,6 +87,9 @@ impl Requests {
             Direction::Outbound => (&self.client, &self.calls),
         };
         requests.of(&Request::of(record), |durations| observe(durations, record, lasted));
+        let overhead = record.overhead_before + record.overhead;
+        self.overhead
+            .of(&way(record.direction), |durations| observe_part(durations, overhead, record, lasted));
         if record.grpc {
             calls.of(&Call::of(record), |durations| observe(durations, record, lasted));
         }
