@@ -34,7 +34,7 @@ use tonic::transport::Server;
 
 use crate::{
     admin,
-    attest::{Attestor, KeySource, LiveKeys, Meaning, TokenRules},
+    attest::{Attestor, KeySource, LiveKeys, Meaning, Reviewer, TokenRules},
     audit::Ledger,
     authority::{Authority, FRESH_FOR, GivenRoot, OpenError, Setup, Terms},
     budget::{Allowance, Budgets},
@@ -46,6 +46,7 @@ use crate::{
     issue::{self, IdentityService},
     istio::{self, IstioService},
     jwks::{self, Fetcher},
+    kubernetes,
     metrics::{self, Metrics},
     office::Office,
     rpc::{Either, Nobody},
@@ -158,7 +159,11 @@ impl App {
             }
         }
         let users = config.unix.as_ref().map_or(&[][..], |unix| &unix.identities);
-        let attestor = Attestor::new(&folder, &config.trust_domain, own, rules).with_users(users)?;
+        let mut attestor = Attestor::new(&folder, &config.trust_domain, own, rules).with_users(users)?;
+        if let (Some(access), Some(tokens)) = (&config.kubernetes, &config.tokens) {
+            let client = kubernetes::client(access).await?;
+            attestor = attestor.with_review(Reviewer::of_cluster(client, tokens.audience.clone()));
+        }
         let metrics = Arc::new(Metrics::new());
         let (fetcher, keyring) = Fetcher::new(key_terms(&config, &folder)?, Arc::clone(&metrics));
         let discovery = Discovery::open(&folder, &config, keyring, Arc::clone(&metrics))

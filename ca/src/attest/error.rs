@@ -4,6 +4,8 @@ use std::io;
 
 use douane_proto::{id::IdError, jwt::JwtError};
 
+use super::review::ReviewError;
+
 /// Why evidence proves nothing. Never holds the evidence itself.
 #[derive(Debug, thiserror::Error)]
 pub enum AttestError {
@@ -22,6 +24,15 @@ pub enum AttestError {
     /// The token names no service account.
     #[error("the service account token has no valid claim {0:?}")]
     Claim(&'static str),
+    /// In a cluster a token is as good as its pod lives.
+    #[error(
+        "the service account token is bound to no pod; only one that is projected into a pod (or made with \
+         --bound-object-kind Pod) proves who asks"
+    )]
+    Unbound,
+    /// The API server does not confirm it.
+    #[error(transparent)]
+    Review(#[from] ReviewError),
     /// No rule of the issuer takes the token's claims.
     #[error("no rule of its issuer (oidc, identities, where) takes the token's claims")]
     Unmapped,
@@ -70,6 +81,8 @@ impl AttestError {
             Self::NoKeys => "no_keys",
             Self::Token(_) => "token",
             Self::Claim(_) | Self::Id(_) => "claims",
+            Self::Unbound => "unbound",
+            Self::Review(error) => error.label(),
             Self::Unmapped | Self::UnmappedClaim(_) => "unmapped",
             Self::UnknownJoinToken => "join_token_unknown",
             Self::JoinTokenExpired => "join_token_expired",
@@ -80,5 +93,12 @@ impl AttestError {
             Self::Reserved => "reserved",
             Self::Storage(_) => "storage",
         }
+    }
+
+    /// Does it say something of us, and nothing of who asks?
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        let of_review = matches!(self, Self::Review(ReviewError::Away(_) | ReviewError::Busy));
+        of_review || matches!(self, Self::NoKeys | Self::Storage(_))
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - `service_account`, `oidc`: a signed token, by its issuer's rules; `keys`: the issuer's keys, live; `seen`: which tokens
 //!   verified before
+//! - `review`, `kubernetes`: the API server's word on such a token and its pod
 //! - `join`: single-use tokens; `joined`: who came by one, and renews by its certificate; `listing`: both, for operators
 //!
 //! Knows not what is signed (`authority`), nor the wire (`issue`). Another kind of evidence is another variant here.
@@ -10,8 +11,10 @@ mod error;
 mod join;
 mod joined;
 mod keys;
+mod kubernetes;
 mod listing;
 mod oidc;
+mod review;
 mod seen;
 mod service_account;
 
@@ -34,13 +37,15 @@ use crate::{
 };
 use join::{JoinTokens, Ticket};
 use joined::{Joined, Renewal};
+use review::Binding;
 use seen::Seen;
-use service_account::ServiceAccounts;
+use service_account::{Demanded, ServiceAccounts};
 
 pub use error::AttestError;
 pub use join::{CreateError, create as create_join_token};
 pub use keys::{KeySource, LiveKeys};
 pub use listing::{Listed, Standing, list, revoke};
+pub use review::{ReviewError, Reviewer};
 
 /// Evidence that is bound to a pod.
 const SERVICE_ACCOUNT_TOKEN: &str = "service_account_token";
@@ -97,6 +102,7 @@ pub struct Attestor {
     join: JoinTokens,
     joined: Arc<Joined>,
     users: HashMap<u32, WorkloadId>,
+    reviewer: Option<Reviewer>,
     /// The control plane's own identity, which nobody else gets.
     reserved: WorkloadId,
 }
@@ -121,6 +127,8 @@ pub struct Attested {
     pub evidence: &'static str,
     /// What the evidence is bound to, for the audit log: a pod, a subject, a registration, a user.
     pub bound_to: Option<String>,
+    /// What the API server must confirm before anything is signed.
+    binding: Option<Binding>,
     debt: Debt,
 }
 
@@ -167,6 +175,7 @@ impl Attestor {
             join: JoinTokens::new(state, trust_domain.clone()),
             joined: Arc::new(Joined::new(state, trust_domain.clone())),
             users: HashMap::new(),
+            reviewer: None,
             reserved,
         }
     }
@@ -183,6 +192,37 @@ impl Attestor {
         Ok(self)
     }
 
+    /// Tokens of service accounts count only if they are bound to a pod, and `reviewer` confirms them ([`Self::confirm`]).
+    #[must_use]
+    pub fn with_review(mut self, reviewer: Reviewer) -> Self {
+        self.reviewer = Some(reviewer);
+        for issuer in &mut self.issuers {
+            if let Accounts::Kubernetes(accounts) = &mut issuer.accounts {
+                accounts.binding = Demanded::Pod;
+            }
+        }
+        self
+    }
+
+    /// May `evidence` need somebody else's word?
+    #[must_use]
+    pub fn asks_others(&self, evidence: &Evidence) -> bool {
+        self.reviewer.is_some() && matches!(evidence, Evidence::Token(_))
+    }
+
+    /// Asks whoever must confirm what `evidence` has proved to us. Comes before anything is signed.
+    ///
+    /// # Errors
+    /// [`AttestError::Review`].
+    pub async fn confirm(&self, evidence: &Evidence, attested: &Attested) -> Result<(), AttestError> {
+        match (&self.reviewer, evidence, &attested.binding) {
+            (Some(reviewer), Evidence::Token(token), Some(binding)) => {
+                Ok(reviewer.review(token, binding).await?)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Who presents this, on the connection of `peer`? What can be used once is spent only by [`Attested::settle`]. May
     /// read small files.
     ///
@@ -195,7 +235,7 @@ impl Attestor {
                 let (id, ticket) = self.join.find(token, unix(now))?;
                 let bound_to = Some(ticket.name());
                 let debt = Debt::Spend(ticket, Arc::clone(&self.joined));
-                Attested { id, evidence: "join_token", bound_to, debt }
+                Attested { id, evidence: "join_token", bound_to, binding: None, debt }
             }
             Evidence::Connection => self.by_connection(peer)?,
         };
@@ -215,14 +255,15 @@ impl Attestor {
         if let Origin::Process { uid, .. } = peer.from {
             let id = self.users.get(&uid).ok_or(AttestError::UnknownUser(uid))?.clone();
             let bound_to = Some(format!("uid {uid}"));
-            return Ok(Attested { id, evidence: "unix", bound_to, debt: Debt::None });
+            return Ok(Attested { id, evidence: "unix", bound_to, binding: None, debt: Debt::None });
         }
         let (Some(id), Some(shown)) = (&peer.id, &peer.certificate) else {
             return Err(AttestError::NoEvidence);
         };
         let renewal = self.joined.find(id, &shown.serial)?;
         let bound_to = Some(renewal.name());
-        Ok(Attested { id: id.clone(), evidence: "renewal", bound_to, debt: Debt::Renew(renewal) })
+        let debt = Debt::Renew(renewal);
+        Ok(Attested { id: id.clone(), evidence: "renewal", bound_to, binding: None, debt })
     }
 
     fn by_token(&self, token: &str, now: u64) -> Result<Attested, AttestError> {
@@ -254,7 +295,8 @@ impl Issuer {
         let (audiences, trust_domain) = (vec![audience], trust_domain.clone());
         let accounts = match meaning {
             Meaning::ServiceAccounts => {
-                Accounts::Kubernetes(ServiceAccounts { issuer, audiences, trust_domain })
+                let binding = Demanded::Nothing;
+                Accounts::Kubernetes(ServiceAccounts { issuer, audiences, trust_domain, binding })
             }
             Meaning::Mapped(identities) => {
                 Accounts::Mapped(oidc::Accounts { issuer, audiences, identities, trust_domain })
@@ -271,19 +313,19 @@ impl Issuer {
     }
 
     fn verify(&self, token: &str, keys: &Arc<Keys>, now: u64) -> Result<Attested, AttestError> {
-        let (id, bound_to, evidence) = match &self.accounts {
+        let (id, bound_to, binding, evidence) = match &self.accounts {
             Accounts::Kubernetes(accounts) => {
                 let account =
                     accounts.account(&self.seen.verify(token, keys, accounts.expected(), now)?)?;
-                (account.id, account.pod, SERVICE_ACCOUNT_TOKEN)
+                (account.id, account.pod, account.binding, SERVICE_ACCOUNT_TOKEN)
             }
             Accounts::Mapped(accounts) => {
                 let (id, subject) =
                     accounts.account(&self.seen.verify(token, keys, accounts.expected(), now)?)?;
-                (id, subject, "oidc_token")
+                (id, subject, None, "oidc_token")
             }
         };
-        Ok(Attested { id, evidence, bound_to, debt: Debt::None })
+        Ok(Attested { id, evidence, bound_to, binding, debt: Debt::None })
     }
 }
 

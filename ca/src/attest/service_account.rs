@@ -9,7 +9,7 @@ use douane_proto::{
 };
 use serde_json::Value;
 
-use crate::attest::error::AttestError;
+use crate::attest::{error::AttestError, review::Binding};
 
 /// What tokens must say, and whose identities they prove.
 #[derive(Debug, Clone)]
@@ -17,6 +17,16 @@ pub(crate) struct ServiceAccounts {
     pub(crate) issuer: String,
     pub(crate) audiences: Vec<String>,
     pub(crate) trust_domain: TrustDomain,
+    pub(crate) binding: Demanded,
+}
+
+/// Must a token be bound to a pod?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Demanded {
+    /// As it may.
+    Nothing,
+    /// To a pod, by name and uid.
+    Pod,
 }
 
 /// Who a token speaks for.
@@ -25,6 +35,8 @@ pub(crate) struct Account {
     pub(crate) id: WorkloadId,
     /// The pod that the token is bound to, for the audit log.
     pub(crate) pod: Option<String>,
+    /// The same for the API server's review, where one is demanded.
+    pub(crate) binding: Option<Binding>,
 }
 
 impl ServiceAccounts {
@@ -45,9 +57,21 @@ impl ServiceAccounts {
         if claims.get("sub").is_some() && claims.subject() != Some(&subject) {
             return Err(AttestError::Claim("sub"));
         }
+        let pod = text(kubernetes, &["pod", "name"]);
+        let binding = match (self.binding, pod, text(kubernetes, &["pod", "uid"])) {
+            (Demanded::Nothing, _, _) => None,
+            (Demanded::Pod, Some(pod), Some(uid)) if !pod.is_empty() && !uid.is_empty() => Some(Binding {
+                namespace: namespace.to_owned(),
+                account: name.to_owned(),
+                pod: pod.to_owned(),
+                uid: uid.to_owned(),
+            }),
+            (Demanded::Pod, _, _) => return Err(AttestError::Unbound),
+        };
         Ok(Account {
             id: WorkloadId::new(&self.trust_domain, namespace, name)?,
-            pod: text(kubernetes, &["pod", "name"]).map(ToOwned::to_owned),
+            pod: pod.map(ToOwned::to_owned),
+            binding,
         })
     }
 }

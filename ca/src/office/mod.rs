@@ -76,6 +76,7 @@ pub struct Office {
 // What a worker made.
 enum Signed {
     Certificate(Box<Issued>, Attested),
+    Nothing(Attested),
     Token(String),
 }
 
@@ -192,7 +193,7 @@ impl Office {
 
     /// Records what an interface refuses by its own rules; `kind` is the evidence's.
     pub async fn refuse(&self, refusal: Refusal, kind: &'static str, peer: &Peer) -> Refusal {
-        if matches!(refusal, Refusal::Attest(_)) {
+        if matches!(&refusal, Refusal::Attest(error) if !error.is_ours()) {
             self.sources.charge(source(peer), FAILURE_COST, Instant::now());
         }
         self.metrics.refused(refusal.label());
@@ -224,8 +225,12 @@ impl Office {
         self.sources.take(source(peer), 1.0, Instant::now()).map_err(Refusal::Source)?;
         Authority::refuse_oversized(&petition.csr)?;
         petition.evidence.refuse_misshapen()?;
-        let (desk, asker) = (Arc::clone(&self.desk), peer.clone());
+        let petition = Arc::new(petition);
         let bytes = petition.csr.len() + petition.evidence.bytes();
+        if self.desk.attestor.asks_others(&petition.evidence) {
+            self.confirm(&petition, bytes, peer, now).await?;
+        }
+        let (desk, asker) = (Arc::clone(&self.desk), peer.clone());
         // Signatures take a fraction of a millisecond, a spent join token waits for the disk: both off the reactor.
         let work = move || {
             let (issued, attested) = desk.work(&petition, &asker, now)?;
@@ -233,7 +238,25 @@ impl Office {
         };
         match self.queue.work((urgency(peer, now), bytes), work).await? {
             Signed::Certificate(issued, attested) => Ok((*issued, attested)),
-            Signed::Token(_) => Err(Refusal::Broken),
+            Signed::Token(_) | Signed::Nothing(_) => Err(Refusal::Broken),
+        }
+    }
+
+    // Garbage costs nobody else anything: what we can verify ourselves comes first.
+    async fn confirm(
+        &self,
+        petition: &Arc<Petition>,
+        bytes: usize,
+        peer: &Peer,
+        now: SystemTime,
+    ) -> Result<(), Refusal> {
+        let (desk, asker, asked) = (Arc::clone(&self.desk), peer.clone(), Arc::clone(petition));
+        let work = move || Ok(Signed::Nothing(desk.attestor.attest(&asked.evidence, &asker, now)?));
+        match self.queue.work((urgency(peer, now), bytes), work).await? {
+            Signed::Nothing(attested) => {
+                Ok(self.desk.attestor.confirm(&petition.evidence, &attested).await?)
+            }
+            Signed::Certificate(..) | Signed::Token(_) => Err(Refusal::Broken),
         }
     }
 }

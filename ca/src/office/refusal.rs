@@ -6,7 +6,7 @@ use douane_proto::hint;
 use tonic::{Code, Status, metadata::MetadataMap};
 
 use crate::{
-    attest::AttestError,
+    attest::{AttestError, ReviewError},
     audit::AuditError,
     authority::{IssueError, JwtError},
 };
@@ -90,6 +90,13 @@ impl Refusal {
             }
             Self::Impersonation => Code::PermissionDenied,
             Self::Attest(AttestError::NoKeys) => Code::Unavailable,
+            Self::Attest(AttestError::Review(ReviewError::Away(_))) => {
+                return Status::new(
+                    Code::Unavailable,
+                    "the Kubernetes API server cannot be asked now; come back",
+                );
+            }
+            Self::Attest(AttestError::Review(ReviewError::Busy)) => return self.exhausted(OVERLOAD_WAIT),
             Self::Attest(AttestError::Storage(_))
             | Self::Issue(_)
             | Self::Token(_)

@@ -1,5 +1,6 @@
 //! The control plane against a real Kubernetes API server. Run by `tests/kubernetes/run`, which brings the programs.
 
+mod attest;
 mod discovery;
 mod plane;
 mod sidecar;
