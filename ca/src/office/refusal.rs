@@ -96,7 +96,9 @@ impl Refusal {
                     "the Kubernetes API server cannot be asked now; come back",
                 );
             }
-            Self::Attest(AttestError::Review(ReviewError::Busy)) => return self.exhausted(OVERLOAD_WAIT),
+            Self::Overload | Self::Attest(AttestError::Review(ReviewError::Busy)) => {
+                return self.exhausted(OVERLOAD_WAIT);
+            }
             Self::Attest(AttestError::Storage(_))
             | Self::Issue(_)
             | Self::Token(_)
@@ -105,7 +107,6 @@ impl Refusal {
                 return Status::new(Code::Unavailable, "the authority cannot sign now");
             }
             Self::Attest(_) | Self::NoCertificate => Code::Unauthenticated,
-            Self::Overload => return self.exhausted(OVERLOAD_WAIT),
             Self::Source(wait) | Self::Identity(wait) => return self.exhausted(*wait),
             Self::Broken => Code::Internal,
         };

@@ -58,7 +58,7 @@ async fn t3_only_tokens_of_living_pods_attest_and_an_api_server_that_is_away_acc
     let plane = Plane::start(&cluster).await;
     plane.is_ready();
     let refused = async |token: String| {
-        let status = sidecar::svid(plane.grpc, &plane.bundle(), token).await.err().expect("refused");
+        let status = sidecar::svid(plane.grpc, &plane.bundle(), token).await.unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated, "{status}");
         status.message().to_owned()
     };
