@@ -6,7 +6,10 @@ use anyhow::Context as _;
 
 use crate::{
     cli::bounds::bytes,
-    config::tracing::{Forcer, Forgotten, Outside, Retain, Sampler, Tracing},
+    config::{
+        propagators::Propagators,
+        tracing::{Forcer, Forgotten, Outside, Retain, Sampler, Tracing},
+    },
 };
 
 #[derive(Debug, Default, clap::Args)]
@@ -41,6 +44,10 @@ pub(super) struct Traces {
     /// makes it a child, `apart` does neither. [default: link]
     #[arg(long, env = "DOUANE_TRACE_FORGOTTEN", value_name = "link|adopt|apart")]
     trace_forgotten: Option<Forgotten>,
+    /// Trace headers that are written besides those that came, by OpenTelemetry's names: tracecontext, baggage (which always
+    /// passes), b3, b3multi, separated by commas; none neither reads nor writes any. [default: tracecontext,baggage]
+    #[arg(long, env = "OTEL_PROPAGATORS", value_name = "NAMES")]
+    propagators: Option<Propagators>,
     /// Hold unsampled spans in so much memory, such as 4MiB, and export those of a trace in which a request fails; 0 holds
     /// none. [default: 4MiB]
     #[arg(long, env = "DOUANE_TRACE_RETAIN", value_parser = bytes_or_none)]
@@ -62,6 +69,7 @@ impl Traces {
             forced_by: self.trace_forced_by,
             most: self.trace_max_rate.unwrap_or(most),
             forgotten: self.trace_forgotten.unwrap_or(forgotten),
+            propagators: self.propagators.unwrap_or_default(),
             retain: Retain {
                 bytes: self.trace_retain.unwrap_or(retain.bytes),
                 slow: self.trace_slow,

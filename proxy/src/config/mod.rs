@@ -5,6 +5,7 @@
 pub mod export;
 mod limits;
 pub mod probes;
+pub mod propagators;
 pub mod tracing;
 
 use std::{convert::Infallible, fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};

@@ -9,6 +9,8 @@ use std::{fmt, str::FromStr, time::Duration};
 use douane_proto::id::WorkloadId;
 use serde::{Serialize, Serializer};
 
+use crate::config::propagators::Propagators;
+
 /// All of it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Tracing {
@@ -22,6 +24,8 @@ pub struct Tracing {
     pub most: u32,
     /// Of requests whose application forwards no trace headers.
     pub forgotten: Forgotten,
+    /// In which forms traces go on.
+    pub propagators: Propagators,
     /// Of the unsampled.
     pub retain: Retain,
 }
@@ -101,6 +105,7 @@ impl Tracing {
             forced_by: Vec::new(),
             most: MOST_SPANS,
             forgotten: Forgotten::default(),
+            propagators: Propagators::default(),
             retain: Retain::default(),
         }
     }

@@ -104,9 +104,7 @@ pub fn send_again(access: &SharedAccess, tried: &Tried<'_>, headers: &mut Header
     access.sends_again();
     let record = &mut access.record;
     (record.status, record.refusal, record.reason) = (None, None, None);
-    if let Some(trace) = &record.trace {
-        trace.write_to(headers);
-    }
+    access.write_trace(headers);
 }
 
 /// An answer that somebody waits for. Dropped before it came, it notes that its client has gone.

@@ -191,9 +191,7 @@ impl Receiver {
         let mut access = access.borrow_mut();
         let now = access.began();
         self.judge.law().authentication().authenticate(&mut facts, now)?;
-        if let Some(trace) = &access.record.trace {
-            trace.write_to(&mut facts.headers);
-        }
+        access.write_trace(&mut facts.headers);
         if let Some(principal) = facts.token.as_ref().and_then(principal) {
             access.is_of_user(&principal);
         }

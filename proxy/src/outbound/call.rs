@@ -101,10 +101,8 @@ impl Sender {
             record.method = Some(parts.method.clone());
             record.authority = Some(host.clone());
             record.path = Some(parts.uri.path().to_owned());
-            if let Some(trace) = &record.trace {
-                trace.write_to(&mut parts.headers);
-            }
         }
+        access.borrow().write_trace(&mut parts.headers);
         let body = Body::whole(body).counting(access);
         let route = route?;
         access.borrow_mut().record.service = route.service;

@@ -295,7 +295,8 @@ impl Cleaned {
         access: &SharedAccess,
     ) -> Result<Self, Refusal> {
         let speech = Speech::of(parts.version);
-        let record = &mut access.borrow_mut().record;
+        let mut access = access.borrow_mut();
+        let record = &mut access.record;
         record.protocol = speech.name();
         record.method = Some(parts.method.clone());
         record.grpc = is_grpc(&parts.headers);
@@ -311,9 +312,7 @@ impl Cleaned {
         record.authority.clone_from(&named);
         strip_hop_by_hop(&mut parts.headers)?;
         strip_reserved(&mut parts.headers);
-        if let Some(trace) = &record.trace {
-            trace.write_to(&mut parts.headers);
-        }
+        access.write_trace(&mut parts.headers);
         let Parts { method, uri, headers, mut extensions, .. } = parts;
         let spelling = Spelling::take(&mut extensions);
         let is_named = named.is_some();

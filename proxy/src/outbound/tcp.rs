@@ -201,8 +201,6 @@ fn connect_request(address: SocketAddr, access: &SharedAccess) -> Request<()> {
     // Of an address and constants: always a URI.
     *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
     request.extensions_mut().insert(Protocol::from_static(OPAQUE));
-    if let Some(trace) = &access.borrow().record.trace {
-        trace.write_to(request.headers_mut());
-    }
+    access.borrow().write_trace(request.headers_mut());
     request
 }

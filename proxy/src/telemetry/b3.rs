@@ -1,9 +1,12 @@
 //! B3, Zipkin's trace headers: the single header `b3` and the older `x-b3-…` set. Read where no W3C parent came, and
-//! written in the form that came, so that a B3 application goes on seeing what it understands.
+//! written in the form that came, so that a B3 application goes on seeing what it understands, or where it is wanted.
 
 use http::{HeaderMap, HeaderName};
 
-use crate::telemetry::header::{Named, only, replace, span_id, trace_id};
+use crate::{
+    config::propagators::Forms,
+    telemetry::header::{Named, only, replace, span_id, trace_id},
+};
 
 /// What B3 headers say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,15 +25,15 @@ pub(crate) fn read(headers: &HeaderMap) -> Found {
     if single == Found::Nothing { read_set(headers) } else { single }
 }
 
-/// Replaces whichever form the headers carry; adds none where there is none.
-pub(crate) fn write(span: Named, headers: &mut HeaderMap) {
+/// Replaces whichever form the headers carry, and adds those of `also`.
+pub(crate) fn write(span: Named, headers: &mut HeaderMap, also: Forms) {
     let Named { trace_id, span_id, parent_id, sampled, .. } = span;
     let choice = u8::from(sampled == Some(true));
-    if headers.contains_key(SINGLE) {
+    if also.b3_single || headers.contains_key(SINGLE) {
         let parent = parent_id.map(|id| format!("-{id:016x}")).unwrap_or_default();
         replace(headers, SINGLE, format!("{trace_id:032x}-{span_id:016x}-{choice}{parent}"));
     }
-    if SET.iter().any(|name| headers.contains_key(name)) {
+    if also.b3_multi || SET.iter().any(|name| headers.contains_key(name)) {
         replace(headers, TRACE_ID, format!("{trace_id:032x}"));
         replace(headers, SPAN_ID, format!("{span_id:016x}"));
         replace(headers, SAMPLED, choice.to_string());

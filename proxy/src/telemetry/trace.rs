@@ -1,7 +1,7 @@
 //! Where a span stands in its trace: the child of what the headers carry, or a root of its own.
 //!
-//! W3C Trace Context comes first, B3 and `grpc-trace-bin` are understood; what goes on to the next hop is W3C and the
-//! form that came. The headers themselves are read in `telemetry::w3c`, `telemetry::b3` and `telemetry::grpc_trace`; who
+//! W3C Trace Context comes first, B3 and `grpc-trace-bin` are understood; what goes on to the next hop is W3C (or what the
+//! operator wants instead) and the form that came. The headers themselves are read in `telemetry::w3c`, `telemetry::b3` and `telemetry::grpc_trace`; who
 //! is believed is decided in `telemetry::tracer`; what becomes of a span at its end is in `telemetry::span`.
 
 use std::fmt;
@@ -9,7 +9,7 @@ use std::fmt;
 use http::{HeaderMap, HeaderName};
 
 use crate::{
-    config::tracing::Sampler,
+    config::{propagators::Propagators, tracing::Sampler},
     telemetry::{
         b3::{self, Found},
         grpc_trace,
@@ -52,12 +52,23 @@ impl TraceContext {
         (sampler != Sampler::Defer).then(|| Self::begun(sampler))
     }
 
-    /// Replaces what the headers carry by this span, for the next hop.
+    /// Replaces what the headers carry by this span, for the next hop, in W3C's form and in the one that came.
     pub fn write_to(&self, headers: &mut HeaderMap) {
-        let (named, came) = (self.named(), Forms::of(headers));
-        w3c::write(named, headers, came.states);
-        if came.b3 {
-            b3::write(named, headers);
+        self.write_as(headers, Propagators::default());
+    }
+
+    /// The same in these forms and in the one that came.
+    pub fn write_as(&self, headers: &mut HeaderMap, propagators: Propagators) {
+        let Propagators::Forms(also) = propagators else { return };
+        let (named, came) = (self.named(), Came::of(headers));
+        if came.states {
+            w3c::limit_states(headers);
+        }
+        if came.w3c || also.w3c {
+            w3c::write(named, headers);
+        }
+        if came.b3 || also.b3_single || also.b3_multi {
+            b3::write(named, headers, also);
         }
         if came.grpc {
             grpc_trace::write(named, headers);
@@ -105,7 +116,7 @@ pub(crate) fn found(headers: &HeaderMap) -> Found {
     if let Some(parent) = w3c::read(headers) {
         return Found::Parent(parent);
     }
-    let came = Forms::of(headers);
+    let came = Came::of(headers);
     let found = if came.b3 { b3::read(headers) } else { Found::Nothing };
     match (found, came.grpc) {
         (Found::Nothing, true) => grpc_trace::read(headers).map_or(Found::Nothing, Found::Parent),
@@ -115,18 +126,24 @@ pub(crate) fn found(headers: &HeaderMap) -> Found {
 
 // Which forms the headers are of. One look over the names: most heads have none of them, and need no look-up for each.
 #[derive(Default)]
-struct Forms {
-    states: Option<w3c::States>,
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says whether a header of its form is there; all four may be"
+)]
+struct Came {
+    w3c: bool,
+    states: bool,
     b3: bool,
     grpc: bool,
 }
 
-impl Forms {
+impl Came {
     fn of(headers: &HeaderMap) -> Self {
         let mut came = Self::default();
         for name in headers.keys().map(HeaderName::as_str) {
             match name.as_bytes().first() {
-                Some(b't' | b'b') if w3c::is_state(name) => came.states = Some(w3c::States),
+                Some(b't' | b'b') if w3c::is_state(name) => came.states = true,
+                Some(b't') => came.w3c |= name == w3c::TRACEPARENT.as_str(),
                 Some(b'b' | b'x') => came.b3 |= b3::is_one(name),
                 Some(b'g') => came.grpc |= name == grpc_trace::NAME.as_str(),
                 _ => {}

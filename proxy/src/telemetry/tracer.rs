@@ -12,7 +12,10 @@ use douane_proto::id::WorkloadId;
 use http::{HeaderMap, HeaderName};
 
 use crate::{
-    config::tracing::{Forcer, Forgotten, Outside, Sampler, Tracing},
+    config::{
+        propagators::Propagators,
+        tracing::{Forcer, Forgotten, Outside, Sampler, Tracing},
+    },
     limits::rate::Rate,
     telemetry::{
         b3::{self, Found},
@@ -101,14 +104,17 @@ impl Tracer {
 
     /// Where the span of a request with these headers stands. What is not believed is taken out of them.
     pub(crate) fn begin(&self, headers: &mut HeaderMap, caller: Caller<'_>) -> Begun {
-        let Tracing { root, outside, .. } = self.settings;
+        let Tracing { root, outside, propagators, .. } = self.settings;
         let forced = self.is_forced(headers, caller);
         if matches!(caller, Caller::Outside) && outside != Outside::Continue {
             return self.begin_apart(headers);
         }
-        let mut trace = TraceContext::from_headers(headers, root);
+        // Where nothing is read, nothing is written either: what came passes as it came.
+        let reads = propagators != Propagators::None;
+        let mut trace =
+            if reads { TraceContext::from_headers(headers, root) } else { TraceContext::root(root) };
         let (mut link, mut forwarded) = (None, None);
-        if matches!(caller, Caller::Application) && self.in_hand.count.get() > 0 {
+        if reads && matches!(caller, Caller::Application) && self.in_hand.count.get() > 0 {
             let came = !matches!(found(headers), Found::Nothing);
             forwarded = Some(if came { Forwarded::Yes } else { Forwarded::No });
             if let (false, Some(only)) = (came, self.in_hand.only()) {
@@ -134,6 +140,11 @@ impl Tracer {
         Begun { trace: if is_limited { self.limited(trace) } else { trace }, link, forwarded }
     }
 
+    /// Names the span as the next hop's parent, in the forms that are wanted.
+    pub(crate) fn write(&self, trace: &TraceContext, headers: &mut HeaderMap) {
+        trace.write_as(headers, self.settings.propagators);
+    }
+
     /// A request to the application has begun. One without a trace counts as well: where it is one of two, neither can be
     /// told to be the cause of anything.
     pub(crate) fn enters(&self, trace: Option<&TraceContext>) {
@@ -152,8 +163,9 @@ impl Tracer {
     }
 
     fn begin_apart(&self, headers: &mut HeaderMap) -> Begun {
-        let Tracing { root, outside, .. } = self.settings;
-        let link = match (found(headers), outside) {
+        let Tracing { root, outside, propagators, .. } = self.settings;
+        let came = if propagators == Propagators::None { Found::Nothing } else { found(headers) };
+        let link = match (came, outside) {
             (Found::Parent(came), Outside::Restart) => {
                 Some(Link { trace_id: came.trace_id, span_id: came.span_id, cause: Cause::Restarted })
             }
@@ -164,7 +176,7 @@ impl Tracer {
         }
         let trace = TraceContext::root(root);
         // A new trace goes on in the form that came, so that an application of that form goes on seeing what it knows.
-        if trace.is_none() || outside == Outside::Drop {
+        if trace.is_none() || outside == Outside::Drop || propagators == Propagators::None {
             b3::remove(headers);
             headers.remove(grpc_trace::NAME);
         }
@@ -368,5 +380,65 @@ mod tests {
 
         assert_eq!((child.trace_id, child.parent_id), (parent.trace_id, Some(parent.span_id)));
         assert!(child.sampled);
+    }
+
+    #[test]
+    fn a_trace_goes_on_in_the_forms_that_are_wanted_and_in_the_one_that_came() {
+        const B3: (&str, &str) = ("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1");
+        // What is wanted, what came, the names of what is sent.
+        type Case = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
+        let cases: [Case; 8] = [
+            ("", &[], &["traceparent"]),
+            ("", &[B3], &["b3", "traceparent"]),
+            ("b3", &[], &["b3"]),
+            ("b3", &[("traceparent", PARENT)], &["b3", "traceparent"]),
+            ("b3multi", &[], &["x-b3-sampled", "x-b3-spanid", "x-b3-traceid"]),
+            ("b3multi", &[B3], &["b3", "x-b3-parentspanid", "x-b3-sampled", "x-b3-spanid", "x-b3-traceid"]),
+            ("tracecontext,b3", &[], &["b3", "traceparent"]),
+            ("baggage", &[("baggage", "a=1"), ("tracestate", "b=2")], &["baggage"]),
+        ];
+        for (wanted, came, expected) in cases {
+            let came: HeaderMap = came
+                .iter()
+                .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+                .collect();
+            let tracer =
+                Tracer::new(Tracing { propagators: wanted.parse().unwrap(), ..Tracing::of(Sampler::Never) });
+            let mut sent = came.clone();
+            let trace = tracer.begin(&mut sent, Caller::Application).trace.unwrap();
+            tracer.write(&trace, &mut sent);
+
+            let mut names: Vec<_> = sent.keys().map(HeaderName::as_str).collect();
+            names.sort_unstable();
+            assert_eq!(names, expected, "{wanted:?} {came:?}");
+            if expected != ["baggage"] {
+                let read = TraceContext::from_headers(&sent, Sampler::Never).unwrap();
+                assert_eq!(
+                    (read.trace_id, read.parent_id),
+                    (trace.trace_id, Some(trace.span_id)),
+                    "{wanted:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_propagates_nothing_touches_no_header_and_joins_no_trace() {
+        let tracer = Tracer::new(Tracing { propagators: Propagators::None, ..Tracing::of(Sampler::Never) });
+        let came = headers(&[("traceparent", PARENT), ("tracestate", "a=1"), ("x-b3-sampled", "1")]);
+        let first = TraceContext::root(Sampler::Never).unwrap();
+        tracer.enters(Some(&first));
+
+        let mut sent = came.clone();
+        let begun = tracer.begin(&mut sent, Caller::Application);
+        tracer.write(begun.trace.as_ref().unwrap(), &mut sent);
+        assert_eq!(sent, came);
+        assert_ne!(begun.trace.unwrap().trace_id, TRACE);
+        assert_eq!((begun.link, begun.forwarded), (None, None), "what is not read cannot be missing");
+
+        let mut of_a_stranger = came;
+        let begun = tracer.begin(&mut of_a_stranger, Caller::Outside);
+        assert_eq!(begun.link, None);
+        assert!(of_a_stranger.is_empty(), "an application believes what reaches it: {of_a_stranger:?}");
     }
 }

@@ -23,26 +23,24 @@ pub(crate) fn read(headers: &HeaderMap) -> Option<Named> {
     Some(Named { trace_id, span_id, parent_id: None, sampled: Some(sampled), random })
 }
 
-/// Some of the headers are `tracestate` or `baggage`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct States;
-
 /// Is it a header that belongs to others?
 pub(crate) fn is_state(name: &str) -> bool {
     name == TRACESTATE.as_str() || name == BAGGAGE.as_str()
 }
 
-/// Names `span` as the next hop's parent.
-pub(crate) fn write(span: Named, headers: &mut HeaderMap, came: Option<States>) {
-    if came.is_some() {
-        // A list of vendors' states is worth nothing without the parent that it came with.
-        if read(headers).is_none() || !within(headers, &TRACESTATE, MAX_TRACESTATE_MEMBERS) {
-            headers.remove(TRACESTATE);
-        }
-        if !within(headers, &BAGGAGE, MAX_BAGGAGE_MEMBERS) {
-            headers.remove(BAGGAGE);
-        }
+/// Takes out what belongs to others and is worth nothing any more, or over its limits. Before the parent is replaced.
+pub(crate) fn limit_states(headers: &mut HeaderMap) {
+    // A list of vendors' states is worth nothing without the parent that it came with.
+    if read(headers).is_none() || !within(headers, &TRACESTATE, MAX_TRACESTATE_MEMBERS) {
+        headers.remove(TRACESTATE);
     }
+    if !within(headers, &BAGGAGE, MAX_BAGGAGE_MEMBERS) {
+        headers.remove(BAGGAGE);
+    }
+}
+
+/// Names `span` as the next hop's parent.
+pub(crate) fn write(span: Named, headers: &mut HeaderMap) {
     let Ok(mut value) = HeaderValue::from_bytes(&traceparent(span)) else { return };
     // No two requests have the same: HPACK's tables shall not remember it (RFC 7541 7.1.3), in place of what comes again.
     value.set_sensitive(true);

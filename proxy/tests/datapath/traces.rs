@@ -156,3 +156,23 @@ fn a_stranger_in_plaintext_is_not_believed_unless_that_is_wanted() {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[test]
+fn an_application_of_another_form_sees_its_own_where_the_operator_wants_it() {
+    run(async {
+        let propagators = "b3multi".parse().unwrap();
+        let shop = traced(Tracing { propagators, ..Tracing::of(Sampler::Never) }).await;
+
+        let (arrived, _) = sent(&shop, &[]).await;
+
+        assert_eq!(arrived["x-b3-traceid"].len(), 32, "{arrived:?}");
+        assert_eq!((arrived["x-b3-spanid"].len(), &arrived["x-b3-sampled"]), (16, &"0".parse().unwrap()));
+        assert!(!arrived.contains_key("traceparent") && !arrived.contains_key("b3"), "{arrived:?}");
+        eventually("both ends are of one trace", || {
+            let of = |pod: &crate::pods::Pod| pod.access.read().first().map(|line| line["trace_id"].clone());
+            of(&shop.web).is_some_and(|id| id == arrived["x-b3-traceid"].to_str().unwrap())
+                && of(&shop.web) == of(&shop.orders)
+        })
+        .await;
+    });
+}

@@ -372,6 +372,13 @@ impl Access {
         (self.again, self.in_our_hands) = (Some((SystemTime::now(), now)), Some(now));
     }
 
+    /// Names its span to the next hop.
+    pub fn write_trace(&self, headers: &mut HeaderMap) {
+        if let Some(trace) = &self.record.trace {
+            self.telemetry.tracer.write(trace, headers);
+        }
+    }
+
     /// A sidecar of the mesh hears the answer.
     pub fn answers_a_sidecar(&mut self) {
         self.is_for_a_sidecar = true;
