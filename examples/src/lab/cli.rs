@@ -43,9 +43,14 @@ enum Task {
     Up {
         /// The folder of YAML.
         dir: PathBuf,
-        /// Send spans to this collector too (OTLP over gRPC), such as http://localhost:4317.
+        /// Send spans to this collector (OTLP over gRPC, unless a variable of the sidecars says otherwise), such as
+        /// http://localhost:4317.
         #[arg(long, value_name = "URL")]
         otlp: Option<String>,
+        /// A variable of each sidecar, such as DOUANE_TRACE_SAMPLER=0.01 (the lab's own is 1.0). Repeatable. What the lab
+        /// tells sidecars by flags, such as their pod, comes before it.
+        #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+        sidecar_env: Vec<(String, String)>,
         /// How long certificates live, such as 10s or 1h; from 10s to 24h.
         #[arg(long, value_name = "TIME", value_parser = leaf_life)]
         leaf_ttl: Option<Duration>,
@@ -122,14 +127,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, script: Script) -> Ex
 
 fn run(task: Task) -> Result<ExitCode> {
     match task {
-        Task::Up { dir, otlp, leaf_ttl, log_dir } => {
+        Task::Up { dir, otlp, sidecar_env, leaf_ttl, log_dir } => {
             let resources = dir.canonicalize().with_context(|| format!("the folder {}", dir.display()))?;
             // What cannot run is said before anything starts.
             Plan::make(&folder::read(&dir)?, programs::exists)?;
             let log_dir = log_dir.map(std::path::absolute).transpose()?;
             let sink = otlp.as_ref().map(|_| format!("http://{GATEWAY_V4}:{SINK_PORT}"));
-            let options =
-                Options { resources, folder: Folder::InPlace, leaf_ttl, log_dir, sink, relay: None };
+            let folder = Folder::InPlace;
+            let options = Options { resources, folder, leaf_ttl, log_dir, sink, sidecar_env, relay: None };
             launcher::run(Job::Up, options, otlp.as_deref())
         }
         Task::Exec { pod, container, lab, command } => exec::main(lab, &pod, container.as_deref(), &command),
@@ -144,6 +149,7 @@ fn run(task: Task) -> Result<ExitCode> {
                 leaf_ttl: Some(DEMO_LEAF),
                 log_dir,
                 sink: Some(format!("http://{GATEWAY_V4}:{SINK_PORT}")),
+                sidecar_env: Vec::new(),
                 relay: None,
             };
             launcher::run(Job::Demo(Demo { json, stay }), options, otlp.as_deref())
@@ -154,6 +160,18 @@ fn run(task: Task) -> Result<ExitCode> {
 fn leaf_life(text: &str) -> Result<Duration, String> {
     let life = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if LEAF_LIVES.contains(&life) { Ok(life) } else { Err("an authority signs for 10s to 24h".to_owned()) }
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    let is_first = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_';
+    let is_name = name.as_bytes().first().is_some_and(is_first)
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if is_name {
+        Ok((name.to_owned(), value.to_owned()))
+    } else {
+        Err(format!("{name:?} is no name of a variable; write letters, digits and _, as in NAME=VALUE"))
+    }
 }
 
 // What `douane ca` would otherwise quietly round to.

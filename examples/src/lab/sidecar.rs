@@ -132,13 +132,16 @@ impl Sidecar {
     /// It cannot be started.
     pub fn start(self, options: &Options) -> Result<Kept> {
         let command = self.command(options);
+        // The lab's sidecars tell all unless somebody says otherwise.
+        let mut variables = vec![("DOUANE_TRACE_SAMPLER".to_owned(), "1.0".to_owned())];
+        variables.extend(options.sidecar_env.iter().cloned());
         let name = format!("{} sidecar", self.pod.metadata.key());
         Kept::start(name, Restart::Always, BACKOFF, move || {
             let log = append_to(&self.log)?;
             let mut process = Command::new(LAB_PROGRAM);
             process.args(self.exemption.confinement().arguments(&command));
             process.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
-            clean_environment(&mut process, &[]);
+            clean_environment(&mut process, &variables);
             self.room.spawn(process)?.context("start the sidecar")
         })
     }
@@ -155,7 +158,6 @@ impl Sidecar {
         flag("--control-plane", format!("https://{GATEWAY_V4}:{PORT}"));
         flag("--bundle-file", format!("{SECRETS}/bundle.pem"));
         flag("--token-file", format!("{SECRETS}/token"));
-        flag("--trace-ratio", "1.0".to_owned());
         flag("--audit-log", AUDIT_LOG.to_owned());
         flag("--workload-socket", WORKLOAD_SOCKET.to_owned());
         if let Exemption::Mark(mark) = self.exemption {

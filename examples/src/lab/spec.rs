@@ -47,6 +47,8 @@ pub struct Options {
     pub log_dir: Option<PathBuf>,
     /// Where sidecars send spans: a sink inside the lab.
     pub sink: Option<String>,
+    /// More variables of each sidecar.
+    pub sidecar_env: Vec<(String, String)>,
     /// A unix socket that leads out of the lab to the collector of `--otlp`.
     pub relay: Option<PathBuf>,
 }

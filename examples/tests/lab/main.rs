@@ -245,3 +245,20 @@ fn a_folder_that_cannot_run_says_where_and_leaves_nothing() {
         assert!(folder.no_lab_is_left(), "{text}");
     }
 }
+
+#[test]
+fn a_variable_that_is_none_is_refused_with_what_to_write() {
+    let folder = Folder::with(&[("pair.yaml", PAIR)]);
+    for (given, expected) in [
+        ("DOUANE_TRACE_SAMPLER", "write it as NAME=VALUE"),
+        ("=0.01", "\"\" is no name of a variable; write letters, digits and _, as in NAME=VALUE"),
+        ("1A=0.01", "\"1A\" is no name of a variable"),
+        ("TRACE SAMPLER=0.01", "\"TRACE SAMPLER\" is no name of a variable"),
+    ] {
+        let done = lab(&folder).args(["up", folder.yaml(), "--sidecar-env", given]).output().unwrap();
+
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert!(!done.status.success() && said.contains(expected), "{given}: {said}");
+        assert!(folder.no_lab_is_left(), "{given}");
+    }
+}
