@@ -170,11 +170,18 @@ async fn answer(kept: Kept, request: Request<Incoming>) -> Response<Either<Full<
     }
     let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes);
     let export = body.ok().and_then(|body| ExportTraceServiceRequest::decode(body).ok());
+    let mood = *kept.mood.borrow();
+    let status = match (mood, export) {
+        (Mood::Silent, _) => std::future::pending().await,
+        (Mood::Full, _) => StatusCode::TOO_MANY_REQUESTS,
+        (Mood::Well, None) => StatusCode::BAD_REQUEST,
+        (Mood::Well, Some(export)) => {
+            kept.keep(&export);
+            StatusCode::OK
+        }
+    };
     let mut answered = Response::new(Either::Left(Full::default()));
     answered.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/x-protobuf"));
-    match export {
-        Some(export) => kept.keep(&export),
-        None => *answered.status_mut() = StatusCode::BAD_REQUEST,
-    }
+    *answered.status_mut() = status;
     answered
 }

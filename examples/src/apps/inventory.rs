@@ -1,4 +1,5 @@
-//! The inventory: gRPC over cleartext HTTP/2, unary and server stream.
+//! The inventory: gRPC over cleartext HTTP/2, unary and server stream. `--breaks-off SKU` is a fault on demand: a watch of
+//! this one ends in an error after its first change.
 
 use std::{
     convert::Infallible,
@@ -32,9 +33,10 @@ const SHELF: u32 = 1000;
 /// Serves for ever.
 pub(crate) async fn run(args: &mut Args) -> anyhow::Result<Infallible> {
     let listen = args.parsed("--listen", String::from("[::]:9090"))?;
+    let breaks_off = args.option("--breaks-off")?;
     args.end()?;
 
-    let service = InventoryServer::new(Shelf::default());
+    let service = InventoryServer::new(Shelf { breaks_off, ..Shelf::default() });
     let listener = serve::listen(&listen).await?;
     serve::accept(listener, move |stream, peer| {
         let service = TowerToHyperService::new(service.clone());
@@ -52,6 +54,7 @@ pub(crate) async fn run(args: &mut Args) -> anyhow::Result<Infallible> {
 
 #[derive(Debug, Default)]
 struct Shelf {
+    breaks_off: Option<String>,
     revision: AtomicU64,
 }
 
@@ -77,6 +80,7 @@ impl Inventory for Shelf {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let WatchRequest { sku, updates, interval_ms } = request.into_inner();
+        let breaks_off = self.breaks_off.as_ref() == Some(&sku);
         let mut next = self.look(sku);
         let every = Duration::from_millis(interval_ms.into()).max(FASTEST);
         let ticks = tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(every));
@@ -86,6 +90,10 @@ impl Inventory for Shelf {
             Ok(now)
         });
         let wanted = if updates == 0 { usize::MAX } else { usize::try_from(updates).unwrap_or(usize::MAX) };
+        if breaks_off {
+            let fault = Err(Status::internal("the shelf fell down"));
+            return Ok(Response::new(Box::pin(changes.take(1).chain(tokio_stream::once(fault)))));
+        }
         Ok(Response::new(Box::pin(changes.take(wanted))))
     }
 }

@@ -1,118 +1,134 @@
-//! What a real Jaeger shows of the shop: the trace, its warnings, and the graph of who depends on whom. Run by
-//! `tests/jaeger/run`, which starts Jaeger on its usual ports.
+//! A real Jaeger: a process on its usual ports of loopback, and what its query API answers. Killed when dropped.
 
-use std::{collections::BTreeMap, fs, process::Command, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::{Child, Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use douane_examples::demo::span::{Kind, Span};
 use douane_tests::wait::eventually;
 use serde_json::Value;
 
-use super::{ROOT, fresh, judge, shop};
-
-const OTLP: &str = "http://127.0.0.1:4317";
+/// The program, as `tests/jaeger/run` has built it.
+const PROGRAM: &str = "DOUANE_JAEGER";
 const QUERY: &str = "http://127.0.0.1:16686";
-const SHOWN: Duration = Duration::from_secs(90);
+/// Until it answers.
+const READY: Duration = Duration::from_secs(60);
+/// More traces than any test makes; the usual limit is 100.
+const MOST_TRACES: usize = 10_000;
 
-fn ask(path: &str) -> Value {
-    let out = Command::new("curl").args(["-s", &format!("{QUERY}{path}")]).output().unwrap();
-    serde_json::from_slice(&out.stdout).unwrap_or_default()
+/// Its ports are fixed: one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+#[derive(Debug)]
+pub(super) struct Jaeger {
+    process: Child,
+    /// Where its API is.
+    query: &'static str,
+    _alone: MutexGuard<'static, ()>,
 }
 
-// The raw form: Jaeger's own corrections are not wanted here.
-fn trace(id: &str) -> (Vec<Span>, Value) {
-    let found = ask(&format!("/api/traces/{id}?raw=true"));
-    let data = found["data"][0].clone();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let spans = data["spans"].as_array().cloned().unwrap_or_default().into_iter().map(|span| {
-        let attributes: BTreeMap<_, _> = span["tags"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default()
-            .iter()
-            .map(|tag| {
-                (
-                    text(&tag["key"]),
-                    tag["value"].as_str().map_or_else(|| tag["value"].to_string(), str::to_owned),
-                )
-            })
-            .collect();
-        let start = span["startTime"].as_u64().unwrap_or_default() * 1000;
-        Span {
-            trace: text(&span["traceID"]),
-            id: text(&span["spanID"]),
-            parent: text(&span["references"][0]["spanID"]),
-            service: text(&data["processes"][text(&span["processID"])]["serviceName"]),
-            name: text(&span["operationName"]),
-            kind: match attributes.get("span.kind").map(String::as_str) {
-                Some("client") => Kind::Client,
-                Some("server") => Kind::Server,
-                _ => Kind::Other,
-            },
-            start,
-            end: start + span["duration"].as_u64().unwrap_or_default() * 1000,
-            failed: attributes.get("error").is_some_and(|error| error == "true"),
-            attributes,
-        }
-    });
-    (spans.collect(), data)
-}
-
-#[test]
-#[ignore = "needs a real Jaeger: tests/jaeger/run"]
-fn jaeger_shows_an_order_as_one_trace_and_the_mesh_as_it_is() {
-    let Some(lab) = shop(OTLP) else { return };
-    let checkout = |id: &str, flags: &str| {
-        let parent = format!("traceparent: 00-{id}-{ROOT}-{flags}");
-        let command =
-            ["shop", "get", "-H", &parent, "-d", "{\"sku\": \"teapot\"}", "http://orders.shop/orders"];
-        let answered = lab.exec("web", &command).out;
-        assert!(answered.starts_with("200 "), "{answered}");
-    };
-    let (unsampled, sampled) = (fresh(0xa01), fresh(0xa02));
-    checkout(&unsampled, "00");
-    checkout(&sampled, "01");
-    for _ in 0..20 {
-        checkout(&format!("{:032x}", rand_id()), "01");
+impl Jaeger {
+    pub(super) fn start() -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = std::env::var_os(PROGRAM)
+            .unwrap_or_else(|| panic!("tests/jaeger/run sets {PROGRAM} to a Jaeger that it has built"));
+        let mut command = Command::new(program);
+        let process =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut jaeger = Self { process, query: QUERY, _alone: alone };
+        eventually("Jaeger answers", READY, || {
+            let ended = jaeger.process.try_wait();
+            assert!(matches!(ended, Ok(None)), "Jaeger has ended, {ended:?}: are its ports taken?");
+            if jaeger.ask("/api/services").is_object() { Ok(()) } else { Err("nothing".to_owned()) }
+        });
+        jaeger
     }
 
-    let spans = eventually("Jaeger has the order", SHOWN, || {
-        let (spans, _) = trace(&sampled);
-        if spans.len() >= 6 { Ok(spans) } else { Err(judge::show(&spans)) }
-    });
-    judge::judge(&spans, 3, ROOT);
-    let (_, raw) = trace(&sampled);
-    for span in raw["spans"].as_array().unwrap() {
-        assert!(span["warnings"].as_array().is_none_or(Vec::is_empty), "{span:#}");
+    /// The names of all services.
+    pub(super) fn services(&self) -> BTreeSet<String> {
+        let found = self.ask("/api/services");
+        found["data"].as_array().into_iter().flatten().map(text).collect()
     }
-    assert!(trace(&unsampled).0.is_empty());
 
-    let services = ask("/api/services")["data"].clone();
-    for service in ["web", "orders", "inventory"] {
-        assert!(services.as_array().unwrap().contains(&service.into()), "{services}");
-    }
-    let graph = eventually("Jaeger knows who depends on whom", SHOWN, || {
+    /// Who calls whom, from its dependency graph.
+    pub(super) fn graph(&self) -> BTreeSet<(String, String)> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
-        let found = ask(&format!("/api/dependencies?endTs={now}&lookback=3600000"))["data"].clone();
-        let edges = found.as_array().cloned().unwrap_or_default();
-        let name = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let mut edges: Vec<_> =
-            edges.iter().map(|edge| (name(&edge["parent"]), name(&edge["child"]))).collect();
-        edges.sort();
+        let found = self.ask(&format!("/api/dependencies?endTs={now}&lookback=3600000"));
+        let edges = found["data"].as_array().into_iter().flatten();
+        let edges = edges.map(|edge| (text(&edge["parent"]), text(&edge["child"])));
         // A service's own SERVER and CLIENT spans are of one name: Jaeger draws that as an edge to itself.
-        edges.retain(|(parent, child)| parent != child);
-        if edges.len() >= 2 { Ok(edges) } else { Err(format!("{edges:?}")) }
-    });
-    let edge = |from: &str, to: &str| (from.to_owned(), to.to_owned());
-    assert_eq!(graph, [edge("orders", "inventory"), edge("web", "orders")]);
+        edges.filter(|(parent, child)| parent != child).collect()
+    }
 
-    if let Some(folder) = std::env::var_os("DOUANE_JAEGER_SHOWS").filter(|folder| !folder.is_empty()) {
-        let folder = std::path::PathBuf::from(folder);
-        fs::write(folder.join("trace.json"), raw.to_string()).unwrap();
-        fs::write(folder.join("graph.json"), serde_json::to_string(&graph).unwrap()).unwrap();
+    /// One trace as it answers it. The raw form: Jaeger's own corrections are not wanted here.
+    pub(super) fn raw(&self, id: &str) -> Value {
+        self.ask(&format!("/api/traces/{id}?raw=true"))["data"][0].clone()
+    }
+
+    fn ask(&self, path: &str) -> Value {
+        let out = Command::new("curl").args(["-s", &format!("{}{path}", self.query)]).output().unwrap();
+        serde_json::from_slice(&out.stdout).unwrap_or_default()
+    }
+
+    pub(super) fn trace(&self, id: &str) -> Vec<Span> {
+        spans(&self.raw(id))
+    }
+
+    pub(super) fn spans(&self) -> Vec<Span> {
+        let mut traces = BTreeMap::new();
+        for service in self.services() {
+            let found = self.ask(&format!("/api/traces?service={service}&limit={MOST_TRACES}&raw=true"));
+            for trace in found["data"].as_array().into_iter().flatten() {
+                traces.insert(text(&trace["traceID"]), spans(trace));
+            }
+        }
+        traces.into_values().flatten().collect()
     }
 }
 
-fn rand_id() -> u128 {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    u128::from(std::collections::hash_map::RandomState::new().build_hasher().finish()) | 1 << 100
+impl Drop for Jaeger {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn spans(trace: &Value) -> Vec<Span> {
+    let service = |span: &Value| text(&trace["processes"][text(&span["processID"])]["serviceName"]);
+    trace["spans"].as_array().into_iter().flatten().map(|one| span(one, service(one))).collect()
+}
+
+fn span(span: &Value, service: String) -> Span {
+    let tags = span["tags"].as_array().into_iter().flatten();
+    let attributes: BTreeMap<_, _> = tags
+        .map(|tag| {
+            let value = &tag["value"];
+            (text(&tag["key"]), value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        })
+        .collect();
+    // Jaeger tells microseconds.
+    let nanos = |key: &str| span[key].as_u64().unwrap_or_default() * 1000;
+    Span {
+        trace: text(&span["traceID"]),
+        id: text(&span["spanID"]),
+        parent: text(&span["references"][0]["spanID"]),
+        service,
+        name: text(&span["operationName"]),
+        kind: match attributes.get("span.kind").map(String::as_str) {
+            Some("client") => Kind::Client,
+            Some("server") => Kind::Server,
+            _ => Kind::Other,
+        },
+        start: nanos("startTime"),
+        end: nanos("startTime") + nanos("duration"),
+        failed: attributes.get("error").is_some_and(|error| error == "true"),
+        attributes,
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }

@@ -1,18 +1,21 @@
-//! Traces as a collector gets them: the lab's shop and a pod with odd outcomes, looked at from outside.
+//! Traces as a backend gets them: the lab's shop and a pod with odd outcomes, looked at from outside.
 //!
-//! `judge` says what a good trace is; `shop` and `outcomes` make some, `collector` takes the collector away, `jaeger` asks
-//! a real Jaeger (only by `tests/jaeger/run`).
+//! `judge` says what a good trace is. `shop`, `outcomes` and `kept` make traces, `collector` takes the backend away: each
+//! over gRPC and over HTTP to a sink of ours. `shown` is the same with a real `jaeger` (only by `tests/jaeger/run`).
 
+mod backend;
 mod collector;
 mod jaeger;
 mod judge;
+mod kept;
 mod outcomes;
 mod shop;
+mod shown;
 
 use std::{fs, path::Path, time::Duration};
 
-use douane_examples::demo::span::Span;
-use douane_tests::{lab::Lab, namespaces, sink::Sink, wait::eventually};
+use backend::{Backend, Seen};
+use douane_tests::lab::Lab;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab-under-test");
 /// Sidecars export every few seconds.
@@ -20,8 +23,13 @@ const EXPORTED: Duration = Duration::from_secs(90);
 /// The span of a caller outside: what the test gives as the parent.
 const ROOT: &str = "00f067aa0ba902b7";
 
-/// The shop of `kind-cluster`, its spans sent to this collector.
-fn shop(collector: &str) -> Option<Lab> {
+/// The shop of `kind-cluster`.
+fn shop(backend: Backend) -> Option<Seen> {
+    shop_with(backend, &[], &[])
+}
+
+/// With more files, and more variables of its sidecars.
+fn shop_with(backend: Backend, more: &[(&str, &str)], variables: &[&str]) -> Option<Seen> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kind-cluster/shop");
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -31,18 +39,10 @@ fn shop(collector: &str) -> Option<Lab> {
             fs::read_to_string(path).unwrap(),
         ));
     }
-    let files: Vec<_> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-    lab(&files, collector)
-}
-
-/// A lab that is ready, its spans sent to this collector.
-fn lab(files: &[(&str, &str)], collector: &str) -> Option<Lab> {
-    namespaces::are_available().then(|| Lab::up_with(LAB, files, &["--otlp", collector]))
-}
-
-/// How a collector is told to the lab.
-fn url(sink: &Sink) -> String {
-    format!("http://{}", sink.address())
+    let mut files: Vec<_> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    files.retain(|(name, _)| !more.iter().any(|(other, _)| name == other));
+    files.extend(more);
+    backend.lab(&files, variables)
 }
 
 /// A GET from a pod as part of a trace; what was printed.
@@ -54,12 +54,4 @@ fn get_traced(lab: &Lab, pod: &str, url: &str, trace: &str, flags: &str) -> Stri
 /// A trace's id that no other test uses.
 fn fresh(number: u32) -> String {
     format!("{:08x}{number:024x}", std::process::id() | 0x1000_0000)
-}
-
-/// Waits until a trace has so many spans.
-fn collected(sink: &Sink, trace: &str, count: usize) -> Vec<Span> {
-    eventually(&format!("{count} spans of {trace} come"), EXPORTED, || {
-        let spans = sink.trace(trace);
-        if spans.len() >= count { Ok(spans) } else { Err(judge::show(&spans)) }
-    })
 }

@@ -1,12 +1,48 @@
 //! How a request ends is told by the status of its spans, and what came in odd headers never becomes a trace.
 
-use std::time::Duration;
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Stdio},
+    time::Duration,
+};
 
 use douane_examples::demo::span::{Kind, Span};
-use douane_tests::{counterparts, lab::Lab, sink::Sink, wait::eventually};
+use douane_tests::{counterparts, wait::eventually};
 use serde_json::Value;
 
-use super::{ROOT, collected, fresh, get_traced, judge, lab, url};
+use super::{
+    EXPORTED, ROOT,
+    backend::{Backend, Seen, over_both},
+    fresh, get_traced, judge,
+};
+
+/// Between the pods. The mesh expects the landlord there, and meets the tenant.
+const GATEWAY: &str = "10.77.0.1";
+const LEADS_TO_ANOTHER: &str = "
+import socket, sys, threading
+
+def lead(near, far):
+    while part := near.recv(65536):
+        far.sendall(part)
+    far.shutdown(socket.SHUT_WR)
+
+server = socket.create_server((sys.argv[1], 8080))
+print('listens', flush=True)
+while True:
+    near, _ = server.accept()
+    far = socket.create_connection((sys.argv[2], 8080))
+    for way in (near, far), (far, near):
+        threading.Thread(target=lead, args=way, daemon=True).start()
+";
+
+struct Leading(Child);
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 fn town() -> String {
     let script = counterparts::script("server_outcomes.py");
@@ -43,6 +79,30 @@ spec:
     ports: [{{name: grpc, containerPort: 9090}}]
 ---
 apiVersion: v1
+kind: Pod
+metadata: {{name: tenant, namespace: town, labels: {{app: tenant, douane.io/inject: enabled}}}}
+spec:
+  serviceAccountName: tenant
+  containers:
+  - name: app
+    command: [shop, partner, --listen, '[::]:8080']
+    ports: [{{name: http, containerPort: 8080}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: landlord, namespace: town}}
+spec: {{selector: {{app: landlord}}, ports: [{{name: http, port: 80, targetPort: 8080}}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {{name: landlord, namespace: town}}
+spec:
+  address: {GATEWAY}
+  ports: {{http: 8080}}
+  labels: {{app: landlord, douane.io/inject: enabled}}
+  serviceAccount: landlord
+---
+apiVersion: v1
 kind: Service
 metadata: {{name: inventory, namespace: town}}
 spec: {{selector: {{app: inventory}}, ports: [{{name: grpc, port: 9090, targetPort: grpc}}]}}
@@ -58,23 +118,37 @@ spec:
     )
 }
 
-fn town_lab(sink: &Sink) -> Option<Lab> {
-    let lab = lab(&[("town.yaml", &town())], &url(sink))?;
+#[test]
+fn how_a_request_ends_is_told_by_both_spans_and_odd_headers_become_no_trace() {
+    over_both(|backend| {
+        let Some(seen) = seen(backend) else { return };
+        all_is_told(&seen);
+    });
+}
+
+pub(super) fn seen(backend: Backend) -> Option<Seen> {
+    let seen = backend.lab(&[("town.yaml", &town())], &[])?;
     eventually("the application answers", Duration::from_secs(90), || {
-        let answered = lab.exec("caller", &["shop", "get", "http://outcomes/status/200"]);
+        let answered = seen.lab.exec("caller", &["shop", "get", "http://outcomes/status/200"]);
         if answered.out.starts_with("200 ") { Ok(()) } else { Err(format!("{answered:?}")) }
     });
-    Some(lab)
+    Some(seen)
+}
+
+pub(super) fn all_is_told(seen: &Seen) {
+    the_status_of_both_spans_follows_what_happened(seen);
+    a_calls_status_is_read_from_its_trailers(seen);
+    a_span_lasts_as_long_as_its_body(seen);
+    an_unsampled_trace_is_carried_on_and_an_odd_parent_begins_a_new_one(seen);
+    a_peer_that_cannot_prove_who_it_is_has_no_span(seen);
 }
 
 fn told(span: &Span, key: &str) -> String {
     span.attributes.get(key).cloned().unwrap_or_default()
 }
 
-#[test]
-fn the_status_of_both_spans_follows_what_happened() {
-    let sink = Sink::start();
-    let Some(lab) = town_lab(&sink) else { return };
+fn the_status_of_both_spans_follows_what_happened(seen: &Seen) {
+    let Seen { lab, backend } = seen;
     // path -> CLIENT's error.type, SERVER's; empty: no error.
     let table = [
         ("status/200", "", ""),
@@ -86,8 +160,8 @@ fn the_status_of_both_spans_follows_what_happened() {
     ];
     for (number, (path, client, server)) in table.into_iter().enumerate() {
         let trace = fresh(0x100 + u32::try_from(number).unwrap());
-        get_traced(&lab, "caller", &format!("http://outcomes/{path}"), &trace, "01");
-        let spans = collected(&sink, &trace, 2);
+        get_traced(lab, "caller", &format!("http://outcomes/{path}"), &trace, "01");
+        let spans = backend.collected(&trace, 2);
         judge::judge(&spans, 1, ROOT);
         for (kind, expected) in [(Kind::Client, client), (Kind::Server, server)] {
             let span = judge::of_kind(&spans, kind).next().unwrap();
@@ -100,16 +174,14 @@ fn the_status_of_both_spans_follows_what_happened() {
     }
     // Nobody is there: one span, and what failed.
     let trace = fresh(0x200);
-    get_traced(&lab, "caller", "http://203.0.113.7/", &trace, "01");
-    let spans = collected(&sink, &trace, 1);
+    get_traced(lab, "caller", "http://203.0.113.7/", &trace, "01");
+    let spans = backend.collected(&trace, 1);
     assert_eq!(spans.len(), 1, "{}", judge::show(&spans));
     assert!(spans[0].failed && told(&spans[0], "error.type") == "unknown_destination", "{:#?}", spans[0]);
 }
 
-#[test]
-fn a_calls_status_is_read_from_its_trailers() {
-    let sink = Sink::start();
-    let Some(lab) = town_lab(&sink) else { return };
+fn a_calls_status_is_read_from_its_trailers(seen: &Seen) {
+    let Seen { lab, backend } = seen;
     let call =
         |what: &str, sku: &str| lab.exec("caller", &["shop", "grpc", what, "http://inventory:9090", sku]);
     assert_eq!(call("stock", "teapot").code, 0);
@@ -121,8 +193,8 @@ fn a_calls_status_is_read_from_its_trailers() {
         [("OK", false, false), ("INVALID_ARGUMENT", true, false), ("PERMISSION_DENIED", true, false)]
     {
         for (kind, failed) in [(Kind::Client, client), (Kind::Server, server)] {
-            let span = eventually(&format!("a {kind:?} span of {status} comes"), super::EXPORTED, || {
-                let spans = sink.spans();
+            let span = eventually(&format!("a {kind:?} span of {status} comes"), EXPORTED, || {
+                let spans = backend.spans();
                 let found =
                     spans.iter().find(|span| span.kind == kind && told(span, "rpc.status_code") == status);
                 found.cloned().ok_or_else(|| judge::show(&spans))
@@ -133,25 +205,21 @@ fn a_calls_status_is_read_from_its_trailers() {
     }
 }
 
-#[test]
-fn a_span_lasts_as_long_as_its_body() {
-    let sink = Sink::start();
-    let Some(lab) = town_lab(&sink) else { return };
+fn a_span_lasts_as_long_as_its_body(seen: &Seen) {
+    let Seen { lab, backend } = seen;
     let trace = fresh(0x300);
 
-    get_traced(&lab, "caller", "http://outcomes/slow/1.0", &trace, "01");
+    get_traced(lab, "caller", "http://outcomes/slow/1.0", &trace, "01");
 
-    let spans = collected(&sink, &trace, 2);
+    let spans = backend.collected(&trace, 2);
     judge::judge(&spans, 1, ROOT);
     for span in &spans {
         assert!(span.end - span.start > 800_000_000, "{span:#?}");
     }
 }
 
-#[test]
-fn an_unsampled_trace_is_carried_on_and_an_odd_parent_begins_a_new_one() {
-    let sink = Sink::start();
-    let Some(lab) = town_lab(&sink) else { return };
+fn an_unsampled_trace_is_carried_on_and_an_odd_parent_begins_a_new_one(seen: &Seen) {
+    let Seen { lab, backend } = seen;
     let seen = |headers: &[&str]| -> Value {
         let mut command = vec!["curl", "-s", "http://outcomes/headers"];
         command.extend(headers.iter().flat_map(|header| ["-H", header]));
@@ -190,6 +258,34 @@ fn an_unsampled_trace_is_carried_on_and_an_odd_parent_begins_a_new_one() {
     // A later one has come from the same sidecars.
     let sampled = fresh(0x401);
     seen(&[&format!("traceparent: 00-{sampled}-{ROOT}-01")]);
-    collected(&sink, &sampled, 2);
-    assert!(sink.trace(&unsampled).is_empty());
+    backend.collected(&sampled, 2);
+    assert!(backend.trace(&unsampled).is_empty());
+}
+
+fn a_peer_that_cannot_prove_who_it_is_has_no_span(seen: &Seen) {
+    let Seen { lab, backend } = seen;
+    let tenant = lab.pod("tenant")["addresses"][0].as_str().unwrap().to_owned();
+    let mut leads = lab.between_pods("python3");
+    leads.args(["-c", LEADS_TO_ANOTHER, GATEWAY, &tenant]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut leads = Leading(leads.spawn().unwrap());
+    let mut said = String::new();
+    BufReader::new(leads.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "listens\n");
+
+    let refused = fresh(0x800);
+    let answered = get_traced(lab, "caller", "http://landlord/", &refused, "01");
+    assert!(answered.starts_with("50"), "{answered}");
+    lab.refusal("caller", "peer_handshake_failed");
+
+    let later = fresh(0x900);
+    get_traced(lab, "caller", "http://outcomes/status/200", &later, "01");
+    backend.collected(&later, 2);
+    let spans = backend.collected(&refused, 1);
+    assert_eq!(spans.len(), 1, "the tenant has no part in it:\n{}", judge::show(&spans));
+    let span = &spans[0];
+    assert_eq!((span.kind, span.failed), (Kind::Client, true), "{span:#?}");
+    assert_eq!(told(span, "error.type"), "peer_handshake_failed", "{span:#?}");
+    for of_a_session in ["douane.tls.binding", "douane.peer.spiffe_id"] {
+        assert_eq!(told(span, of_a_session), "", "{span:#?}");
+    }
 }
