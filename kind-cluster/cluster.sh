@@ -19,3 +19,12 @@ waits() {
     k get events "${@:1:2}" --sort-by=.lastTimestamp 2>/dev/null | tail -n 10 >&2
     exit 1
 }
+
+# The shop, in a cluster that has the mesh.
+shop() {
+    k apply -f shop/namespaces.yaml >/dev/null
+    k apply -f shop >/dev/null
+    local app
+    for app in web orders inventory ledger intruder; do waits -n shop "deployment/$app"; done
+    k wait --for=condition=Ready -n outside pod/outsider --timeout=2m >/dev/null
+}

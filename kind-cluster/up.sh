@@ -29,10 +29,7 @@ echo "=== the mesh"
 k apply --server-side -k manifests >/dev/null
 waits -n douane-system deployment/douane-ca
 echo "=== the shop"
-k apply -f shop/namespaces.yaml >/dev/null
-k apply -f shop >/dev/null
-for app in web orders inventory ledger intruder; do waits -n shop "deployment/$app"; done
-k wait --for=condition=Ready -n outside pod/outsider --timeout=2m >/dev/null
+shop
 for app in jaeger prometheus grafana; do waits -n monitoring "deployment/$app"; done
 
 cat <<END

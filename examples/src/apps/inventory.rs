@@ -1,5 +1,5 @@
-//! The inventory: gRPC over cleartext HTTP/2, unary and server stream. `--breaks-off SKU` is a fault on demand: a watch of
-//! this one ends in an error after its first change.
+//! The inventory: gRPC over cleartext HTTP/2, unary and server stream, and gRPC's own question about health, as kubelets ask
+//! it. `--breaks-off SKU` is a fault on demand: a watch of this one ends in an error after its first change.
 
 use std::{
     convert::Infallible,
@@ -8,7 +8,14 @@ use std::{
     time::Duration,
 };
 
-use hyper::server::conn::http2;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    body::Incoming,
+    server::conn::http2,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -27,6 +34,10 @@ use crate::apps::{
 
 /// A watch sends no faster than this.
 const FASTEST: Duration = Duration::from_millis(1);
+/// What `grpc.health.v1` calls the question; the answer is one field, and small enough to write by hand.
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+/// Not compressed, two bytes long: field 1, `status`, is 1, `SERVING`.
+const SERVING: [u8; 7] = [0, 0, 0, 0, 2, 0x08, 1];
 /// What a shop of one shelf holds.
 const SHELF: u32 = 1000;
 
@@ -40,6 +51,15 @@ pub(crate) async fn run(args: &mut Args) -> anyhow::Result<Infallible> {
     let listener = serve::listen(&listen).await?;
     serve::accept(listener, move |stream, peer| {
         let service = TowerToHyperService::new(service.clone());
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            let service = service.clone();
+            async move {
+                match request.uri().path() {
+                    HEALTH => Ok(healthy()),
+                    _ => service.call(request).await,
+                }
+            }
+        });
         async move {
             let connection = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -50,6 +70,14 @@ pub(crate) async fn run(args: &mut Args) -> anyhow::Result<Infallible> {
         }
     })
     .await
+}
+
+fn healthy() -> http::Response<tonic::body::Body> {
+    let trailers = HeaderMap::from_iter([(Status::GRPC_STATUS, HeaderValue::from_static("0"))]);
+    let body = Full::new(Bytes::from_static(&SERVING)).with_trailers(async { Some(Ok(trailers)) });
+    let mut answer = http::Response::new(tonic::body::Body::new(body));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    answer
 }
 
 #[derive(Debug, Default)]
