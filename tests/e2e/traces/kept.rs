@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use douane_examples::demo::span::{Kind, Span};
 use douane_tests::{lab::Lab, wait::eventually};
 use serde_json::Value;
 
@@ -107,6 +108,13 @@ pub(super) fn all_that_failed_is_there_and_of_the_rest_what_was_sampled(seen: &S
     for id in &wanted {
         judge::judge(&whole[id], HOPS, "");
     }
+    // What breaks off is the server's fault, what is forbidden is not.
+    let faults = ["INTERNAL", "PERMISSION_DENIED"].map(|status| {
+        let of_status = |span: &&Span| span.attributes.get("rpc.status_code").is_some_and(|it| it == status);
+        let servers = whole.values().flat_map(|spans| judge::of_kind(spans, Kind::Server));
+        servers.filter(of_status).map(|span| span.failed).collect::<Vec<_>>()
+    });
+    assert_eq!(faults, [vec![true; FAILURES], vec![false; FAILURES]]);
 
     // What came later has come from the same sidecars: of the rest they have nothing more to say.
     let later = fresh(0xb00);
