@@ -225,7 +225,7 @@ fn not(text: &str, expected: &'static str) -> NotTracing {
 
 // Spans a second: a person who looks at forced traces reads fewer, a flood of them costs little.
 const MOST_SPANS: u32 = 100;
-// About ten thousand spans: half a minute of 300 requests a second.
+// More than five thousand spans: half a minute of 90 requests a second that each make another.
 const RING_BYTES: usize = 4 * 1024 * 1024;
 // Traces a second. Where more fail, these tell why.
 const MOST_TRACES: u32 = 50;

@@ -290,6 +290,18 @@ mod tests {
     }
 
     #[test]
+    fn the_usual_ring_holds_more_than_five_thousand_spans() {
+        let retention = Retention::new(Retain::default()).unwrap();
+
+        for id in 1..50_000_u128 {
+            retention.hold(id, record(Direction::Inbound, 200), lasted(1));
+        }
+
+        let held = retention.ring.borrow().held.len();
+        assert!((5_000..10_000).contains(&held), "README says so: {held}");
+    }
+
+    #[test]
     fn so_many_traces_a_second_are_kept() {
         let retention = Retention::new(Retain { most: 10, ..Retain::default() }).unwrap();
 
