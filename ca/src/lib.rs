@@ -1,7 +1,7 @@
 //! Douane's control plane: it attests, signs, rotates, and streams the mesh to its sidecars.
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
-//! `main > cli > app > webhook > admin | inject | install | issue | istio | policy | rpc | tls | upstream > office > attest | authority | discovery > audit | federation | jwks > fetch | kubernetes | traffic > budget | config | hex | holders | metrics | peer | state > douane-proto`.
+//! `main > cli > app > check | webhook > admin | inject | install | issue | istio | policy | rpc | tls | upstream > office > attest | authority | discovery > audit | federation | jwks > fetch | kubernetes | traffic > budget | config | hex | holders | metrics | peer | state > douane-proto`.
 
 pub mod admin;
 pub mod app;
@@ -9,6 +9,7 @@ pub mod attest;
 pub mod audit;
 pub mod authority;
 pub mod budget;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod discovery;

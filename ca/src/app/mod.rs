@@ -1,12 +1,13 @@
 //! The control plane as a whole: binds what a configuration asks for, starts every task, and stops them in order.
 //!
-//! `doors` are bound first (`admission`: that of the webhook); `care` is taken while it runs; `foreign`: other trust domains. Knows each room by its door only.
+//! `doors` are bound first (`admission`: that of the webhook); `care` is taken while it runs; `foreign`: other trust domains; `state`: the authority's. Knows each room by its door only.
 //! `bind` and `run` are apart, so that whoever starts it can learn its addresses first.
 
 mod admission;
 mod care;
 mod doors;
 mod foreign;
+mod state;
 
 use std::{
     io,
@@ -24,7 +25,6 @@ use douane_proto::{
 };
 use tokio::{
     net::{TcpListener, UnixListener},
-    runtime::Handle,
     sync::{Semaphore, mpsc},
     time,
 };
@@ -36,9 +36,9 @@ use crate::{
     admin,
     attest::{Attestor, KeySource, LiveKeys, Meaning, Reviewer, TokenRules},
     audit::Ledger,
-    authority::{Authority, FRESH_FOR, GivenRoot, OpenError, Setup, Terms},
+    authority::Authority,
     budget::{Allowance, Budgets},
-    config::{Config, ConfigError, Durability, OWN_ACCOUNT, OWN_NAMESPACE, Oidc, Tokens, Upstream, Vault},
+    config::{Config, ConfigError, Durability, OWN_ACCOUNT, OWN_NAMESPACE, Oidc, Tokens},
     discovery::{self, Discovery, DiscoveryService, Trust},
     federation::{self, Federation},
     fetch::{Guard, Origin, Plaintext},
@@ -50,10 +50,9 @@ use crate::{
     metrics::{self, Metrics},
     office::Office,
     rpc::{Either, Nobody},
-    state::{Disk, StateError, StateFolder},
+    state::StateFolder,
     tls::{self, Bounds, Connection, Gate, Strangers, Tls},
     traffic::Traffic,
-    upstream::PkiEngine,
 };
 
 /// Connections at once; a sidecar needs one.
@@ -66,8 +65,6 @@ const HANDSHAKES_OF_ONE_ADDRESS: Allowance = Allowance { burst: 2000.0, rate: 20
 const ACCEPT_QUEUE: usize = 64;
 /// Dead peers are noticed within these two.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
-/// How often who stands by looks whether it is its turn.
-const STANDBY_LOOK: Duration = Duration::from_millis(100);
 /// See [`KEEPALIVE_EVERY`].
 const KEEPALIVE_LIMIT: Duration = Duration::from_secs(20);
 /// A sidecar has one long stream and an issue call now and then.
@@ -140,7 +137,8 @@ impl App {
         }
         let now = SystemTime::now();
         let holders = Holders::default();
-        let authority = open_authority(&config, &folder, &holders).await.context("open the authority")?;
+        folder = state::shared(&config, folder).await?;
+        let authority = state::open(&config, &folder, &holders).await.context("open the authority")?;
         let authority = Arc::new(authority);
         let audit = &config.audit;
         let log = audit.dir.clone().map_or_else(|| folder.audit(), |dir| folder.own_of(dir));
@@ -307,7 +305,7 @@ impl App {
             fetcher.run(halt).await;
         }));
 
-        let audit = (self.ledger, self.durability);
+        let (audit, authority) = ((self.ledger, self.durability), Arc::clone(&self.authority));
         let office = Office::new(self.attestor, self.authority, audit, Arc::clone(&self.metrics))
             .context("start the workers")?;
         let office = Arc::new(office);
@@ -324,6 +322,8 @@ impl App {
         halt.cancel();
         tasks.close();
         let _ = time::timeout(STOP_LIMIT, tasks.wait()).await;
+        // It waits for the API server; whether it comes to know of it, or finds out by itself, is all the same.
+        let _ = tokio::task::spawn_blocking(move || authority.leave()).await;
         served.context("serve gRPC")?;
         if !stop.is_cancelled() {
             bail!("a critical task ended by itself; see the log");
@@ -365,60 +365,6 @@ where
         tracing::error!("{name} ended by itself");
     }
     drop(ended);
-}
-
-// Waits, where that is wanted, until no other control plane runs on the folder.
-async fn open_authority(config: &Config, folder: &StateFolder, holders: &Holders) -> Result<Authority> {
-    let mut is_told = false;
-    loop {
-        let (setup, state) = (authority_setup(config, holders.clone())?, folder.clone());
-        // It waits for the disk, and perhaps for whoever signs elsewhere.
-        let opened =
-            tokio::task::spawn_blocking(move || Authority::open_with(&state, setup, SystemTime::now()));
-        match opened.await? {
-            Err(OpenError::State(StateError::Locked(_))) if config.standby || config.replica => {
-                if !is_told {
-                    tracing::info!(
-                        "another control plane runs on the folder; we take its place when it ends"
-                    );
-                    is_told = true;
-                }
-                time::sleep(STANDBY_LOOK).await;
-            }
-            opened => return Ok(opened?),
-        }
-    }
-}
-
-fn authority_setup(config: &Config, holders: Holders) -> Result<Setup> {
-    let lives = &config.authority;
-    let terms = Terms {
-        trust_domain: config.trust_domain.clone(),
-        leaf_life: config.leaf_ttl,
-        intermediate_life: lives.intermediate_ttl,
-        root_life: lives.root_ttl,
-        // In this time all replicas have read of a new root, or sign nothing.
-        root_lead: if config.replica { lives.root_lead.max(2 * FRESH_FOR) } else { lives.root_lead },
-    };
-    let elsewhere = match (&lives.root, &lives.upstream) {
-        (Some(root), _) => {
-            let files = GivenRoot { certificate: root.certificate.clone(), key: root.key.clone() };
-            Some(files.watch().context("the root that authority.root names")?)
-        }
-        (None, Some(Upstream::Vault(vault))) => Some(pki_engine(vault)?.elsewhere(Handle::current())),
-        (None, None) => None,
-    };
-    let seal_key = lives.root_seal.as_ref().map(|seal| seal.key_file.clone());
-    Ok(Setup { terms, seal_key, holders, disk: Disk::default(), elsewhere })
-}
-
-fn pki_engine(vault: &Vault) -> Result<PkiEngine> {
-    let url = vault.url.parse().with_context(|| format!("{:?} is no URL", vault.url))?;
-    let tls = match &vault.trust {
-        Some(file) => Some(tls::https_connector(file).with_context(|| format!("read {}", file.display()))?),
-        None => tls::system_connector(),
-    };
-    Ok(PkiEngine::new(vault.clone(), Origin { url, tls }))
 }
 
 // Whoever may write a resource chooses the URLs: our own addresses are not theirs to dial.

@@ -8,7 +8,6 @@
 
 use std::sync::Arc;
 
-use douane_proto::svid::TrustBundle;
 use tokio::sync::watch;
 
 use super::{
@@ -17,11 +16,11 @@ use super::{
     horizon::Horizon,
     keep::{Birth, Keep, OpenError},
     pen::{Pen, Signing},
-    rotation::{self, Rotation, Terms},
+    rotation::{self, Left, Rotation, Terms, Told},
     sign::SignError,
     standing::Standing,
 };
-use crate::state::{Disk, StateFolder, StateLock};
+use crate::state::{self, Disk, StateError, StateFolder, StateLock};
 
 /// Seconds; see `ask_again`.
 const ASK_AGAIN: i64 = 15;
@@ -29,12 +28,11 @@ const ASK_AGAIN: i64 = 15;
 /// What a replica follows by.
 pub(crate) struct Follower {
     pub(crate) standing: Standing,
-    folder: StateFolder,
     terms: Terms,
     keep: Keep,
     horizon: Arc<Horizon>,
     elsewhere: Option<Elsewhere>,
-    bundle: watch::Sender<Arc<TrustBundle>>,
+    bundle: Told,
     // Whoever signs elsewhere and did not is not asked again before this, seconds since 1970.
     ask_again: i64,
 }
@@ -45,11 +43,20 @@ pub(crate) enum Part {
     Leads {
         /// The one writer.
         rotation: Box<Rotation>,
-        // Held.
-        _lock: StateLock,
+        /// By what right; held.
+        #[expect(dead_code, reason = "a lock holds as long as it lives")]
+        by: Right,
     },
     /// Another does.
     Follows(Box<Follower>),
+}
+
+/// By what right the state is changed.
+pub(crate) enum Right {
+    /// Whoever holds the lock of the folder; held.
+    Lock { _lock: StateLock },
+    /// Whoever holds the lease of the shelf.
+    Lease,
 }
 
 impl Part {
@@ -62,7 +69,7 @@ impl Part {
     }
 
     /// What sidecars are told, now and later.
-    pub(crate) fn bundle(&self) -> watch::Sender<Arc<TrustBundle>> {
+    pub(crate) fn bundle(&self) -> Told {
         match self {
             Self::Leads { rotation, .. } => rotation.bundle.clone(),
             Self::Follows(follower) => follower.bundle.clone(),
@@ -77,13 +84,34 @@ impl Part {
         }
     }
 
-    /// Takes the place of whoever led, if it is gone: the state is read as at a start.
-    pub(crate) fn lead_if_nobody_does(&mut self, pen: &Pen, now: i64) -> Result<(), RotateError> {
-        let Self::Follows(follower) = self else { return Ok(()) };
-        let Some(lock) = follower.folder.try_lock().map_err(OpenError::from)? else { return Ok(()) };
-        let rotation = follower.lead(pen, now)?;
-        tracing::warn!("whoever led on the folder is gone: we lead now");
-        *self = Self::Leads { rotation: Box::new(rotation), _lock: lock };
+    /// Takes the place of whoever led, if it is gone: the state is read as at a start. Steps down where another leads.
+    pub(crate) fn lead_if_nobody_does(
+        &mut self,
+        folder: &StateFolder,
+        pen: &Pen,
+        now: i64,
+    ) -> Result<(), RotateError> {
+        let failed = |source| OpenError::from(state::failed("ask who leads on", &folder.authority())(source));
+        let right = match (folder.shelf(), &*self) {
+            (Some(shelf), _) => shelf.lead().map_err(failed)?.then_some(Right::Lease),
+            (None, Self::Leads { .. }) => return Ok(()),
+            (None, Self::Follows(_)) => {
+                folder.try_lock().map_err(OpenError::from)?.map(|lock| Right::Lock { _lock: lock })
+            }
+        };
+        match (&mut *self, right) {
+            (Self::Follows(follower), Some(by)) => {
+                let rotation = Box::new(follower.lead(pen, now)?);
+                tracing::warn!("whoever led is gone: we lead now");
+                *self = Self::Leads { rotation, by };
+            }
+            (Self::Leads { rotation, .. }, None) => {
+                tracing::warn!("another replica leads now: we follow it");
+                let follower = Box::new(Follower::after(rotation));
+                *self = Self::Follows(follower);
+            }
+            _ => {}
+        }
         Ok(())
     }
 }
@@ -99,11 +127,17 @@ impl Follower {
     ) -> Result<(Self, Signing), OpenError> {
         let standing = keep.read(&terms.trust_domain)?;
         let bundle = watch::Sender::new(Arc::new(standing.bundle()));
-        let of = folder.clone();
-        let follower = Self { standing, folder: of, terms, keep, horizon, elsewhere, bundle, ask_again: 0 };
+        keep.publish_own(&standing)?;
+        let follower = Self { standing, terms, keep, horizon, elsewhere, bundle, ask_again: 0 };
         let failed = |source| OpenError::Signer { path: folder.authority(), source };
         let signing = follower.sign_anew(now).map_err(failed)?;
         Ok((follower, signing))
+    }
+
+    // Who led goes on as one who is led.
+    fn after(rotation: &Rotation) -> Self {
+        let Left { standing, terms, parts: (keep, horizon), elsewhere, bundle } = rotation.step_down();
+        Self { standing, terms, keep, horizon, elsewhere, bundle, ask_again: 0 }
     }
 
     /// Reads the state; when it returns, `pen` signs by it. Says whether anything has changed.
@@ -112,13 +146,15 @@ impl Follower {
         let found = self.keep.generation()?;
         if found < self.standing.generation {
             // Restored from a backup: whoever starts anew makes of it what is to be made.
-            return Err(OpenError::Overtaken { path: self.folder.authority(), found }.into());
+            return Err(self.keep.overtaken(found).into());
         }
         if found > self.standing.generation {
             self.standing = self.keep.read(&self.terms.trust_domain)?;
             rotation::tell(&self.bundle, &self.standing);
             changed = Changed::Yes;
         }
+        // Perhaps a write of before has failed; where nothing has changed it costs nothing.
+        self.keep.publish_own(&self.standing)?;
         let current = pen.current();
         let must = !self.may_sign_on(&current, now);
         if must || (now >= self.ask_again && Self::is_due(&current, now)) {
@@ -168,7 +204,7 @@ impl Follower {
     fn lead(&self, pen: &Pen, now: i64) -> Result<Rotation, RotateError> {
         let found = self.keep.generation()?;
         if found < self.standing.generation {
-            return Err(OpenError::Overtaken { path: self.folder.authority(), found }.into());
+            return Err(self.keep.overtaken(found).into());
         }
         let standing = self.keep.take_up(&self.terms.trust_domain, now)?;
         let parts = (self.keep.clone(), Arc::clone(&self.horizon));
@@ -183,6 +219,31 @@ impl Follower {
         let (terms, elsewhere) = (self.terms.clone(), self.elsewhere.clone());
         Ok(Rotation::new(standing, terms, parts, elsewhere, self.bundle.clone()))
     }
+}
+
+/// May we change the state, from the start? And the lock of a folder that is ours alone while the state lies elsewhere.
+pub(crate) fn right_to_lead(
+    folder: &StateFolder,
+    keep: &Keep,
+) -> Result<(Option<Right>, Option<StateLock>), OpenError> {
+    let Some(shelf) = folder.shelf() else {
+        let lock = match folder.lock() {
+            // Whoever leads may still be about to make the state.
+            Err(StateError::Locked(_))
+                if folder.replica().is_some() && folder.is_shared()? && folder.authority().is_file() =>
+            {
+                None
+            }
+            lock => Some(lock?),
+        };
+        return Ok((lock.map(|lock| Right::Lock { _lock: lock }), None));
+    };
+    let own = folder.lock()?;
+    let leads = shelf.lead().map_err(state::failed("ask who leads on", &folder.authority()))?;
+    if !leads && !keep.is_made()? {
+        return Err(StateError::Locked(folder.authority()).into());
+    }
+    Ok((leads.then_some(Right::Lease), Some(own)))
 }
 
 /// Opens what we alone change, or makes it where there is no state at all.

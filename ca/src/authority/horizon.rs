@@ -8,14 +8,14 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::{self, Disk, Readers, StateError, StateFolder};
+use crate::state::{self, Disk, Item, Readers, Shelf, StateError, StateFolder};
 
 /// The file is this much ahead, at most: seconds. So often it is written while certificates are signed.
 const MOST_AHEAD: i64 = 900;
@@ -26,8 +26,7 @@ const MAX_FILE_BYTES: u64 = 4096;
 
 /// The end of everything that was signed.
 pub(crate) struct Horizon {
-    file: PathBuf,
-    disk: Disk,
+    kept: Kept,
     // Durable.
     until: AtomicI64,
     writing: Mutex<()>,
@@ -35,6 +34,12 @@ pub(crate) struct Horizon {
     held: AtomicBool,
     /// Of all control planes that ran here before, seconds since 1970; 0: none signed anything that is still valid.
     pub(crate) before: i64,
+}
+
+// Where it is written down.
+enum Kept {
+    File(PathBuf, Disk),
+    Shelf(Arc<dyn Shelf>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -46,6 +51,10 @@ struct Written {
 impl Horizon {
     /// Reads what others have left in the folder, and forgets what has ended.
     pub(crate) fn open(folder: &StateFolder, disk: Disk, now: i64) -> Result<Self, StateError> {
+        if let Some(shelf) = folder.shelf() {
+            let before = end_of(folder, shelf.replica(), now).unwrap_or(0);
+            return Ok(Self::new(Kept::Shelf(Arc::clone(shelf)), before));
+        }
         let replicas = folder.replicas();
         state::private_folder(&replicas).map_err(state::failed("make", &replicas))?;
         let mut before = 0;
@@ -55,7 +64,7 @@ impl Horizon {
                 // Of one that may run now: whoever leads asks it, or counts with what it has left.
                 continue;
             }
-            if let Some(until) = end_of(&path, now) {
+            if let Some(until) = end_of_file(&path, now) {
                 before = before.max(until);
             } else {
                 // What stays is removed at the next start.
@@ -63,14 +72,13 @@ impl Horizon {
             }
         }
         let random = || replicas.join(crate::hex::encode(&rand::random::<[u8; 8]>()));
-        Ok(Self {
-            file: folder.replica().map_or_else(random, |number| folder.horizon_of(number)),
-            disk,
-            until: AtomicI64::new(0),
-            writing: Mutex::new(()),
-            held: AtomicBool::new(false),
-            before,
-        })
+        let file = folder.replica().map_or_else(random, |number| folder.horizon_of(number));
+        Ok(Self::new(Kept::File(file, disk), before))
+    }
+
+    fn new(kept: Kept, before: i64) -> Self {
+        let (until, held) = (AtomicI64::new(0), AtomicBool::new(false));
+        Self { kept, until, writing: Mutex::new(()), held, before }
     }
 
     /// Makes sure that the disk knows of something that is valid until `not_after`.
@@ -90,7 +98,10 @@ impl Horizon {
         let ahead = (not_after.saturating_sub(now) / 4).clamp(1, MOST_AHEAD);
         let until = not_after.saturating_add(ahead);
         let written = serde_json::to_vec(&Written { signed_until: until })?;
-        self.disk.write(&self.file, &written, Readers::Owner)?;
+        match &self.kept {
+            Kept::File(file, disk) => disk.write(file, &written, Readers::Owner)?,
+            Kept::Shelf(shelf) => shelf.write(Item::Horizon(shelf.replica()), &written)?,
+        }
         self.until.store(until, Ordering::Release);
         Ok(())
     }
@@ -111,16 +122,31 @@ impl Horizon {
     }
 }
 
-/// Until when anything may be valid that the file speaks of; `None`: it has ended. What cannot be read may stand for a day.
-pub(crate) fn end_of(path: &Path, now: i64) -> Option<i64> {
-    if !path.exists() {
-        return None;
+/// Until when anything that a replica has signed may be valid; `None`: it has ended. What cannot be read may stand for a day.
+pub(crate) fn end_of(folder: &StateFolder, number: u8, now: i64) -> Option<i64> {
+    let Some(shelf) = folder.shelf() else { return end_of_file(&folder.horizon_of(number), now) };
+    let item = Item::Horizon(number);
+    match shelf.read(item) {
+        Ok(None) => None,
+        Ok(Some(bytes)) => still_open(&shelf.name(item), parse(&bytes), now),
+        Err(_) => still_open(&shelf.name(item), None, now),
     }
-    let until = read(path).unwrap_or_else(|| {
+}
+
+fn end_of_file(path: &Path, now: i64) -> Option<i64> {
+    if path.exists() { still_open(path, read(path), now) } else { None }
+}
+
+fn still_open(path: &Path, until: Option<i64>, now: i64) -> Option<i64> {
+    let until = until.unwrap_or_else(|| {
         tracing::warn!(file = %path.display(), "it cannot be read; what was signed may be valid for a day");
         now.saturating_add(LONGEST_LIFE)
     });
     Some(until).filter(|until| *until > now)
+}
+
+fn parse(bytes: &[u8]) -> Option<i64> {
+    Some(serde_json::from_slice::<Written>(bytes).ok()?.signed_until)
 }
 
 fn read(path: &Path) -> Option<i64> {
@@ -132,5 +158,5 @@ fn read(path: &Path) -> Option<i64> {
     if fs::metadata(path).ok()?.len() > MAX_FILE_BYTES {
         return None;
     }
-    Some(serde_json::from_slice::<Written>(&fs::read(path).ok()?).ok()?.signed_until)
+    parse(&fs::read(path).ok()?)
 }

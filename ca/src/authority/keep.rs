@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     config::LEAF_LIFE,
-    state::{self, Disk, Moment, Readers, StateError, StateFolder},
+    state::{self, Disk, Item, Moment, Readers, StateError, StateFolder},
 };
 
 /// A state of a few roots has some 10 KiB; a larger file is not one of ours.
@@ -131,7 +131,7 @@ impl Keep {
     /// Reads the state of a locked folder, or makes one where there is none at all.
     pub(crate) fn open(&self, birth: &Birth<'_>) -> Result<Standing, OpenError> {
         let path = self.folder.authority();
-        let standing = if is_there(&path)? {
+        let standing = if self.stored()?.is_some() {
             let standing = self.read(birth.trust_domain)?;
             self.drop_old_form(&standing)?;
             standing
@@ -196,7 +196,7 @@ impl Keep {
     /// What the disk says now; for whoever does not run the authority, too.
     pub(crate) fn read(&self, trust_domain: &TrustDomain) -> Result<Standing, OpenError> {
         let path = self.folder.authority();
-        let bytes = read_private(&path)?;
+        let bytes = self.found()?;
         let standing =
             document::decode(&bytes, trust_domain, &self.seal).map_err(|error| refused(&path, error))?;
         self.knows(standing.generation);
@@ -207,20 +207,23 @@ impl Keep {
     /// whoever finds that another goes on with the state must not write over it, nor sign.
     pub(crate) fn refuse_overtaken(&self) -> Result<(), OpenError> {
         let path = self.folder.authority();
-        if !is_there(&path)? {
-            return Ok(());
-        }
-        let found = self.generation()?;
+        let Some(bytes) = self.stored()? else { return Ok(()) };
+        let found = document::generation(&bytes).map_err(|error| refused(&path, error))?;
         if self.known.iter().any(|known| known.load(Ordering::SeqCst) == found) {
             return Ok(());
         }
         Err(OpenError::Overtaken { path, found })
     }
 
+    /// The state is not ours any more: such a one was found.
+    pub(crate) fn overtaken(&self, found: u64) -> OpenError {
+        OpenError::Overtaken { path: self.folder.authority(), found }
+    }
+
     /// Which state the disk holds now.
     pub(crate) fn generation(&self) -> Result<u64, OpenError> {
         let path = self.folder.authority();
-        document::generation(&read_private(&path)?).map_err(|error| refused(&path, error))
+        document::generation(&self.found()?).map_err(|error| refused(&path, error))
     }
 
     /// The state that whoever led here has left, for the one who leads now: as at a start, but a root is never made.
@@ -228,6 +231,16 @@ impl Keep {
         let standing = self.follow_bundle(self.read(domain)?, now)?;
         self.publish(&standing)?;
         Ok(standing)
+    }
+
+    /// Is there a state?
+    pub(crate) fn is_made(&self) -> Result<bool, OpenError> {
+        Ok(self.stored()?.is_some())
+    }
+
+    /// Lets the `bundle.pem` of a folder that is ours alone hold what whoever leads has published.
+    pub(crate) fn publish_own(&self, standing: &Standing) -> Result<(), OpenError> {
+        if self.folder.shelf().is_some() { self.publish(standing) } else { Ok(()) }
     }
 
     /// Do other replicas sign by the state?
@@ -246,7 +259,11 @@ impl Keep {
         self.refuse_overtaken()?;
         let [_, tried] = &*self.known;
         tried.store(standing.generation, Ordering::SeqCst);
-        self.disk.write(&path, &bytes, Readers::Owner).map_err(state::failed("write", &path))?;
+        let written = match self.folder.shelf() {
+            Some(shelf) => shelf.write(Item::Authority, &bytes),
+            None => self.disk.write(&path, &bytes, Readers::Owner),
+        };
+        written.map_err(state::failed("write", &path))?;
         self.knows(standing.generation);
         Ok(())
     }
@@ -270,7 +287,26 @@ impl Keep {
 
     // Of a state that was written before there was a seal.
     fn holds_plain_keys(&self) -> Result<bool, OpenError> {
-        Ok(document::is_plain(&read_private(&self.folder.authority())?))
+        Ok(document::is_plain(&self.found()?))
+    }
+
+    // What lies there now, if anything does.
+    fn stored(&self) -> Result<Option<Zeroizing<Vec<u8>>>, OpenError> {
+        let path = self.folder.authority();
+        let Some(shelf) = self.folder.shelf() else {
+            return if is_there(&path)? { read_private(&path).map(Some) } else { Ok(None) };
+        };
+        let bytes = shelf.read(Item::Authority).map_err(state::failed("read", &path))?.map(Zeroizing::new);
+        if bytes.as_ref().is_some_and(|bytes| bytes.len() as u64 > MAX_STATE_BYTES) {
+            let reason = format!("it is larger than {MAX_STATE_BYTES} bytes");
+            return Err(OpenError::Corrupt { path, reason });
+        }
+        Ok(bytes)
+    }
+
+    fn found(&self) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let gone = || state::failed("read", &self.folder.authority())(io::ErrorKind::NotFound.into());
+        Ok(self.stored()?.ok_or_else(gone)?)
     }
 
     // The form of older versions: one root in PEM. Its JWT key is new, so that its bundle is.

@@ -3,6 +3,7 @@
 //! - `standing`, `plan`: where each root stands and what comes next, as values and pure functions
 //! - `document`, `seal`, `keep`, `horizon`: how that is kept on the disk
 //! - `rotation`: the steps, durable before they take effect; `pen`: what signs now
+//! - `lease`, `kubernetes`: the same shared by the replicas of a cluster
 //! - `follower`: the part of a replica that another leads; `roll`: what replicas tell each other of who holds certificates
 //! - `sign`, `jwt`, `csr`, `check`: certificates and tokens
 //!
@@ -18,9 +19,12 @@ mod document;
 mod follower;
 mod given;
 mod horizon;
+mod issued;
 mod jwt;
 mod keep;
 mod key_hash;
+mod kubernetes;
+mod lease;
 mod pen;
 mod plan;
 mod roll;
@@ -43,7 +47,7 @@ use std::{
 
 use douane_proto::{
     id::{TrustDomain, WorkloadId},
-    svid::{Svid, SvidError, TrustBundle},
+    svid::{Svid, TrustBundle},
 };
 use rcgen::KeyPair;
 use tokio::sync::watch;
@@ -51,7 +55,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     holders::{Held, Holder, Holders},
-    state::{Disk, StateError, StateFolder},
+    state::{Disk, StateFolder, StateLock},
 };
 
 pub use above::{Elsewhere, Vouched};
@@ -59,9 +63,11 @@ pub use armor::{block as pem_block, certificates as pem_certificates};
 pub use change::{Change, Force, RotateError};
 pub use csr::CsrError;
 pub use given::{GivenError, GivenRoot};
+pub use issued::{Expiry, IssueError, Issued};
 pub use jwt::JwtError;
 pub use keep::OpenError;
 pub use key_hash::key_hash;
+pub use kubernetes::{ClusterShelf, ShelfError};
 pub use rotation::{FRESH_FOR, Terms};
 pub use seal::SealError;
 pub use sign::{Petition, SignError};
@@ -97,6 +103,8 @@ pub struct Authority {
     opened: (i64, u64),
     folder: StateFolder,
     others: Mutex<Others>,
+    // Of a folder that is ours alone while the state lies elsewhere.
+    _own: Option<StateLock>,
 }
 
 /// How an authority is set up.
@@ -111,44 +119,6 @@ pub struct Setup {
     pub disk: Disk,
     /// Who signs intermediates, where it is not a root that we make and keep.
     pub elsewhere: Option<Elsewhere>,
-}
-
-/// A certificate that was signed for somebody.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Issued {
-    /// DER: the leaf, then its intermediate.
-    pub chain: Vec<Vec<u8>>,
-    /// The leaf's serial number in hexadecimal.
-    pub serial: String,
-    /// The end of the leaf's life, seconds since 1970.
-    pub not_after: i64,
-    /// The id of the root that vouches for it.
-    pub authority: String,
-    /// Key identifiers of those who vouch for it, the signer first.
-    pub key_ids: Vec<Vec<u8>>,
-}
-
-/// When the authority's own certificates end, seconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expiry {
-    /// The root.
-    pub root: i64,
-    /// The intermediate in use.
-    pub intermediate: i64,
-}
-
-/// Why a request for a certificate failed.
-#[derive(Debug, thiserror::Error)]
-pub enum IssueError {
-    /// The request itself is at fault.
-    #[error(transparent)]
-    Csr(#[from] CsrError),
-    /// The authority could not sign.
-    #[error(transparent)]
-    Sign(#[from] SignError),
-    /// The authority's own certificate is not what it should be.
-    #[error("our own certificate")]
-    Own(#[from] SvidError),
 }
 
 impl Setup {
@@ -190,15 +160,6 @@ impl Authority {
     /// [`OpenError`].
     pub fn open_with(folder: &StateFolder, setup: Setup, now: SystemTime) -> Result<Self, OpenError> {
         let now = unix(now);
-        let lock = match folder.lock() {
-            // Whoever leads may still be about to make the state.
-            Err(StateError::Locked(_))
-                if folder.replica().is_some() && folder.is_shared()? && folder.authority().is_file() =>
-            {
-                None
-            }
-            lock => Some(lock?),
-        };
         let Setup { terms, seal_key, holders, disk, elsewhere } = setup;
         let seal = match &seal_key {
             Some(file) => Seal::from_file(file)
@@ -206,11 +167,12 @@ impl Authority {
             None => Seal::Open,
         };
         let keep = Keep::new(folder, disk.clone(), seal);
+        let (by, own) = follower::right_to_lead(folder, &keep)?;
         let (trust_domain, default_life) = (terms.trust_domain.clone(), terms.leaf_life);
-        let (part, pen) = match lock {
-            Some(lock) => {
+        let (part, pen) = match by {
+            Some(by) => {
                 let (rotation, pen) = follower::lead(folder, terms, (keep, disk), elsewhere, now)?;
-                (Part::Leads { rotation: Box::new(rotation), _lock: lock }, pen)
+                (Part::Leads { rotation: Box::new(rotation), by }, pen)
             }
             None => {
                 let horizon = Arc::new(Horizon::open(folder, disk, now)?);
@@ -233,7 +195,9 @@ impl Authority {
             holders,
             folder: folder.clone(),
             others: Mutex::default(),
+            _own: own,
         };
+        authority.hold_while_fresh(Instant::now());
         if !authority.leads() {
             authority.look(now).map_err(|error| match error {
                 RotateError::State(error) => error,
@@ -325,7 +289,7 @@ impl Authority {
     fn look(&self, now: i64) -> Result<(), RotateError> {
         let looked = Instant::now();
         let mut part = self.part();
-        part.lead_if_nobody_does(&self.pen, now)?;
+        part.lead_if_nobody_does(&self.folder, &self.pen, now)?;
         self.leads.store(matches!(&*part, Part::Leads { .. }), Ordering::Release);
         let advanced = match &mut *part {
             Part::Leads { rotation, .. } => rotation.advance(&self.pen, &self.facts(now), now),
@@ -337,10 +301,30 @@ impl Authority {
         }
         if let (Part::Follows(_), Ok(_)) = (&*part, &advanced) {
             self.tell_leader(part.standing().bundle().place(), now)?;
+        }
+        if advanced.is_ok() {
             // From before it was read: what changed since then is not known.
-            self.pen.hold_until(looked + FRESH_FOR);
+            match &*part {
+                Part::Follows(_) => self.pen.hold_until(looked + FRESH_FOR),
+                Part::Leads { .. } => self.hold_while_fresh(looked),
+            }
         }
         advanced.map(drop)
+    }
+
+    // Who leads by a lease may have lost it, and a lock cannot be lost.
+    fn hold_while_fresh(&self, looked: Instant) {
+        if self.folder.shelf().is_some() && self.leads() {
+            self.pen.hold_until(looked + FRESH_FOR);
+        }
+    }
+
+    /// We end: another replica may lead at once.
+    pub fn leave(&self) {
+        if let Some(shelf) = self.folder.shelf() {
+            self.pen.hold_until(Instant::now());
+            shelf.leave();
+        }
     }
 
     /// May we change the authority? Otherwise another replica does.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::horizon;
 use crate::{
     holders::Holder,
-    state::{self, MOST_REPLICAS, Readers, StateError, StateFolder},
+    state::{self, Item, MOST_REPLICAS, Readers, StateError, StateFolder},
 };
 
 /// Lines; a rotation has a handful.
@@ -101,6 +101,13 @@ impl Roll {
     /// Writes it. Need not outlive the machine: who is gone counts as gone.
     pub(super) fn write(&self, folder: &StateFolder) -> Result<(), StateError> {
         let Some(number) = folder.replica() else { return Ok(()) };
+        if let Some(shelf) = folder.shelf() {
+            let item = Item::Roll(number);
+            let text = serde_json::to_vec(self).map_err(io::Error::other);
+            return text
+                .and_then(|text| shelf.write(item, &text))
+                .map_err(state::failed("write", &shelf.name(item)));
+        }
         let (rolls, path) = (folder.rolls(), folder.roll_of(number));
         state::private_folder(&rolls).map_err(state::failed("make", &rolls))?;
         let text = serde_json::to_vec(self).map_err(io::Error::other);
@@ -147,10 +154,16 @@ impl Others {
     }
 
     fn of(&mut self, folder: &StateFolder, number: u8, (now, instant): (i64, Instant)) -> Vec<Holder> {
-        let roll = read(&folder.roll_of(number));
+        let roll = match folder.shelf() {
+            Some(shelf) => {
+                let found = shelf.read(Item::Roll(number)).ok().flatten();
+                found.and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            }
+            None => read(&folder.roll_of(number)),
+        };
         let presence = roll.as_ref().map_or(Presence::Gone, |roll| self.presence(number, roll.beat, instant));
         let said = roll.filter(|_| presence != Presence::Gone).map(|roll| roll.holders(number));
-        let until = horizon::end_of(&folder.horizon_of(number), now).filter(|_| presence != Presence::Here);
+        let until = horizon::end_of(folder, number, now).filter(|_| presence != Presence::Here);
         let unknown = until.map(|until| Holder {
             name: format!("(whoever got a certificate from replica {number}, which is not there)"),
             connected: false,

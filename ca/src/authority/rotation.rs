@@ -51,6 +51,18 @@ pub struct Terms {
     pub root_lead: Duration,
 }
 
+/// What is left to whoever led.
+pub(crate) struct Left {
+    pub(crate) standing: Standing,
+    pub(crate) terms: Terms,
+    pub(crate) parts: (Keep, Arc<Horizon>),
+    pub(crate) elsewhere: Option<Elsewhere>,
+    pub(crate) bundle: Told,
+}
+
+/// What sidecars are told of the state.
+pub(crate) type Told = watch::Sender<Arc<TrustBundle>>;
+
 /// An intermediate that this control plane has signed with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Past {
@@ -73,7 +85,7 @@ pub(crate) struct Rotation {
     horizon: Arc<Horizon>,
     elsewhere: Option<Elsewhere>,
     // What sidecars are told.
-    pub(crate) bundle: watch::Sender<Arc<TrustBundle>>,
+    pub(crate) bundle: Told,
     // Whoever signs elsewhere is not asked again before this.
     ask_again: i64,
     // A change could not be stored, or only in part: what lies on the disk may be what was or what should be.
@@ -86,7 +98,7 @@ impl Rotation {
         terms: Terms,
         (keep, horizon): (Keep, Arc<Horizon>),
         elsewhere: Option<Elsewhere>,
-        bundle: watch::Sender<Arc<TrustBundle>>,
+        bundle: Told,
     ) -> Self {
         Self {
             standing,
@@ -100,6 +112,18 @@ impl Rotation {
             bundle,
             ask_again: 0,
             doubtful: false,
+        }
+    }
+
+    /// Another leads: what is left is to follow. What was not stored for sure is read from it.
+    pub(crate) fn step_down(&self) -> Left {
+        self.horizon.release();
+        Left {
+            standing: self.standing.clone(),
+            terms: self.terms.clone(),
+            parts: (self.keep.clone(), Arc::clone(&self.horizon)),
+            elsewhere: self.elsewhere.clone(),
+            bundle: self.bundle.clone(),
         }
     }
 

@@ -1,11 +1,12 @@
 //! The command line of `douane`: `ca` runs the control plane (`run`), `policy` is for whoever writes policies (`policy`),
-//! `edges` and its like look at a running mesh (`traffic`), `install` and its like print manifests (`install`), `inject` and
+//! `edges` and its like look at a running mesh (`traffic`), `install` and its like print manifests (`install`), `check` looks at a cluster, `inject` and
 //! `uninject` put sidecars into others (`inject`), `version` says which this is.
 //!
 //! Knows flags, exit codes and how errors are printed; everything else is done in the rooms below.
 
 mod audit;
 mod authority;
+mod check;
 mod inject;
 mod install;
 mod policy;
@@ -55,6 +56,8 @@ enum Command {
     Tap(Box<traffic::Tap>),
     /// Tell one failed request's story from both ends.
     Why(traffic::Why),
+    /// Say whether a cluster is fit for the mesh, and whether the mesh in it does its work: what, why, and what mends it.
+    Check(check::Check),
     /// Print what kubectl applies, so that a cluster has a control plane.
     Install(Box<install::Install>),
     /// Print the same for a control plane that is there, with what it was told.
@@ -92,6 +95,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Ca(ca) => run::run(*ca),
         Command::Policy(policy) => Ok(policy::run(policy)),
+        Command::Check(asked) => check::check(&asked),
         Command::Install(asked) => install::install(&asked).map(|()| ExitCode::SUCCESS),
         Command::Upgrade(asked) => install::upgrade(&asked).map(|()| ExitCode::SUCCESS),
         Command::Uninstall(asked) => install::uninstall(&asked).map(|()| ExitCode::SUCCESS),

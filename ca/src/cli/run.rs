@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     app::{self, App},
-    config::{BundleEndpoint, Config, Kubernetes, Tokens, WebCertificate, Webhook, default_audience},
+    config::{
+        BundleEndpoint, Config, Kubernetes, StatePlace, Tokens, WebCertificate, Webhook, default_audience,
+    },
 };
 
 #[derive(Args)]
@@ -86,6 +88,10 @@ struct Run {
     /// Which context of --kubeconfig [default: its current one].
     #[arg(long, value_name = "NAME", requires = "kubeconfig")]
     context: Option<String>,
+    /// Where the authority's state lies with --kubernetes: in the state folder, or in the Secret douane-system/douane-authority,
+    /// which several replicas share: one of them leads by a lease and alone changes it.
+    #[arg(long, value_name = "PLACE", requires = "kubernetes", value_parser = ["folder", "secret"])]
+    state: Option<String>,
     /// Where gRPC is served; repeatable [default: all addresses, port 15012].
     #[arg(long)]
     listen: Vec<SocketAddr>,
@@ -197,6 +203,11 @@ fn configure(flags: Run) -> Result<Config> {
         config.kubernetes = Some(Kubernetes {
             kubeconfig: flags.kubeconfig.or(written.kubeconfig),
             context: flags.context.or(written.context),
+            state: match flags.state.as_deref() {
+                Some("secret") => StatePlace::Secret,
+                Some(_) => StatePlace::Folder,
+                None => written.state,
+            },
         });
     }
     if !flags.listen.is_empty() {

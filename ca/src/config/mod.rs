@@ -24,7 +24,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use audit::{Audit, Durability};
 pub use authority::{AuthorityLives, RootFiles, RootSeal, Upstream, Vault, VaultLogin};
-pub use cluster::Kubernetes;
+pub use cluster::{Kubernetes, StatePlace};
 pub use federation::{BundleEndpoint, BundleSource, EndpointSvid, Profile, Relation, WebCertificate};
 pub use injection::{Injection, Order, Permission, PullPolicy, Resources, Webhook};
 pub use keys::Jwks;
@@ -195,6 +195,12 @@ pub enum ConfigError {
     /// Lives of the authority's own certificates that do not fit together.
     #[error("authority: {0}")]
     Lives(String),
+    /// Two ways of sharing one state.
+    #[error(
+        "replicas share a folder (replica, --replica, standby, --standby) or a Secret (kubernetes.state, --state secret); \
+         leave one of them out"
+    )]
+    TwoStates,
     /// Which rules hold for a token of it?
     #[error("the issuer {0:?} stands twice among tokens and oidc; write all its rules in one place")]
     Issuer(String),
@@ -244,6 +250,9 @@ impl Config {
         if self.kubernetes.is_some() && !self.resources.is_empty() {
             return Err(ConfigError::TwoSources);
         }
+        if self.state_place() == StatePlace::Secret && (self.replica || self.standby) {
+            return Err(ConfigError::TwoStates);
+        }
         let mut issuers: Vec<_> = self.oidc.iter().map(|oidc| &oidc.issuer).collect();
         issuers.extend(self.tokens.iter().map(|tokens| &tokens.issuer));
         issuers.sort();
@@ -264,6 +273,12 @@ impl Config {
             return Err(ConfigError::RootNamespace(self.root_namespace.clone()));
         }
         Ok(())
+    }
+
+    /// Where the authority's state lies.
+    #[must_use]
+    pub fn state_place(&self) -> StatePlace {
+        self.kubernetes.as_ref().map(|access| access.state).unwrap_or_default()
     }
 
     /// What every sidecar is told of the mesh.

@@ -29,6 +29,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 const NAMESPACE: &str = include_str!("parts/namespace.yaml");
 const MESH: &str = include_str!("parts/mesh.yaml");
+const STATE: &str = include_str!("parts/state.yaml");
 const CONTROL_PLANE: &str = include_str!("parts/control-plane.yaml");
 const NETWORK: &str = include_str!("parts/network.yaml");
 const RIGHTS: &str = include_str!("rbac.yaml");
@@ -110,7 +111,7 @@ impl MeshFile {
 pub fn manifests(wishes: &Wishes, mesh: &MeshFile, crds: Crds) -> String {
     let blanks = Blanks::new(wishes, mesh);
     // Who asks us comes last: nobody is asked for before there is somebody.
-    let ours = [NAMESPACE, RIGHTS, MESH, CONTROL_PLANE, NETWORK, WEBHOOKS];
+    let ours = [NAMESPACE, RIGHTS, MESH, STATE, CONTROL_PLANE, NETWORK, WEBHOOKS];
     documents(crds.parts().iter().chain(&ours).map(|part| blanks.fill(part)))
 }
 
@@ -119,7 +120,7 @@ pub fn manifests(wishes: &Wishes, mesh: &MeshFile, crds: Crds) -> String {
 #[must_use]
 pub fn removal(crds: Crds) -> String {
     let blanks = Blanks::new(&Wishes::default(), &MeshFile(String::new()));
-    let ours = [WEBHOOKS, NETWORK, CONTROL_PLANE, MESH, RIGHTS, NAMESPACE];
+    let ours = [WEBHOOKS, NETWORK, CONTROL_PLANE, STATE, MESH, RIGHTS, NAMESPACE];
     documents(ours.iter().chain(crds.parts()).map(|part| blanks.fill(part)))
 }
 

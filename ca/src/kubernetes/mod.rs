@@ -94,7 +94,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config");
         fs::write(&file, kubeconfig).unwrap();
-        let access = Kubernetes { kubeconfig: Some(file), context: context.map(str::to_owned) };
+        let access = Kubernetes {
+            kubeconfig: Some(file),
+            context: context.map(str::to_owned),
+            ..Kubernetes::default()
+        };
         client(&access).await.map_err(|error| format!("{:#}", anyhow::Error::from(error)))
     }
 
@@ -118,7 +122,7 @@ mod tests {
         let open = "server: 'https://127.0.0.1:1', insecure-skip-tls-verify: true";
         let unverified = with(&kubeconfig(open), None).await.err().unwrap();
         assert!(unverified.contains("certificate-authority-data"), "{unverified}");
-        let alone = Kubernetes { kubeconfig: None, context: Some("one".to_owned()) };
+        let alone = Kubernetes { context: Some("one".to_owned()), ..Kubernetes::default() };
         let alone = client(&alone).await.err().unwrap().to_string();
         assert!(alone.contains("--kubeconfig FILE"), "{alone}");
     }

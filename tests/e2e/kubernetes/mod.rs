@@ -1,6 +1,8 @@
 //! The control plane against a real Kubernetes API server. Run by `tests/kubernetes/run`, which brings the programs.
 
 mod attest;
+mod check;
 mod discovery;
 mod plane;
+mod replicas;
 mod sidecar;

@@ -61,7 +61,9 @@ pub(crate) fn define(cluster: &Cluster) {
 /// Our service account and what it may do.
 pub(crate) fn admit(cluster: &Cluster) {
     cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: douane-system}\n");
-    cluster.apply(&fs::read_to_string(Path::new(INSTALL).join("rbac.yaml")).unwrap());
+    for part in ["rbac.yaml", "parts/state.yaml"] {
+        cluster.apply(&fs::read_to_string(Path::new(INSTALL).join(part)).unwrap());
+    }
 }
 
 impl Plane {
@@ -76,7 +78,7 @@ impl Plane {
             metrics: Some("127.0.0.1:0".parse().unwrap()),
             kubernetes: Some(Kubernetes {
                 kubeconfig: Some(cluster.kubeconfig_of("douane-system", "douane-ca")),
-                context: None,
+                ..Kubernetes::default()
             }),
             tokens: Some(Tokens {
                 jwks: jwks.display().to_string(),

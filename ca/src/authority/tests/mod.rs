@@ -28,6 +28,7 @@ mod killed;
 mod replicas;
 mod rotation;
 mod rows;
+mod shelf;
 mod state;
 
 const NOW: u64 = 1_800_000_000;

@@ -1,7 +1,10 @@
 //! The state folder: what lies where in it, and files that survive a power cut.
 //!
 //! A file is written beside, synced, renamed, and the folder synced: a reader sees the old bytes or the new ones, never
-//! half of them. Knows not what the files mean (`authority/keep`, `attest/join`, `discovery/kept`).
+//! half of them. Knows not what the files mean (`authority/keep`, `attest/join`, `discovery/kept`). What replicas share may
+//! lie elsewhere: `shelf`.
+
+mod shelf;
 
 use std::{
     ffi::OsString,
@@ -12,6 +15,8 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+
+pub use shelf::{Item, Shelf};
 
 /// The one before us may be on its way out; and a process that its owner has just forked holds the lock until it runs
 /// its own program.
@@ -30,6 +35,8 @@ pub struct StateFolder {
     path: PathBuf,
     // None: nobody else runs on it.
     place: Option<Arc<Place>>,
+    // Where it is shared with other replicas, if it is not in the folder.
+    shelf: Option<Arc<dyn Shelf>>,
 }
 
 /// Held while a control plane leads on a folder: it alone changes the state.
@@ -116,7 +123,19 @@ impl StateFolder {
     /// The folder at `path`; nothing is looked at or made yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), place: None }
+        Self { path: path.into(), place: None, shelf: None }
+    }
+
+    /// The same, and what replicas share lies on `shelf`: the folder is ours alone.
+    #[must_use]
+    pub fn with_shelf(self, shelf: Arc<dyn Shelf>) -> Self {
+        Self { shelf: Some(shelf), ..self }
+    }
+
+    /// Where what replicas share lies, if it is not in the folder.
+    #[must_use]
+    pub fn shelf(&self) -> Option<&Arc<dyn Shelf>> {
+        self.shelf.as_ref()
     }
 
     /// The same as one of several replicas sees it, with the first place that is free: of what only one may write, each
@@ -133,7 +152,7 @@ impl StateFolder {
             match file.try_lock() {
                 Ok(()) => {
                     let place = Some(Arc::new(Place { number, _file: file }));
-                    return Ok(Self { path: self.path.clone(), place });
+                    return Ok(Self { path: self.path.clone(), place, shelf: None });
                 }
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
@@ -145,7 +164,7 @@ impl StateFolder {
     /// Which replica's it is; `None`: nobody else runs on the folder.
     #[must_use]
     pub fn replica(&self) -> Option<u8> {
-        self.place.as_ref().map(|place| place.number)
+        self.shelf.as_ref().map(|shelf| shelf.replica()).or(self.place.as_ref().map(|place| place.number))
     }
 
     /// The folder.
@@ -157,7 +176,7 @@ impl StateFolder {
     /// The authority: its roots with their keys, and where each stands, 0600.
     #[must_use]
     pub fn authority(&self) -> PathBuf {
-        self.path.join("authority")
+        self.shelf.as_ref().map_or_else(|| self.path.join("authority"), |shelf| shelf.name(Item::Authority))
     }
 
     /// What each running control plane on the folder says of itself.
@@ -255,7 +274,7 @@ impl StateFolder {
     /// A folder elsewhere that only one may write: each replica has its own beside it.
     #[must_use]
     pub fn own_of(&self, folder: PathBuf) -> PathBuf {
-        match self.replica() {
+        match self.place.as_ref().map(|place| place.number) {
             None | Some(1) => folder,
             Some(number) => {
                 let mut name = folder.into_os_string();
