@@ -6,7 +6,7 @@ use std::{
     fs,
     path::Path,
     process::Stdio,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use douane_examples::demo::span::{Kind, Span};
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::{
     EXPORTED,
-    backend::{Backend, Seen, over_both},
+    backend::{Backend, Protocol, Seen, over_both},
     fresh, get_traced, judge, shop_with,
 };
 
@@ -68,15 +68,49 @@ fn at_one_percent_all_spans_of_all_failed_traces_arrive_and_of_the_others_what_w
     });
 }
 
+#[test]
+fn where_more_fails_than_is_kept_a_second_some_of_it_is_whole() {
+    let Some(seen) = seen_with(Backend::sink(Protocol::Grpc), &["DOUANE_TRACE_RETAIN_RATE=5"]) else {
+        return;
+    };
+    let Seen { lab, backend } = &seen;
+    let (began, phoenix) = (Instant::now(), format!("{CHECKOUT}?sku=phoenix"));
+    let asking =
+        [(); 4].map(|()| lab.spawn("caller", &["shop", "get", "--times", "50", &phoenix], Stdio::null()));
+    for mut asking in asking {
+        asking.wait().unwrap();
+    }
+    let took = began.elapsed();
+
+    let later = fresh(0xc00);
+    assert!(get_traced(lab, "caller", CHECKOUT, &later, "01").starts_with("200 "));
+    backend.collected(&later, 2 * HOPS);
+    // As many as are kept at once, wherever they are met.
+    let (whole, part) = eventually("some are whole", EXPORTED, || {
+        let mut traces: BTreeMap<_, usize> = BTreeMap::new();
+        for span in backend.spans() {
+            *traces.entry(span.trace).or_default() += 1;
+        }
+        traces.remove(&later);
+        let whole = traces.values().filter(|spans| **spans == 2 * HOPS).count();
+        if whole >= 5 { Ok((whole, traces.len() - whole)) } else { Err(format!("{traces:?}")) }
+    });
+    println!("200 failed in {took:.1?}, 5 a second are kept: {whole} whole, {part} in part");
+}
+
 /// The shop at 1 %, with a caller, and an inventory whose Watch of a phoenix breaks off.
 pub(super) fn seen(backend: Backend) -> Option<Seen> {
+    seen_with(backend, &[])
+}
+
+fn seen_with(backend: Backend, variables: &[&str]) -> Option<Seen> {
     let inventory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kind-cluster/shop/inventory.yaml");
     let listens = "\"[::]:9090\"]";
     let inventory = fs::read_to_string(inventory).unwrap();
     assert!(inventory.contains(listens), "{inventory}");
     let inventory = inventory.replace(listens, "\"[::]:9090\", \"--breaks-off\", \"phoenix\"]");
     let files = [("caller.yaml", CALLER), ("inventory.yaml", inventory.as_str())];
-    shop_with(backend, &files, &["DOUANE_TRACE_SAMPLER=0.01"])
+    shop_with(backend, &files, &[&["DOUANE_TRACE_SAMPLER=0.01"], variables].concat())
 }
 
 pub(super) fn all_that_failed_is_there_and_of_the_rest_what_was_sampled(seen: &Seen) {
