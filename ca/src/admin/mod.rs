@@ -54,9 +54,9 @@ pub enum Command {
     },
     /// Tell live requests, until whoever asks leaves.
     Tap(TapFilter),
-    /// Say what sidecars remember of a trace or a span.
+    /// Say what sidecars remember of a request or stream.
     Search {
-        /// 32 or 16 hexadecimal digits.
+        /// A trace id (32 hexadecimal digits), a span id (16), a request id, or an address.
         id: String,
     },
 }

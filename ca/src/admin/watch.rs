@@ -2,7 +2,7 @@
 //!
 //! Knows not how sidecars are asked (`traffic`).
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -18,7 +18,7 @@ use crate::{
     discovery::Index,
     hex,
     traffic::{
-        inquiries::{Inquiry, Told, Wanted},
+        inquiries::{Inquiry, Sought, Told, Wanted},
         seen::Seen,
         view::Names,
     },
@@ -26,8 +26,12 @@ use crate::{
 
 /// Sidecars answer within milliseconds; one that does not is of an older version, or dying.
 const ANSWERED: Duration = Duration::from_secs(2);
+/// A line, by whoever taps.
+const READ: Duration = Duration::from_secs(30);
 /// Known names that an error lists.
 const MOST_NAMES: usize = 12;
+/// Traces, and connections without one, that one search may find.
+const MOST_TRACES: usize = 8;
 /// Records of one search.
 const MOST_RECORDS: usize = 2000;
 
@@ -137,24 +141,39 @@ impl Desk {
                 Some(Told::All) => continue,
                 None => return,
             };
-            if send(&mut write, &answer).await.is_err() {
+            // Whoever stands still and reads nothing more takes no place either.
+            let sent = tokio::select! {
+                () = stop.cancelled() => return,
+                sent = time::timeout(READ, send(&mut write, &answer)) => sent,
+            };
+            if !matches!(sent, Ok(Ok(()))) {
                 return;
             }
         }
     }
 
-    /// Asks all sidecars what they remember of a trace or a span.
-    pub(super) async fn search(&self, id: &str) -> Answer {
-        let Some(bytes) = hex::decode(id).filter(|bytes| matches!(bytes.len(), 8 | 16)) else {
+    /// Asks all sidecars what they remember of a request or stream.
+    pub(super) async fn search(&self, text: &str) -> Answer {
+        let Some(sought) = Sought::of(text) else {
             return Answer::Refused(format!(
-                "{id:?} is neither a trace id (32 hexadecimal digits) nor a span id (16)"
+                "{text:?} is neither a trace id (32 hexadecimal digits), nor a span id (16), nor a request id, nor an address"
             ));
         };
-        let mut remembered = self.remembered(bytes).await;
-        // A span leads to its trace.
-        let trace = remembered.records.iter().find_map(|seen| hex::decode(&seen.trace_id));
-        if let (16, Some(trace)) = (id.len(), trace) {
-            remembered = self.remembered(trace).await;
+        let mut remembered = self.remembered(sought.clone()).await;
+        // Whatever was found leads to its trace, the newest first: the same client may use an id, or an address, often.
+        remembered.records.sort_by_key(|seen| Reverse(seen.time_us));
+        let mut traces: Vec<Vec<u8>> = Vec::new();
+        for trace in remembered.records.iter().filter_map(|seen| hex::decode(&seen.trace_id)) {
+            if !traces.contains(&trace) && traces.len() < MOST_TRACES {
+                traces.push(trace);
+            }
+        }
+        remembered.records.retain(|seen| seen.trace_id.is_empty());
+        remembered.records.truncate(MOST_TRACES);
+        for trace in traces {
+            let Remembered { records, asked, answered, .. } = self.remembered(Sought::trace(trace)).await;
+            (remembered.asked, remembered.answered) = (asked, answered.min(remembered.answered));
+            remembered.records.extend(records);
         }
         let mut names = Named::new(self.index.clone());
         remembered.records = remembered.records.into_iter().map(|seen| names.name(seen)).collect();
@@ -162,9 +181,9 @@ impl Desk {
         Answer::Remembered(Box::new(remembered))
     }
 
-    async fn remembered(&self, id: Vec<u8>) -> Remembered {
+    async fn remembered(&self, sought: Sought) -> Remembered {
         let asked = self.traffic.connected();
-        let mut search: Inquiry = self.traffic.search(id);
+        let mut search: Inquiry = self.traffic.search(sought);
         let mut found = Remembered { asked, ..Remembered::default() };
         let limit = Instant::now() + ANSWERED;
         while found.answered < asked && found.records.len() < MOST_RECORDS {

@@ -68,6 +68,17 @@ impl Counts {
         }
     }
 
+    /// Is some counter of it higher than in `other`? Of the same edge then, `other` began anew.
+    pub(super) fn is_beyond(&self, other: &Self) -> bool {
+        let pairs = [
+            (self.requests, other.requests),
+            (self.streams, other.streams),
+            (self.bytes_in, other.bytes_in),
+            (self.bytes_out, other.bytes_out),
+        ];
+        pairs.iter().any(|(own, other)| own > other)
+    }
+
     /// Requests and streams that got through.
     pub(super) fn passed(&self) -> u64 {
         let lost = [self.failures, self.denied, self.stream_failures, self.streams_denied];

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,9 +14,12 @@ use douane_proto::{id::WorkloadId, wire};
 use tokio::sync::{mpsc, watch};
 
 use super::seen::Seen;
+use crate::hex;
 
 /// Sightings on their way to one operator; what he reads too slowly is left out.
 const MOST_WAITING: usize = 1024;
+/// As long as sidecars read it.
+const LONGEST_REQUEST_ID: usize = 128;
 
 /// Which requests a tap is to tell; empty: any.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -44,8 +48,18 @@ pub struct Wanted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum What {
     Tap(Wanted),
-    /// The bytes of a trace or a span.
-    Search(Vec<u8>),
+    Search(Sought),
+}
+
+/// What is looked for; each that is given counts by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sought {
+    /// The bytes of a trace (16) or a span (8); none: neither.
+    pub id: Vec<u8>,
+    /// What a client calls its request; empty: nothing.
+    pub request_id: String,
+    /// Of either end, with a port or without; empty: none.
+    pub address: String,
 }
 
 /// Somebody asks.
@@ -116,7 +130,7 @@ impl Inquiries {
         for Open { number, what, .. } in open.iter() {
             match what {
                 What::Tap(wanted) => inquiry.taps.extend(wanted.tap(*number, own)),
-                What::Search(id) => inquiry.searches.push(wire::Search { number: *number, id: id.clone() }),
+                What::Search(sought) => inquiry.searches.push(sought.search(*number)),
             }
         }
         inquiry
@@ -168,6 +182,33 @@ impl Drop for Inquiry {
     }
 }
 
+impl Sought {
+    /// What somebody has at hand: a trace id (32 hexadecimal digits) or a span id (16), an address, or whatever else a client
+    /// may call its request. `None`: nothing of the kind.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        if text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok() {
+            return Some(Self { address: text.to_owned(), ..Self::default() });
+        }
+        let is_id =
+            (1..=LONGEST_REQUEST_ID).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_graphic());
+        let bytes = hex::decode(&text.to_ascii_lowercase()).filter(|id| matches!(id.len(), 8 | 16));
+        // Some call their requests by sixteen bytes as well.
+        is_id.then(|| Self { id: bytes.unwrap_or_default(), request_id: text.to_owned(), ..Self::default() })
+    }
+
+    /// A trace.
+    #[must_use]
+    pub fn trace(id: Vec<u8>) -> Self {
+        Self { id, ..Self::default() }
+    }
+
+    fn search(&self, number: u64) -> wire::Search {
+        let Self { id, request_id, address } = self.clone();
+        wire::Search { number, id, request_id, address }
+    }
+}
+
 impl Wanted {
     // `None`: the sidecar has nothing to do with it.
     fn tap(&self, number: u64, own: &WorkloadId) -> Option<wire::Tap> {
@@ -201,6 +242,30 @@ mod tests {
         format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap()
     }
 
+    fn trace() -> What {
+        What::Search(Sought::trace(vec![7; 16]))
+    }
+
+    #[test]
+    fn what_is_looked_for_is_known_by_its_form() {
+        let trace = "8d573f80e606528e78bb8b58627c0e6c";
+        let found = |text: &str| Sought::of(text).map(|it| (it.id.len(), it.request_id, it.address));
+        for (text, id, request_id, address) in [
+            (trace, 16, trace, ""),
+            ("2ca7484642bec35d", 8, "2ca7484642bec35d", ""),
+            ("0192f0c4-7a5e-7c3b-9d7e-0f6a2b1c3d4e", 0, "0192f0c4-7a5e-7c3b-9d7e-0f6a2b1c3d4e", ""),
+            ("Req/1", 0, "Req/1", ""),
+            ("10.77.0.5", 0, "", "10.77.0.5"),
+            ("[fd77::5]:7000", 0, "", "[fd77::5]:7000"),
+        ] {
+            assert_eq!(found(text), Some((id, request_id.to_owned(), address.to_owned())), "{text}");
+        }
+        assert_eq!(found(&trace.to_uppercase()).unwrap().0, 16);
+        for nothing in ["", "a b", "\u{e9}", "a".repeat(129).as_str()] {
+            assert_eq!(found(nothing), None, "{nothing}");
+        }
+    }
+
     fn sightings(number: u64, many: usize) -> wire::Sightings {
         let sighting = wire::Sighting { trace_id: vec![7; 16], status: 200, ..wire::Sighting::default() };
         wire::Sightings { number, sightings: vec![sighting; many], left_out: 0, last: false }
@@ -224,8 +289,7 @@ mod tests {
     async fn whoever_was_not_asked_is_not_heard_and_nobody_answers_for_others() {
         let inquiries = Inquiries::default();
         let wanted = Wanted { from: [id("web")].into(), to: [id("orders")].into(), ..Wanted::default() };
-        let (mut tap, mut search) =
-            (inquiries.open(What::Tap(wanted)), inquiries.open(What::Search(vec![7; 16])));
+        let (mut tap, mut search) = (inquiries.open(What::Tap(wanted)), inquiries.open(trace()));
         inquiries.hear(&sightings(tap.number, 1), "shop/ledger-1", &id("ledger"));
         inquiries.hear(&sightings(tap.number, 1), "shop/web-1", &id("web"));
         let last = wire::Sightings { last: true, ..sightings(search.number, 0) };
@@ -244,8 +308,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_reaches_whoever_asked_and_a_slow_reader_is_told_what_he_missed() {
         let inquiries = Inquiries::default();
-        let (mut one, mut other) =
-            (inquiries.open(What::Tap(Wanted::default())), inquiries.open(What::Search(vec![7; 16])));
+        let (mut one, mut other) = (inquiries.open(What::Tap(Wanted::default())), inquiries.open(trace()));
         inquiries.hear(&sightings(one.number, 1), "shop/web-1", &id("web"));
         inquiries.hear(
             &wire::Sightings { last: true, ..sightings(other.number, 0) },

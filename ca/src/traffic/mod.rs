@@ -23,7 +23,7 @@ use std::{
 
 use douane_proto::{id::WorkloadId, wire};
 
-use inquiries::{Inquiries, Inquiry, Wanted, What};
+use inquiries::{Inquiries, Inquiry, Sought, Wanted, What};
 use sidecar::Sidecar;
 use view::{Names, View};
 
@@ -115,10 +115,10 @@ impl Traffic {
         self.inquiries.open(What::Tap(wanted))
     }
 
-    /// Asks all sidecars what they remember of a trace (16 bytes) or span (8 bytes).
+    /// Asks all sidecars what they remember of this.
     #[must_use]
-    pub fn search(&self, id: Vec<u8>) -> Inquiry {
-        self.inquiries.open(What::Search(id))
+    pub fn search(&self, sought: Sought) -> Inquiry {
+        self.inquiries.open(What::Search(sought))
     }
 
     /// Waits until something else is asked.

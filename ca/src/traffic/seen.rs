@@ -32,6 +32,9 @@ pub struct Seen {
     /// The span that caused it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub parent_id: String,
+    /// What its client calls it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub request_id: String,
     /// `http/1.1`, `h2`, `tcp`.
     pub protocol: String,
     /// The method; `_OTHER`: one that nobody knows.
@@ -108,6 +111,7 @@ impl Seen {
             trace_id: id(&sighting.trace_id, 16),
             span_id: id(&sighting.span_id, 8),
             parent_id: id(&sighting.parent_id, 8),
+            request_id: cut(&sighting.request_id),
             protocol: cut(&sighting.protocol),
             method: cut(&sighting.method),
             path: cut(&sighting.path),

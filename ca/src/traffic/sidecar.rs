@@ -18,6 +18,8 @@ const MOST_EDGES: usize = 300;
 const MAX_SERVICE_BYTES: usize = 320;
 /// A sidecar tells every five seconds, and in parts only what does not fit at once.
 const FINEST: Duration = Duration::from_secs(1);
+/// A sidecar forgets an edge after two idle hours, and says so; that word may be lost.
+const FORGOTTEN: Duration = Duration::from_secs(3 * 3600);
 /// As many as the longest window has, told that finely, and some more.
 const MOST_SAMPLES: usize = 64;
 
@@ -49,6 +51,7 @@ pub(super) struct Counted {
     pub(super) total: Counts,
     pub(super) streams_open: u64,
     added: VecDeque<(Instant, Counts)>,
+    heard: Instant,
 }
 
 /// The part of what was told that a window covers, rounded up to whole reports.
@@ -76,6 +79,10 @@ impl Sidecar {
         let is_known = !self.told.is_empty();
         for edge in &figures.edges {
             let Some(key) = Key::told(edge) else { continue };
+            if edge.gone {
+                self.edges.remove(&key);
+                continue;
+            }
             if !self.edges.contains_key(&key) && (room == 0 || self.edges.len() >= MOST_EDGES) {
                 self.left_out = true;
                 continue;
@@ -84,9 +91,12 @@ impl Sidecar {
             let counted = self.edges.entry(key).or_insert_with(|| {
                 room = room.saturating_sub(1);
                 let before = if is_known { Counts::default() } else { total };
-                Counted { total: before, streams_open: 0, added: VecDeque::new() }
+                Counted { total: before, streams_open: 0, added: VecDeque::new(), heard: now }
             });
-            let added = total.since(&counted.total);
+            // It was forgotten and has begun anew, and the word of that was lost.
+            let is_new = counted.total.is_beyond(&total);
+            let added = if is_new { total } else { total.since(&counted.total) };
+            counted.heard = now;
             counted.add(now, added);
             (counted.total, counted.streams_open) = (total, edge.streams_open);
         }
@@ -123,6 +133,10 @@ impl Sidecar {
     }
 
     fn forget(&mut self, now: Instant) {
+        let is_told_of = |counted: &Counted| {
+            counted.streams_open > 0 || now.saturating_duration_since(counted.heard) < FORGOTTEN
+        };
+        self.edges.retain(|_, counted| is_told_of(counted));
         let is_old = |at: &Instant| now.saturating_duration_since(*at) >= LONGEST_WINDOW;
         while self.told.get(1).is_some_and(is_old) {
             self.told.pop_front();
@@ -285,6 +299,26 @@ mod tests {
         let mut small = self::sidecar();
         small.take(&figures(1, 0, &edges[..2]), 1, now);
         assert_eq!((small.edges(), small.left_out()), (1, true));
+    }
+
+    #[test]
+    fn an_edge_that_its_sidecar_forgot_is_gone_and_begins_anew() {
+        let (mut sidecar, start) = (sidecar(), Instant::now());
+        sidecar.take(&figures(1, HOUR, &[edge("web", 1000), edge("cart", 9)]), 9, start);
+        sidecar.take(&figures(1, HOUR, &[]), 9, start + SECOND);
+
+        let gone = wire::Edge { gone: true, ..edge("web", 0) };
+        sidecar.take(&figures(1, HOUR, &[gone]), 9, start + 2 * SECOND);
+        assert_eq!(sidecar.edges(), 1);
+        sidecar.take(&figures(1, HOUR, &[edge("web", 3)]), 9, start + 3 * SECOND);
+        assert_eq!(requests(&sidecar, 60, start + 3 * SECOND).unwrap().0, 3);
+
+        // The word of it was lost.
+        sidecar.take(&figures(1, HOUR, &[edge("cart", 2)]), 9, start + 4 * SECOND);
+        assert_eq!(requests(&sidecar, 60, start + 4 * SECOND).unwrap().0, 5);
+        let long_after = start + FORGOTTEN + 5 * SECOND;
+        sidecar.take(&figures(1, HOUR, &[edge("web", 4)]), 9, long_after);
+        assert_eq!(sidecar.edges(), 1, "nobody has told of the cart for long");
     }
 
     #[test]

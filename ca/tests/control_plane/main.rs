@@ -19,5 +19,6 @@ mod rotation;
 mod sidecar;
 mod standby;
 mod strangers;
+mod taps;
 mod tokens;
 mod upstream;

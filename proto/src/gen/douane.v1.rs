@@ -589,6 +589,9 @@ pub struct Edge {
     pub bytes_in: u64,
     #[prost(uint64, tag = "15")]
     pub bytes_out: u64,
+    /// Nothing touched it for long, and the sidecar has forgotten it: all counters are zero, and begin there again.
+    #[prost(bool, tag = "16")]
+    pub gone: bool,
 }
 /// What an undeclared port has been seen to speak. Of one that speaks this and that, the word is withdrawn: UNDECLARED.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -667,13 +670,20 @@ pub struct Tap {
     #[prost(bool, tag = "13")]
     pub both_ends: bool,
 }
-/// Tell at once what you remember of this trace (16 bytes) or span (8 bytes): only what failed is remembered.
+/// Tell at once what you remember of this: only what failed is remembered. Each that is given counts by itself.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Search {
     #[prost(uint64, tag = "1")]
     pub number: u64,
+    /// A trace (16 bytes) or span (8 bytes).
     #[prost(bytes = "vec", tag = "2")]
     pub id: ::prost::alloc::vec::Vec<u8>,
+    /// What its client calls it (`x-request-id`).
+    #[prost(string, tag = "3")]
+    pub request_id: ::prost::alloc::string::String,
+    /// Of either end: an IP address, with a port or without.
+    #[prost(string, tag = "4")]
+    pub address: ::prost::alloc::string::String,
 }
 /// The answer to an inquiry.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -689,7 +699,7 @@ pub struct Sightings {
     #[prost(bool, tag = "4")]
     pub last: bool,
 }
-/// A request or stream that has ended. There is no field for a query, a header or a body.
+/// A request or stream that has ended. There is no field for a query, a body, or any header but one.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Sighting {
     #[prost(bool, tag = "1")]
@@ -742,6 +752,9 @@ pub struct Sighting {
     pub bytes_out: u64,
     #[prost(bool, tag = "24")]
     pub denied: bool,
+    /// What its client calls it (`x-request-id`).
+    #[prost(string, tag = "25")]
+    pub request_id: ::prost::alloc::string::String,
 }
 /// The bundles of all other trust domains that are trusted: what is not among them is trusted no more.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -36,7 +36,7 @@ use crate::{
         receiver::{Receiver, no_body},
     },
     refusal::Refusal,
-    telemetry::access::Direction,
+    telemetry::{access::Direction, tracer::Caller},
 };
 
 /// Who framed the request.
@@ -62,13 +62,15 @@ impl Receiver {
     ) -> impl Future<Output = Response<Body>> {
         let (mut parts, body) = request.into_parts();
         let version = parts.version;
-        let access = self.ledger.begin_traced(
-            Direction::Inbound,
-            arrival.destination,
-            &mut parts.headers,
-            arrival.caller(&self.mesh.snapshot()),
-        );
+        let snapshot = self.mesh.snapshot();
+        let caller = arrival.caller(&snapshot);
+        let access =
+            self.ledger.begin_traced(Direction::Inbound, arrival.destination, &mut parts.headers, caller);
         arrival.describe(&mut access.borrow_mut().record);
+        if matches!(caller, Caller::Outside) {
+            access.borrow_mut().enters_the_mesh(&mut parts.headers);
+        }
+        drop(snapshot);
         if source == Source::Sidecar && arrival.is_of_mesh(&self.mesh.snapshot()) {
             access.borrow_mut().answers_a_sidecar();
         }

@@ -1,7 +1,7 @@
 //! Who talks to whom: counters for each pair of workloads that this sidecar stands between, told to the control plane.
 //!
-//! They only grow, so that to tell them again counts nothing twice. Bounded like [`super::series`]: what is past the cap is
-//! counted together. Labels are proven identities and names that the control plane gave. Knows not how they are told.
+//! They only grow, so that to tell them again counts nothing twice. Bounded like the series of a metric: what is past the cap is
+//! counted together, and an edge that nothing touched for long is forgotten, which is told as well. Labels are proven identities and names that the control plane gave. Knows not how they are told.
 
 use std::{
     cell::{Cell, RefCell},
@@ -29,6 +29,9 @@ pub(crate) struct Edges {
     epoch: u64,
     began: Instant,
     known: RefCell<HashMap<Key, Rc<Edge>, RandomState>>,
+    swept: Cell<Instant>,
+    // Forgotten, and not told yet.
+    gone: RefCell<Vec<Key>>,
     // Past the cap: one for each direction.
     others: [Rc<Edge>; 2],
 }
@@ -46,6 +49,8 @@ struct Key {
 pub(crate) struct Edge {
     // Since it was told.
     changed: Cell<bool>,
+    // Since it was looked at for the last time.
+    fresh: Cell<bool>,
     requests: Cell<u64>,
     failures: Cell<u64>,
     denied: Cell<u64>,
@@ -60,10 +65,13 @@ pub(crate) struct Edge {
 
 impl Default for Edges {
     fn default() -> Self {
+        let began = Instant::now();
         Self {
             epoch: rand::random(),
-            began: Instant::now(),
+            began,
             known: RefCell::default(),
+            swept: Cell::new(began),
+            gone: RefCell::default(),
             others: <[Rc<Edge>; 2]>::default(),
         }
     }
@@ -74,7 +82,7 @@ impl Edges {
     pub(crate) fn opened(&self, record: &Record) -> Rc<Edge> {
         let edge = self.of(record);
         add(&edge.streams_open, 1);
-        edge.changed.set(true);
+        edge.touch();
         edge
     }
 
@@ -113,6 +121,7 @@ impl Edges {
 
     /// What changed since it was asked last, in messages of bounded length; at least one.
     pub(crate) fn take_news(&self, now: Instant) -> Vec<wire::Figures> {
+        self.sweep(now);
         let known = self.known.borrow();
         let changed = known.iter().filter(|(_, edge)| edge.changed.replace(false));
         let mut edges: Vec<wire::Edge> = changed.map(|(key, edge)| edge.told(key.told())).collect();
@@ -121,6 +130,11 @@ impl Edges {
                 edges.push(edge.told(wire::Edge { outbound, other: true, ..wire::Edge::default() }));
             }
         }
+        let gone = self.gone.take();
+        edges.extend(gone.iter().filter(|key| !known.contains_key(key)).map(|key| {
+            // Its counters are zero: whoever does not know the word has nothing to subtract from the next ones.
+            wire::Edge { gone: true, ..key.told() }
+        }));
         let age = u64::try_from(now.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX);
         let figures = |edges: &[wire::Edge], more| wire::Figures {
             epoch: self.epoch,
@@ -144,6 +158,9 @@ impl Edges {
         if let Some(edge) = self.known.borrow().get(&key) {
             return Rc::clone(edge);
         }
+        if self.known.borrow().len() >= MOST_EDGES {
+            self.sweep(Instant::now());
+        }
         let mut known = self.known.borrow_mut();
         if known.len() >= MOST_EDGES {
             let [inbound, outbound] = &self.others;
@@ -153,6 +170,23 @@ impl Edges {
             });
         }
         Rc::clone(known.entry(key).or_default())
+    }
+
+    // Forgets what nothing touched between two looks, so that peers of yesterday do not fill the places of today's.
+    fn sweep(&self, now: Instant) {
+        if now.saturating_duration_since(self.swept.get()) < IDLE {
+            return;
+        }
+        self.swept.set(now);
+        let mut gone = self.gone.borrow_mut();
+        self.known.borrow_mut().retain(|key, edge| {
+            // Whoever holds it counts a stream's end there.
+            let keep = edge.fresh.replace(false) || edge.streams_open.get() > 0 || Rc::strong_count(edge) > 1;
+            if !keep && gone.len() < MOST_EDGES {
+                gone.push(key.clone());
+            }
+            keep
+        });
     }
 }
 
@@ -196,7 +230,12 @@ impl Edge {
     fn bytes(&self, record: &Record) {
         add(&self.bytes_in, record.bytes_in);
         add(&self.bytes_out, record.bytes_out);
+        self.touch();
+    }
+
+    fn touch(&self) {
         self.changed.set(true);
+        self.fresh.set(true);
     }
 
     fn is_used(&self) -> bool {
@@ -233,6 +272,8 @@ fn add(cell: &Cell<u64>, count: u64) {
     cell.set(cell.get().saturating_add(count));
 }
 
+/// An edge that nothing touched for as long, or at most twice as long, is forgotten, as series are.
+const IDLE: Duration = Duration::from_secs(3600);
 /// Of one sidecar; each has about 300 bytes.
 pub(crate) const MOST_EDGES: usize = 256;
 /// Identities of the longest length make an edge of 2.5 KiB, and the control plane reads 64 KiB.
@@ -334,6 +375,30 @@ mod tests {
         edges.forget_telling();
 
         assert_eq!(news(&edges).len(), 2);
+    }
+
+    #[test]
+    fn an_edge_that_nothing_touched_for_long_is_forgotten_and_its_place_is_free_again() {
+        let (edges, now) = (Edges::default(), Instant::now());
+        let told = |at| edges.take_news(at).into_iter().flat_map(|figures| figures.edges).collect::<Vec<_>>();
+        let open = edges.opened(&record(Direction::Outbound, "ledger"));
+        for number in 0..2 * MOST_EDGES {
+            edges.ended(&request(&format!("p{number}"), 200), LENGTH, None);
+        }
+        assert_eq!(told(now).len(), MOST_EDGES + 1, "those past the cap are one");
+        assert_eq!(told(now + IDLE), [], "all were touched since the beginning");
+        edges.ended(&request("p0", 200), LENGTH, None);
+
+        let news = told(now + 2 * IDLE);
+
+        let (gone, rest): (Vec<_>, Vec<_>) = news.iter().partition(|edge| edge.gone);
+        assert_eq!((gone.len(), rest.len()), (MOST_EDGES - 2, 1), "the open stream and p0 stay");
+        assert!(gone.iter().all(|edge| edge.requests == 0) && rest[0].peer.ends_with("/p0"), "{rest:?}");
+        edges.ended(&request("p1", 200), LENGTH, None);
+        let news = told(now + 2 * IDLE);
+        assert_eq!((news.len(), news[0].requests, news[0].gone), (1, 1, false), "it begins anew");
+        edges.ended(&record(Direction::Outbound, "ledger"), LENGTH, Some(&open));
+        assert_eq!(told(now + 2 * IDLE)[0].streams, 1);
     }
 
     #[test]

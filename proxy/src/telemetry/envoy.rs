@@ -1,5 +1,5 @@
-//! The access log's line as Envoy in an Istio mesh writes it by default, for tools that read that. Where Envoy has the
-//! request's id stands the trace's. `-` is what is not known; what a peer chose is cut, and escaped.
+//! The access log's line as Envoy in an Istio mesh writes it by default, for tools that read that. Where a request has no id
+//! stands its trace's. `-` is what is not known; what a peer chose is cut, and escaped.
 
 use std::fmt::Write as _;
 
@@ -36,11 +36,12 @@ pub(crate) fn envoy_line(out: &mut Vec<u8>, record: &Record, lasted: Lasted) {
     let address = |address: Option<std::net::SocketAddr>| {
         address.map_or_else(|| "-".to_owned(), |address| address.to_string())
     };
+    let trace_id = record.trace.as_ref().map(|trace| format!("{:032x}", trace.trace_id));
     let mut line = String::with_capacity(TYPICAL);
     // Into memory: it cannot fail.
     let _ = writeln!(
         line,
-        "[{}] \"{} {} {protocol}\" {} {} {} - \"-\" {} {} {} - \"-\" \"-\" \"{}\" \"{}\" \"{}\" {cluster} - {} {} {} -",
+        "[{}] \"{} {} {protocol}\" {} {} {} - \"-\" {} {} {} - \"-\" \"{}\" \"{}\" \"{}\" \"{}\" {cluster} - {} {} {} -",
         rfc3339(lasted.from),
         text(record.method.as_ref().map(http::Method::as_str)),
         text(record.path.as_deref()),
@@ -50,7 +51,8 @@ pub(crate) fn envoy_line(out: &mut Vec<u8>, record: &Record, lasted: Lasted) {
         record.bytes_in,
         record.bytes_out,
         lasted.length.as_millis(),
-        record.trace.as_ref().map_or_else(|| "-".to_owned(), |trace| format!("{:032x}", trace.trace_id)),
+        text(record.user_agent.as_deref()),
+        text(record.request_id.as_deref().or(trace_id.as_deref())),
         text(record.authority.as_deref()),
         address(upstream),
         record.destination,

@@ -1,6 +1,7 @@
 //! The access log's line: one JSON object for a [`Record`] at its end.
 //!
-//! Query strings, headers and bodies are never in it; texts that a peer chose are cut, and escaped as JSON escapes.
+//! Query strings, bodies, and headers but those that say which request and whose program it is are never in it; texts that a
+//! peer chose are cut, and escaped as JSON escapes.
 
 use std::borrow::Cow;
 
@@ -27,11 +28,13 @@ pub(crate) fn access_line(out: &mut Vec<u8>, who: &[u8], record: &Record, lasted
         line.span_id(key!("span_id"), trace.span_id);
         line.word(key!("trace_flags"), if trace.sampled { "01" } else { "00" });
     }
+    line.maybe(key!("request_id"), record.request_id.as_deref());
     line.word(key!("direction"), record.direction.as_str());
     line.word(key!("protocol"), record.protocol);
     line.maybe(key!("method"), record.method.as_ref().map(|method| cut(method.as_str())));
     line.maybe(key!("authority"), record.authority.as_deref().map(cut));
     line.maybe(key!("path"), record.path.as_deref().map(cut));
+    line.maybe(key!("user_agent"), record.user_agent.as_deref());
     for (key, status) in [(key!("status"), record.status), (key!("grpc_status"), record.grpc_status)] {
         if let Some(status) = status {
             line.number(key, status.into());
@@ -223,6 +226,8 @@ mod tests {
         (record.decision, record.policy) = (Some("allow"), Some("shop/a rule 1".into()));
         record.dry_run = Some(Shadow::Allow { by: None });
         (record.sni, record.hint) = (Some("orders".into()), Some("spec:\n".to_owned()));
+        record.request_id = Some("one".into());
+        record.user_agent = Some("curl/8".into());
         (record.overhead_before, record.overhead) = (Duration::from_micros(3), Duration::from_micros(4));
         let mut line = Vec::new();
 
@@ -237,7 +242,8 @@ mod tests {
         let expected = concat!(
             r#"{"timestamp":"1970-01-01T00:00:00.000020Z","level":"info","kind":"access","#,
             r#""message":"GET /a 200","service":"","environment":"","namespace":"","pod":"","#,
-            r#""direction":"inbound","protocol":"tcp","method":"GET","path":"/a","status":200,"#,
+            r#""request_id":"one","direction":"inbound","protocol":"tcp","method":"GET","path":"/a","#,
+            r#""user_agent":"curl/8","status":200,"#,
             r#""response_origin":"upstream","duration_ms":0.02,"overhead_ms":0.007,"bytes_in":0,"bytes_out":0,"#,
             r#""peer_id":"spiffe://cluster.local/ns/shop/sa/web","peer_addr":"[fd77::9]:41234","#,
             r#""destination":"10.77.0.5:8080","to_service":"shop/orders","tls":null,"#,

@@ -26,6 +26,7 @@ pub mod otlp;
 pub(crate) mod outcome;
 pub(crate) mod queue;
 mod record;
+pub(crate) mod request_id;
 pub mod resource;
 pub(crate) mod retention;
 pub(crate) mod sighting;

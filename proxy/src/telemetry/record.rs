@@ -65,6 +65,10 @@ pub struct Record {
     pub authority: Option<String>,
     /// Normalized path without query.
     pub path: Option<String>,
+    /// What its client calls it: looked for, never believed.
+    pub request_id: Option<Box<str>>,
+    /// What the client says it is, if it may be told.
+    pub user_agent: Option<Box<str>>,
     /// HTTP status sent to the client.
     pub status: Option<u16>,
     /// gRPC status code, from trailers or headers.
@@ -154,6 +158,8 @@ impl Record {
             method: None,
             authority: None,
             path: None,
+            request_id: None,
+            user_agent: None,
             status: None,
             grpc_status: None,
             grpc: false,

@@ -212,9 +212,10 @@ impl Ring {
 
 impl Held {
     fn size(&self) -> usize {
-        let Record { authority, path, reason, .. } = &self.record;
+        let Record { authority, path, reason, request_id, user_agent, .. } = &self.record;
         let texts = [authority, path, reason].into_iter().flatten().map(String::capacity);
-        size_of::<Self>() + size_of::<u128>() + texts.sum::<usize>()
+        let words = [request_id, user_agent].into_iter().flatten().map(|word| word.len());
+        size_of::<Self>() + size_of::<u128>() + texts.chain(words).sum::<usize>()
     }
 }
 

@@ -1,4 +1,5 @@
-//! What an operator may be told of one request: its record without query, headers and body, which have no field there.
+//! What an operator may be told of one request: its record without query, body, and headers but its id, which have no field
+//! there.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -51,6 +52,7 @@ pub(crate) fn sighting(record: &Record, lasted: Lasted) -> wire::Sighting {
         bytes_in: record.bytes_in,
         bytes_out: record.bytes_out,
         denied: record.denied,
+        request_id: record.request_id.as_deref().unwrap_or_default().to_owned(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     mem,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -24,6 +25,8 @@ use crate::telemetry::{
 #[derive(Debug, Default)]
 pub(crate) struct Sightings {
     remembered: RefCell<VecDeque<wire::Sighting>>,
+    // Of connections that were refused before anything could be traced: whoever makes many of them drives out nothing else.
+    untraced: RefCell<VecDeque<wire::Sighting>>,
     taps: RefCell<Vec<Open>>,
     searched: RefCell<Vec<u64>>,
     found: RefCell<Vec<wire::Sightings>>,
@@ -42,12 +45,16 @@ struct Open {
 impl Sightings {
     /// A request or stream has ended.
     pub(crate) fn ended(&self, record: &Record, lasted: Lasted) {
-        if record.trace.is_some() && !Outcome::of(record).is_good() {
-            let mut remembered = self.remembered.borrow_mut();
-            if remembered.len() >= MOST_REMEMBERED {
-                remembered.pop_front();
+        if !Outcome::of(record).is_good() {
+            let (ring, most) = match record.trace {
+                Some(_) => (&self.remembered, MOST_REMEMBERED),
+                None => (&self.untraced, MOST_UNTRACED),
+            };
+            let mut ring = ring.borrow_mut();
+            if ring.len() >= most {
+                ring.pop_front();
             }
-            remembered.push_back(sighting(record, lasted));
+            ring.push_back(sighting(record, lasted));
         }
         let mut taps = self.taps.borrow_mut();
         if taps.is_empty() {
@@ -113,11 +120,10 @@ impl Sightings {
     }
 
     fn search(&self, search: &wire::Search) -> Vec<wire::Sightings> {
-        let remembered = self.remembered.borrow();
-        let is_it = |one: &&wire::Sighting| {
-            !search.id.is_empty() && (one.trace_id == search.id || one.span_id == search.id)
-        };
-        let found: Vec<_> = remembered.iter().filter(is_it).cloned().collect();
+        let (remembered, untraced) = (self.remembered.borrow(), self.untraced.borrow());
+        let sought = Sought::of(search);
+        let all = remembered.iter().chain(untraced.iter());
+        let found: Vec<_> = all.filter(|one| sought.is_it(one)).cloned().collect();
         let mut parts = parts(search.number, &found);
         match parts.last_mut() {
             Some(part) => part.last = true,
@@ -128,6 +134,38 @@ impl Sightings {
             }),
         }
         parts
+    }
+}
+
+// What is looked for: each that is given counts by itself.
+struct Sought<'a> {
+    id: &'a [u8],
+    request_id: &'a str,
+    address: Option<IpAddr>,
+    // `None`: any.
+    port: Option<u16>,
+}
+
+impl<'a> Sought<'a> {
+    fn of(search: &'a wire::Search) -> Self {
+        let wire::Search { id, request_id, address, .. } = search;
+        let (address, port) = match (address.parse::<IpAddr>(), address.parse::<SocketAddr>()) {
+            (Ok(address), _) => (Some(address), None),
+            (_, Ok(socket)) => (Some(socket.ip()), Some(socket.port())),
+            _ => (None, None),
+        };
+        Self { id, request_id, address, port }
+    }
+
+    fn is_it(&self, one: &wire::Sighting) -> bool {
+        (!self.id.is_empty() && (one.trace_id == self.id || one.span_id == self.id))
+            || (!self.request_id.is_empty() && one.request_id == self.request_id)
+            || [&one.destination, &one.peer_address].into_iter().any(|end| self.is_at(end))
+    }
+
+    fn is_at(&self, end: &str) -> bool {
+        let (Some(address), Ok(end)) = (self.address, end.parse::<SocketAddr>()) else { return false };
+        address == end.ip() && self.port.is_none_or(|port| port == end.port())
     }
 }
 
@@ -188,6 +226,8 @@ impl Open {
 
 /// Each has half a KiB, and a failure of an hour ago is in the log.
 const MOST_REMEMBERED: usize = 256;
+/// The same for connections that have no trace.
+const MOST_UNTRACED: usize = 64;
 /// Of all operators.
 const MOST_TAPS: usize = 16;
 /// For each tap: more than a human reads.
@@ -312,7 +352,7 @@ mod tests {
         sightings.ended(&request(Direction::Inbound, Some("web"), 403), LASTED);
         let search = |number, id: &[u8]| wire::Inquiry {
             taps: Vec::new(),
-            searches: vec![wire::Search { number, id: id.to_vec() }],
+            searches: vec![wire::Search { number, id: id.to_vec(), ..wire::Search::default() }],
         };
 
         sightings.inquire(search(1, &TRACE.to_be_bytes()));
@@ -327,6 +367,49 @@ mod tests {
             let told = sightings.take();
             assert_eq!((told[0].sightings.len(), told[0].last), (found, true), "{number}");
         }
+    }
+
+    #[test]
+    fn what_failed_is_found_by_its_request_id_and_by_the_address_of_either_end() {
+        let sightings = Sightings::default();
+        let mut named = request(Direction::Inbound, Some("web"), 403);
+        named.request_id = Some("0192f0c4-7a5e-7c3b-9d7e-0f6a2b1c3d4e".into());
+        sightings.ended(&named, LASTED);
+        // Refused before anything could be traced.
+        let mut stream = Record::new(Direction::Inbound, "[fd77::5]:7000".parse().unwrap());
+        stream.peer_address = Some("10.77.0.9:41234".parse().unwrap());
+        stream.refusal = Some("plaintext");
+        sightings.ended(&stream, LASTED);
+
+        let mut number = 0;
+        let mut found = |request_id: &str, address: &str| {
+            number += 1;
+            let (request_id, address) = (request_id.to_owned(), address.to_owned());
+            let search = wire::Search { number, request_id, address, ..wire::Search::default() };
+            sightings.inquire(wire::Inquiry { taps: Vec::new(), searches: vec![search] });
+            sightings.take()[0].sightings.len()
+        };
+        assert_eq!(found("0192f0c4-7a5e-7c3b-9d7e-0f6a2b1c3d4e", ""), 1);
+        assert_eq!(found("0192f0c4", ""), 0);
+        for (address, many) in
+            [("fd77::5", 1), ("[fd77::5]:7000", 1), ("[fd77::5]:7001", 0), ("10.77.0.9", 1), ("nowhere", 0)]
+        {
+            assert_eq!(found("", address), many, "{address}");
+        }
+        assert_eq!(found("", ""), 0);
+    }
+
+    #[test]
+    fn connections_of_strangers_drive_out_no_failed_request() {
+        let sightings = Sightings::default();
+        sightings.ended(&request(Direction::Inbound, Some("web"), 500), LASTED);
+        let mut stranger = Record::new(Direction::Inbound, "10.77.0.5:7000".parse().unwrap());
+        stranger.refusal = Some("plaintext");
+        for _ in 0..2 * MOST_REMEMBERED {
+            sightings.ended(&stranger, LASTED);
+        }
+        assert_eq!(sightings.remembered.borrow().len(), 1);
+        assert_eq!(sightings.untraced.borrow().len(), MOST_UNTRACED);
     }
 
     #[test]

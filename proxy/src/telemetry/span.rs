@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use http::uri::Authority;
 use opentelemetry::{
-    InstrumentationScope, KeyValue, Value,
+    Array, InstrumentationScope, KeyValue, Value,
     trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
 };
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
@@ -162,6 +162,11 @@ impl Attributes {
         if record.resends > 0 {
             self.push("http.request.resend_count", i64::from(record.resends));
         }
+        if let Some(id) = record.request_id.as_deref() {
+            let list = Array::String(vec![id.to_owned().into()]);
+            self.push("http.request.header.x-request-id", Value::Array(list));
+        }
+        self.some("user_agent.original", record.user_agent.as_deref().map(str::to_owned));
         self.some("http.response.status_code", record.status.map(i64::from));
         self.count("http.request.body.size", record.bytes_in);
         self.count("http.response.body.size", record.bytes_out);
@@ -393,6 +398,7 @@ mod tests {
             Protection::Mtls { version: "TLSv1.3", group: "X25519MLKEM768".into(), binding: 7 };
         record.protocol = "h2";
         record.status = Some(200);
+        record.request_id = Some("req-1".into());
 
         let span = told(&record);
 
@@ -409,6 +415,7 @@ mod tests {
             ("douane.tls", "mtls"),
             ("douane.peer.spiffe_id", "spiffe://cluster.local/ns/shop/sa/orders"),
             ("douane.response_origin", "upstream"),
+            ("http.request.header.x-request-id", "[\"req-1\"]"),
         ] {
             assert_eq!(attribute(&span, key).as_deref(), Some(value), "{key}");
         }
@@ -424,6 +431,7 @@ mod tests {
         (record.decision, record.refusal) = (Some("deny"), Some("denied"));
         record.policy = Some("shop/orders#rule[0]".into());
         record.peer_address = Some("10.77.0.9:40000".parse().unwrap());
+        record.user_agent = Some("curl/8".into());
 
         let span = told(&record);
 
@@ -433,6 +441,7 @@ mod tests {
             ("douane.response_origin", "proxy"),
             ("douane.tls", "none"),
             ("client.address", "10.77.0.9"),
+            ("user_agent.original", "curl/8"),
             ("server.address", "10.77.0.5"),
             ("url.path", "/orders/42"),
         ] {

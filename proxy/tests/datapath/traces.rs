@@ -176,3 +176,30 @@ fn an_application_of_another_form_sees_its_own_where_the_operator_wants_it() {
         .await;
     });
 }
+
+#[test]
+fn a_request_from_outside_the_mesh_is_given_a_name_and_any_other_keeps_its_own() {
+    run(async {
+        let shop = traced(Tracing::of(Sampler::Never)).await;
+        shop.orders.takes(MtlsMode::Permissive);
+        let recorded = |pod: &crate::pods::Pod, at: usize| pod.access.read().get(at).cloned();
+
+        let ask = "GET /a HTTP/1.1\r\nHost: orders\r\nUser-Agent: probe/1\r\n\r\n";
+        let told = raw(&mut shop.orders.knock(shop.pod()).await, ask.as_bytes(), "\r\n\r\n").await;
+        eventually("its line", || recorded(&shop.orders, 0).is_some()).await;
+        let line = recorded(&shop.orders, 0).unwrap();
+        let id = line["request_id"].as_str().unwrap();
+        assert_eq!((id.len(), id.as_bytes()[14]), (36, b'7'), "a UUID of version 7: {id}");
+        assert!(told.to_lowercase().contains(&format!("x-told-x-request-id: {id}")), "{told}");
+        assert_eq!(line["user_agent"], "probe/1");
+
+        let (arrived, _) = sent(&shop, &[("x-request-id", "order-4711")]).await;
+        assert_eq!(arrived["x-request-id"], "order-4711");
+        eventually("both lines", || recorded(&shop.web, 0).and(recorded(&shop.orders, 1)).is_some()).await;
+        for line in [recorded(&shop.web, 0).unwrap(), recorded(&shop.orders, 1).unwrap()] {
+            assert_eq!(line["request_id"], "order-4711");
+        }
+        let (arrived, _) = sent(&shop, &[]).await;
+        assert!(!arrived.contains_key("x-request-id"), "the mesh itself invents none: {arrived:?}");
+    });
+}

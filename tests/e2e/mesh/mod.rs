@@ -1,6 +1,7 @@
 //! A real mesh in real network namespaces: the lab's program is started on a folder of YAML and looked at from outside.
 
 mod audit;
+mod found;
 mod killed;
 mod life;
 mod observed;

@@ -20,7 +20,7 @@ use super::{LAB, get, lab, yaml};
 const TOLD: Duration = Duration::from_secs(90);
 
 /// The commands of an operator who stands beside the control plane.
-struct Operator<'a>(&'a Lab);
+pub(super) struct Operator<'a>(pub(super) &'a Lab);
 
 impl Operator<'_> {
     fn command(&self, arguments: &[&str]) -> Command {
@@ -35,17 +35,17 @@ impl Operator<'_> {
         found.next().expect("the lab has a control plane")
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(super) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub(super) fn json(&self, arguments: &[&str]) -> Value {
         let output = self.run(&[arguments, &["-o", "json"]].concat());
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
     }
 
     /// The edges, as soon as they are what is awaited.
-    fn edges(&self, are_awaited: impl Fn(&Value) -> bool) -> Value {
+    pub(super) fn edges(&self, are_awaited: impl Fn(&Value) -> bool) -> Value {
         eventually("the edges are told", TOLD, || {
             let edges = self.json(&["edges"]);
             if are_awaited(&edges) { Ok(edges) } else { Err(format!("{edges:#}")) }
@@ -54,7 +54,7 @@ impl Operator<'_> {
 }
 
 /// The edge between these two.
-fn edge<'a>(view: &'a Value, from: &str, to: &str) -> &'a Value {
+pub(super) fn edge<'a>(view: &'a Value, from: &str, to: &str) -> &'a Value {
     let edges = view["edges"].as_array().unwrap();
     let is_it = |edge: &&Value| edge["from"]["name"] == from && edge["to"]["name"] == to;
     edges.iter().find(is_it).unwrap_or(&Value::Null)

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{BufRead as _, BufReader, Read as _},
+    net::{IpAddr, SocketAddr},
     path::Path,
     time::UNIX_EPOCH,
 };
@@ -21,7 +22,7 @@ const MAX_LINE_BYTES: u64 = 256 * 1024;
 /// Of one trace.
 const MOST_RECORDS: usize = 2000;
 
-/// The records of this trace or span. Lines that are no access records are passed over.
+/// The records of this trace, span, request id or address. Lines that are no access records are passed over.
 pub(super) fn records(log: &Path, id: &str) -> Result<Vec<Seen>> {
     let reading = || format!("read {}", log.display());
     let mut lines = BufReader::new(File::open(log).with_context(reading)?);
@@ -37,9 +38,18 @@ pub(super) fn records(log: &Path, id: &str) -> Result<Vec<Seen>> {
             continue;
         }
         let record = serde_json::from_slice(&line).ok().and_then(|line: Value| record(&line));
-        found.extend(record.filter(|record| record.trace_id == id || record.span_id == id));
+        found.extend(record.filter(|record| is_it(record, id)));
     }
     Ok(found)
+}
+
+fn is_it(record: &Seen, id: &str) -> bool {
+    let is_at = |end: &String| {
+        end == id
+            || end.parse::<SocketAddr>().is_ok_and(|end| id.parse().is_ok_and(|ip: IpAddr| ip == end.ip()))
+    };
+    [&record.trace_id, &record.span_id, &record.request_id].into_iter().any(|own| own == id)
+        || [&record.destination, &record.peer_address].into_iter().any(is_at)
 }
 
 fn record(line: &Value) -> Option<Seen> {
@@ -77,6 +87,7 @@ fn record(line: &Value) -> Option<Seen> {
         trace_id: text("trace_id"),
         span_id: text("span_id"),
         parent_id: String::new(),
+        request_id: text("request_id"),
         protocol: text("protocol"),
         method: text("method"),
         path: text("path"),

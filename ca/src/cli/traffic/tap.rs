@@ -59,10 +59,10 @@ Examples:
 
 Each request or stream is told when it ends, by the sidecar of whoever was asked (by the caller's where that one has none
 or was not reached), a hundred a second of each sidecar at most; how many more there were is said on the standard error.
-No header, no body and no query string ever leaves a sidecar.
+No header but x-request-id, no body and no query string ever leaves a sidecar.
 
 JSON: one object a line: end (source or destination), toldBy, from and to {name, kind, identity}, timeUs, durationMs,
-traceId, spanId, parentId, protocol, method, path, status, grpcStatus, peerAddress, destination, service, tls, decision,
+traceId, spanId, parentId, requestId, protocol, method, path, status, grpcStatus, peerAddress, destination, service, tls, decision,
 denied, policy, place (file:line), reason, refusal, hint, bytesIn, bytesOut. What is unknown is absent.";
 
 /// Asks and prints until it is enough.

@@ -1,6 +1,6 @@
 //! `douane why`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -9,13 +9,13 @@ use super::{Output, Place, advice, logged};
 use crate::{
     admin::{Answer, Command, Remembered},
     cli::print::{print_text, remark},
-    traffic::story::Story,
+    traffic::{inquiries::Sought, story::Story},
 };
 
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub(in crate::cli) struct Why {
-    /// A trace id (32 hexadecimal digits), a span id (16), or a whole traceparent.
+    /// A trace id (32 hexadecimal digits), a span id (16), a whole traceparent, an x-request-id, or an address of either end.
     id: String,
     #[command(flatten)]
     place: MaybePlace,
@@ -40,10 +40,13 @@ struct MaybePlace {
 const HELP: &str = "\
 Examples:
   douane why 8d573f80e606528e78bb8b58627c0e6c --dir /var/lib/douane     while sidecars remember it
+  douane why 0192f0c4-7a5e-7c3b-9d7e-0f6a2b1c3d4e                       by its x-request-id
+  douane why 10.77.0.5:7000                                              the last connections there that were refused
   douane why 8d573f80e606528e78bb8b58627c0e6c --log web.log --log orders.log --resources mesh/
 
-The id is on the access log's line, on the span, in `douane tap`, and in the request's traceparent. Each sidecar remembers
-the last 256 requests that it saw fail; nothing is remembered of what went well. The story names caller, hops, where it
+The ids are on the access log's line, on the span, in `douane tap`, and in the request's traceparent. Each sidecar remembers
+the last 256 requests and streams that it saw fail, and 64 connections that it refused before they had a trace; nothing is
+remembered of what went well. Of a request id or an address that was used often the newest eight are told. The story names caller, hops, where it
 stopped, the policy and rule with file and line, and what to change.
 
 JSON: id, hops [{source, destination}] (each as `douane tap --help` says, or null), stopped {hop, at, what, reason, policy,
@@ -53,9 +56,11 @@ Exit codes: 0 it is told; 1 there is no answer, or nothing is known of this id."
 
 /// Asks, reads, and tells the story.
 pub(in crate::cli) fn run(asked: &Why) -> Result<ExitCode> {
-    let id = bare(&asked.id).with_context(|| {
+    let id = bare(&asked.id);
+    Sought::of(&id).with_context(|| {
         format!(
-            "{:?} is neither a trace id (32 hexadecimal digits), nor a span id (16), nor a traceparent",
+            "{:?} is neither a trace id (32 hexadecimal digits), nor a span id (16), nor a traceparent, nor a request id, \
+             nor an address",
             asked.id
         )
     })?;
@@ -77,6 +82,12 @@ pub(in crate::cli) fn run(asked: &Why) -> Result<ExitCode> {
     for log in &asked.logs {
         records.extend(logged::records(log, &id)?);
         missing.push(format!("it is not in {}", log.display()));
+    }
+    let traces: BTreeSet<String> = records.iter().map(|seen| seen.trace_id.clone()).collect();
+    for trace in traces.iter().filter(|trace| !trace.is_empty() && **trace != id) {
+        for log in &asked.logs {
+            records.extend(logged::records(log, trace)?);
+        }
     }
     if records.is_empty() {
         bail!(
@@ -101,16 +112,20 @@ fn ask(place: &Place, id: &str) -> Result<Remembered> {
     }
 }
 
-// The id that a trace or a span is looked for by.
-fn bare(text: &str) -> Option<String> {
-    let text = text.trim().to_ascii_lowercase();
-    let id = match text.split('-').collect::<Vec<_>>().as_slice() {
-        [id] => (*id).to_owned(),
-        [_, trace, _, _] => (*trace).to_owned(),
-        _ => return None,
-    };
-    let is_hex = id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (is_hex && matches!(id.len(), 16 | 32)).then_some(id)
+// Of a traceparent its trace; ids of traces and spans as sidecars write them; what a client calls its request as it is.
+fn bare(text: &str) -> String {
+    let text = text.trim();
+    let is_id =
+        |id: &str, length: usize| id.len() == length && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match text.split('-').collect::<Vec<_>>().as_slice() {
+        [id] if is_id(id, 32) || is_id(id, 16) => id.to_ascii_lowercase(),
+        [version, trace, span, flags]
+            if is_id(version, 2) && is_id(trace, 32) && is_id(span, 16) && is_id(flags, 2) =>
+        {
+            trace.to_ascii_lowercase()
+        }
+        _ => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -123,11 +138,11 @@ mod tests {
         for text in
             [trace, &trace.to_uppercase(), &format!("00-{trace}-2ca7484642bec35d-01"), &format!(" {trace}\n")]
         {
-            assert_eq!(bare(text).as_deref(), Some(trace), "{text}");
+            assert_eq!(bare(text), trace, "{text}");
         }
-        assert_eq!(bare("2ca7484642bec35d").as_deref(), Some("2ca7484642bec35d"));
-        for wrong in ["", "8d57", "g".repeat(32).as_str(), "a-b", "1-2-3-4-5"] {
-            assert_eq!(bare(wrong), None, "{wrong}");
+        assert_eq!(bare("2CA7484642BEC35D"), "2ca7484642bec35d");
+        for other in ["", "Req-1", "10.77.0.5:7000", "0192F0C4-7a5e-7c3b-9d7e-0f6a2b1c3d4e", "1-2-3-4"] {
+            assert_eq!(bare(other), other, "{other}");
         }
     }
 }

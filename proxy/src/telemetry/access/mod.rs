@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, header};
 use opentelemetry::InstrumentationScope;
 
 pub(crate) use crate::telemetry::record::policy_and_rule;
@@ -30,6 +30,7 @@ use crate::{
         outcome::Outcome,
         queue::SpanQueue,
         record::Lasted,
+        request_id,
         retention::{Call, Fate, Retention},
         sightings::Sightings,
         span::span,
@@ -177,7 +178,9 @@ impl Telemetry {
         if direction == Direction::Inbound {
             self.tracer.enters(trace.as_ref());
             access.in_hand = true;
+            access.record.user_agent = user_agent(headers);
         }
+        access.record.request_id = request_id::of(headers);
         (access.record.trace, access.record.link) = (trace, link);
         access
     }
@@ -379,6 +382,13 @@ impl Access {
         }
     }
 
+    /// It comes from outside the mesh: where nobody has given it a name that it can be looked for by, we do.
+    pub fn enters_the_mesh(&mut self, headers: &mut HeaderMap) {
+        if let Some(id) = request_id::give(headers, self.from) {
+            self.record.request_id = Some(id);
+        }
+    }
+
     /// A sidecar of the mesh hears the answer.
     pub fn answers_a_sidecar(&mut self) {
         self.is_for_a_sidecar = true;
@@ -455,6 +465,14 @@ impl Drop for Access {
         self.telemetry.trace(&mut self.record, attempt);
     }
 }
+
+fn user_agent(headers: &HeaderMap) -> Option<Box<str>> {
+    let text = headers.get(header::USER_AGENT)?.to_str().ok()?;
+    Some(text.get(..LONGEST_AGENT.min(text.len()))?.into())
+}
+
+// Bytes; browsers need about 150, and it is kept with each span that is held.
+const LONGEST_AGENT: usize = 256;
 
 #[cfg(test)]
 mod tests;
