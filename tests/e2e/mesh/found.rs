@@ -48,7 +48,7 @@ fn a_refused_connection_of_bytes_is_found_by_the_address_that_it_asked_for() {
         (&hop["destination"]["protocol"], &hop["source"]["toldBy"]),
         (&"tcp".into(), &"town/stranger".into())
     );
-    assert_eq!(story["stopped"]["policy"], "town/keeper-callers", "{story:#}");
+    assert_eq!(story["stopped"]["policy"], "town/keeper-callers rule 1", "{story:#}");
     let (host, _) = asked.rsplit_once(':').unwrap();
     let by_host = operator.json(&["why", host.trim_matches(['[', ']'])]);
     assert!(!by_host["hops"].as_array().unwrap().is_empty(), "{by_host:#}");
