@@ -106,7 +106,8 @@ const GUESTS: &[(&str, &str, &[&str])] = &[
 ];
 
 /// Within them, in files or folders of that name only.
-const KUBERNETES: &[&str] = &["attest", "authority", "check", "discovery", "inject", "kubernetes"];
+const KUBERNETES: &[&str] =
+    &["attest", "authority", "check", "discovery", "inject", "kubernetes", "upstream"];
 
 /// A file that grows past this has probably taken in a second purpose (100 to 400 are usual).
 const MOST_LINES: usize = 500;

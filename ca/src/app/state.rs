@@ -15,9 +15,10 @@ use crate::{
     config::{Config, StatePlace, Upstream, Vault},
     fetch::Origin,
     holders::Holders,
+    kubernetes,
     state::{Disk, StateError, StateFolder},
     tls,
-    upstream::PkiEngine,
+    upstream::{CertificateRequests, PkiEngine},
 };
 
 /// How often who stands by looks whether it is its turn.
@@ -52,7 +53,7 @@ pub(super) async fn shared(config: &Config, folder: StateFolder) -> Result<State
 pub(super) async fn open(config: &Config, folder: &StateFolder, holders: &Holders) -> Result<Authority> {
     let (mut is_told, in_cluster) = (false, folder.shelf().is_some());
     loop {
-        let (setup, state) = (authority_setup(config, holders.clone())?, folder.clone());
+        let (setup, state) = (authority_setup(config, holders.clone()).await?, folder.clone());
         // It waits for the disk, and perhaps for whoever signs elsewhere.
         let opened =
             tokio::task::spawn_blocking(move || Authority::open_with(&state, setup, SystemTime::now()));
@@ -88,7 +89,7 @@ pub(super) async fn open(config: &Config, folder: &StateFolder, holders: &Holder
     }
 }
 
-fn authority_setup(config: &Config, holders: Holders) -> Result<Setup> {
+async fn authority_setup(config: &Config, holders: Holders) -> Result<Setup> {
     let lives = &config.authority;
     let terms = Terms {
         trust_domain: config.trust_domain.clone(),
@@ -106,6 +107,11 @@ fn authority_setup(config: &Config, holders: Holders) -> Result<Setup> {
         (Some(root), _) => {
             let files = GivenRoot { certificate: root.certificate.clone(), key: root.key.clone() };
             Some(files.watch().context("the root that authority.root names")?)
+        }
+        (None, Some(Upstream::CertManager(manager))) => {
+            let access = config.kubernetes.clone().unwrap_or_default();
+            let client = kubernetes::client(&access).await?;
+            Some(CertificateRequests::new(client, manager.clone()).elsewhere(Handle::current()))
         }
         (None, Some(Upstream::Vault(vault))) => Some(pki_engine(vault)?.elsewhere(Handle::current())),
         (None, None) => None,

@@ -100,7 +100,7 @@ impl ClusterShelf {
         let runtime = runtime.map_err(ShelfError::Place)?;
         let client = runtime.block_on(kubernetes::client(access))?;
         // A container that is started anew in its pod is who it was: the one before it has ended.
-        let me = std::env::var("POD_UID").ok().filter(|uid| !uid.is_empty());
+        let me = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
         let me = me.unwrap_or_else(|| crate::hex::encode(&rand::random::<[u8; 8]>()));
         let mut shelf = Self { client, me, number: 0, memory: Mutex::default(), runtime: Some(runtime) };
         shelf.number = shelf.take_place().map_err(ShelfError::Place)?;

@@ -67,9 +67,15 @@ fn control_plane(facts: &Facts) -> Vec<Finding> {
     }]
 }
 
+// The pod that may change the roots.
+fn leader(facts: &Facts) -> &str {
+    let lease = facts.of(Kind::Leases).iter().find(|it| name(it) == "douane-authority");
+    lease.map_or("", |lease| text(lease, &["spec", "holderIdentity"]))
+}
+
 fn lease(facts: &Facts) -> Option<Finding> {
-    let lease = facts.of(Kind::Leases).iter().find(|it| name(it) == "douane-authority")?;
-    let holder = text(lease, &["spec", "holderIdentity"]);
+    facts.of(Kind::Leases).iter().find(|it| name(it) == "douane-authority")?;
+    let holder = leader(facts);
     Some(if holder.is_empty() {
         Finding::warning("control-plane.lease", "no replica leads")
             .because("roots are not rotated until one does; a running one takes its turn within seconds")
@@ -122,7 +128,7 @@ fn roots(facts: &Facts) -> Vec<Finding> {
             format!("the root ends in {days} days, and no other one is published"),
         )
         .because("it should have been replaced at half of its life")
-        .mended_by("kubectl exec -n douane-system deployment/douane-ca -- douane ca rotate root")
+        .mended_by(format!("kubectl exec -n {OWN_NAMESPACE} {} -- douane ca rotate root", leader(facts)))
     } else {
         Finding::ok("roots.expiry", format!("the root ends in {days} days"))
     }]

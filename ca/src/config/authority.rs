@@ -38,6 +38,35 @@ pub struct AuthorityLives {
 pub enum Upstream {
     /// A PKI engine of Vault or OpenBao.
     Vault(Vault),
+    /// An issuer of cert-manager's, in the cluster of `kubernetes`.
+    CertManager(CertManager),
+}
+
+/// An issuer of cert-manager's.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct CertManager {
+    /// Which.
+    pub issuer: IssuerRef,
+}
+
+/// An issuer's name, as a `CertificateRequest` writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct IssuerRef {
+    /// Its name.
+    pub name: String,
+    /// `Issuer` (of our own namespace), `ClusterIssuer`, or somebody else's kind.
+    pub kind: String,
+    /// The API group of the kind.
+    pub group: String,
+}
+
+impl Default for IssuerRef {
+    fn default() -> Self {
+        let text = str::to_owned;
+        Self { name: String::new(), kind: text("Issuer"), group: text("cert-manager.io") }
+    }
 }
 
 /// A PKI engine of Vault or OpenBao.

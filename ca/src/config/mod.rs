@@ -23,7 +23,9 @@ use douane_proto::{
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use audit::{Audit, Durability};
-pub use authority::{AuthorityLives, RootFiles, RootSeal, Upstream, Vault, VaultLogin};
+pub use authority::{
+    AuthorityLives, CertManager, IssuerRef, RootFiles, RootSeal, Upstream, Vault, VaultLogin,
+};
 pub use cluster::{Kubernetes, StatePlace};
 pub use federation::{BundleEndpoint, BundleSource, EndpointSvid, Profile, Relation, WebCertificate};
 pub use injection::{Injection, Order, Permission, PullPolicy, Resources, Webhook};
@@ -252,6 +254,12 @@ impl Config {
         }
         if self.state_place() == StatePlace::Secret && (self.replica || self.standby) {
             return Err(ConfigError::TwoStates);
+        }
+        if let Some(Upstream::CertManager(manager)) = &self.authority.upstream
+            && (self.kubernetes.is_none() || manager.issuer.name.is_empty())
+        {
+            let what = "upstream certManager needs the name of an issuer, and --kubernetes (kubernetes: {})";
+            return Err(ConfigError::Lives(what.to_owned()));
         }
         let mut issuers: Vec<_> = self.oidc.iter().map(|oidc| &oidc.issuer).collect();
         issuers.extend(self.tokens.iter().map(|tokens| &tokens.issuer));

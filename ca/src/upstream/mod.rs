@@ -1,7 +1,11 @@
 //! Somebody else's authority above ours, over the network: Vault's and OpenBao's PKI engine signs our intermediates by
 //! `sign-intermediate`, and keeps the root's key.
 //!
+//! Of a cluster cert-manager does the same (`kubernetes`).
+//!
 //! Knows their API, and that of the log-in by a Kubernetes service account; not what is signed below (`authority`).
+
+mod kubernetes;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -15,6 +19,8 @@ use crate::{
     config::{Vault, VaultLogin},
     fetch::{self, Origin, Posted, Reply},
 };
+
+pub use kubernetes::CertificateRequests;
 
 /// From dialling to the last byte, for each of log-in and signature.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -6,3 +6,4 @@ mod discovery;
 mod plane;
 mod replicas;
 mod sidecar;
+mod upstream;

@@ -69,10 +69,15 @@ pub(crate) fn admit(cluster: &Cluster) {
 impl Plane {
     /// Starts one on `cluster`, as our service account.
     pub(crate) async fn start(cluster: &Cluster) -> Self {
+        Self::start_with(cluster, |_| {}).await
+    }
+
+    /// The same, told otherwise by `change`.
+    pub(crate) async fn start_with(cluster: &Cluster, change: impl FnOnce(&mut Config)) -> Self {
         let state = tempfile::Builder::new().prefix("state-").tempdir_in(cluster.folder()).unwrap().keep();
         let jwks = state.with_extension("jwks.json");
         fs::write(&jwks, cluster.raw("/openid/v1/jwks")).unwrap();
-        let config = Config {
+        let mut config = Config {
             dir: Some(state.clone()),
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             metrics: Some("127.0.0.1:0".parse().unwrap()),
@@ -88,6 +93,7 @@ impl Plane {
             }),
             ..Config::default()
         };
+        change(&mut config);
         let app = App::bind(config).await.unwrap();
         let addresses = app.addresses().unwrap();
         let stop = CancellationToken::new();
@@ -117,6 +123,10 @@ impl Plane {
     /// A stream of the pod's sidecar.
     pub(crate) async fn watch(&self, svid: &Svid, workload: &str) -> Watch {
         Watch::open(self.grpc, &self.bundle(), svid, workload).await.unwrap()
+    }
+
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
     }
 
     pub(crate) fn bundle(&self) -> PathBuf {

@@ -20,7 +20,7 @@ use douane_tests::kubernetes::{Cluster, ISSUER};
 use tokio::time::sleep;
 
 use super::{
-    plane::{Pod, SHOP, installed, run_pod},
+    plane::{Pod, SHOP, admit, installed, run_pod},
     sidecar::{self, Watch},
 };
 
@@ -77,7 +77,7 @@ impl Replica {
             .arg(&jwks)
             .arg("--dir")
             .arg(&state)
-            .env_remove("POD_UID")
+            .env_remove("POD_NAME")
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -157,6 +157,10 @@ async fn g11_two_replicas_share_a_secret_and_when_the_one_that_leads_is_killed_t
         cluster.kubectl(&["get", "secret", "-n", "douane-system", "douane-authority", "-o", text]).out;
     assert!(state.contains("\"sealed\"") && !state.contains("\"plain\""), "no key lies there as it is");
     assert_eq!([replicas[0].roots(), replicas[1].roots()], [1, 1]);
+    admit(&cluster);
+    let again =
+        cluster.kubectl(&["get", "secret", "-n", "douane-system", "douane-authority", "-o", text]).out;
+    assert!(again == state, "an upgrade applies the empty Secret again, and changes nothing in it");
     for (address, other) in [(addresses[0], 1), (addresses[1], 0)] {
         let other = &replicas[other];
         eventually("each issues below the root of both", || svid(&cluster, address, other)).await;
