@@ -5,5 +5,6 @@ mod check;
 mod discovery;
 mod plane;
 mod replicas;
+mod shelf;
 mod sidecar;
 mod upstream;
