@@ -14,7 +14,7 @@ for place in /run /var/lib/cni /var/log/pods /var/log/containers; do
     mkdir -p "$place"
     mount -t tmpfs -o size=64m node "$place"
 done
-mkdir -p "$room/log" "$room/etcd" "$room/kubelet" "$room/cni" "$room/containerd"
+mkdir -p "$room/log" "$room/pid" "$room/etcd" "$room/kubelet" "$room/cni" "$room/containerd"
 started=()
 
 # start NAME COMMAND...: its words go to a file of that name.
@@ -23,6 +23,7 @@ start() {
     shift
     "$@" >"$room/log/$name" 2>&1 &
     started+=("$name:$!")
+    echo $! >"$room/pid/$name"
 }
 
 # until_true WHAT SECONDS COMMAND...
@@ -70,7 +71,6 @@ start kube-apiserver "$binaries/kube-apiserver" --etcd-servers=http://127.0.0.1:
 until_true "an API server that is ready" 120 k get --raw /readyz
 
 echo "    controllers, scheduler, kube-proxy, names"
-# With all that asks it seldom: one node, few pods.
 start kube-controller-manager "$binaries/kube-controller-manager" --kubeconfig "$room/papers/controllers.conf" --leader-elect=false \
     --service-account-private-key-file="$room/papers/sa.key" --root-ca-file="$room/papers/ca.crt" --use-service-account-credentials \
     --cluster-signing-cert-file="$room/papers/ca.crt" --cluster-signing-key-file="$room/papers/ca.key"
