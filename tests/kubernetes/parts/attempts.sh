@@ -10,18 +10,6 @@ cd "$(dirname "$0")/../../../kind-cluster"
 deploy() (
     set -e
     echo "=== the mesh: douane install | kubectl apply"
-    # A node of its own has no storage class; the state gets a folder.
-    mkdir -p "$room/volume"
-    k apply -f - >/dev/null <<YAML
-apiVersion: v1
-kind: PersistentVolume
-metadata: {name: state}
-spec:
-  capacity: {storage: 1Gi}
-  accessModes: [ReadWriteOncePod]
-  local: {path: $room/volume}
-  nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [node]}]}]}}
-YAML
     douane install | k apply --server-side -f - >/dev/null
     waits -n douane-system deployment/douane-ca
     echo "=== the shop"
@@ -61,6 +49,8 @@ kubelet_restarts() {
     for _ in $(seq 60); do in_pod shop deploy/web web get "$orders" && break; sleep 1; done
     k wait -n shop pod --all --for=condition=Ready --timeout=60s >/dev/null && starts | diff "$before" - && echo 'the same containers'
 }
+# Warnings are of a cluster with one node.
+checked() { douane check; echo "ended with $?"; }
 upgrades() {
     k get configmap douane-mesh -n douane-system -o yaml | douane upgrade --installed - | k apply --server-side -f - &&
         k rollout status -n douane-system deployment/douane-ca --timeout=3m
@@ -83,6 +73,7 @@ if deploy; then
     once "a sidecar dies: no request lost"                  "$none_lost" under_load sidecar_dies
     once "a pod is evicted: no request lost"                "$none_lost" under_load evicted
     once "the kubelet restarts: all pods go on as they are" '^the same containers' kubelet_restarts
+    once "douane check finds no error"                      '^ended with [02]$' checked
     once "douane upgrade | kubectl apply: no request lost"  "$none_lost" under_load upgrades
     [ "$stay" = yes ] ||
         once "douane uninstall | kubectl delete: all is gone" '^intruder.*NotFound' printf '%s\n' "$(uninstalled 2>&1 | tr '\n' ' ')"
