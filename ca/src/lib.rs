@@ -1,7 +1,7 @@
 //! Douane's control plane: it attests, signs, rotates, and streams the mesh to its sidecars.
 //!
 //! Floors, from the top; a room imports only what stands below it (`tests/` enforces this):
-//! `main > cli > app > check | webhook > admin | inject | install | issue | istio | policy | rpc | tls | upstream > office > attest | authority | discovery > audit | federation | jwks > fetch | kubernetes | traffic > budget | config | hex | holders | metrics | peer | state > douane-proto`.
+//! `main > cli > app > check | status | webhook > admin | inject | install | issue | istio | policy | rpc | tls | upstream > office > attest | authority | discovery > audit | federation | jwks > fetch | kubernetes | traffic > budget | config | hex | holders | metrics | peer | state > douane-proto`.
 
 pub mod admin;
 pub mod app;
@@ -29,6 +29,7 @@ pub mod peer;
 pub mod policy;
 pub mod rpc;
 pub mod state;
+pub mod status;
 pub mod tls;
 pub mod traffic;
 pub mod upstream;

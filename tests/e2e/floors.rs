@@ -49,7 +49,7 @@ const HOUSES: &[House] = &[
             &["main"],
             &["cli"],
             &["app"],
-            &["check", "webhook"],
+            &["check", "status", "webhook"],
             &["admin", "install", "issue", "istio", "inject", "policy", "rpc", "tls", "upstream"],
             &["office"],
             &["attest", "authority", "discovery"],
@@ -107,7 +107,7 @@ const GUESTS: &[(&str, &str, &[&str])] = &[
 
 /// Within them, in files or folders of that name only.
 const KUBERNETES: &[&str] =
-    &["attest", "authority", "check", "discovery", "inject", "kubernetes", "upstream"];
+    &["attest", "authority", "check", "discovery", "inject", "kubernetes", "status", "upstream"];
 
 /// A file that grows past this has probably taken in a second purpose (100 to 400 are usual).
 const MOST_LINES: usize = 500;

@@ -1,10 +1,11 @@
 //! The control plane as a whole: binds what a configuration asks for, starts every task, and stops them in order.
 //!
-//! `doors` are bound first (`admission`: that of the webhook); `care` is taken while it runs; `foreign`: other trust domains; `state`: the authority's. Knows each room by its door only.
+//! `doors` are bound first (`admission`: that of the webhook); `care` is taken while it runs; `cluster`: what Kubernetes is told; `foreign`: other trust domains; `state`: the authority's. Knows each room by its door only.
 //! `bind` and `run` are apart, so that whoever starts it can learn its addresses first.
 
 mod admission;
 mod care;
+mod cluster;
 mod doors;
 mod foreign;
 mod state;
@@ -83,6 +84,7 @@ pub struct App {
     metrics_listener: Option<TcpListener>,
     bundle_endpoint: Option<foreign::BundleListener>,
     admission: Option<admission::Admission>,
+    cluster: Option<cluster::Cluster>,
     authority: Arc<Authority>,
     federation: Federation,
     root_lead: Duration,
@@ -164,8 +166,10 @@ impl App {
         }
         let metrics = Arc::new(Metrics::new());
         let (fetcher, keyring) = Fetcher::new(key_terms(&config, &folder)?, Arc::clone(&metrics));
-        let discovery = Discovery::open(&folder, &config, keyring, Arc::clone(&metrics))
-            .await
+        let mesh = Arc::new(cluster::mesh(&config));
+        let cluster = cluster::Cluster::open(&config, &mesh).await?;
+        let client = cluster.as_ref().map(cluster::Cluster::client);
+        let discovery = Discovery::open(&folder, &config, client, (keyring, Arc::clone(&metrics)))
             .context("read the resources")?;
 
         Ok(Self {
@@ -175,7 +179,8 @@ impl App {
                 Some(address) => Some(doors::bind(address)?),
                 None => None,
             },
-            admission: admission::Admission::bind(&config, &tls, &metrics).await?,
+            admission: admission::Admission::bind(&config, &mesh, &tls, &metrics)?,
+            cluster,
             bundle_endpoint: match &config.bundle_endpoint {
                 Some(endpoint) => Some(foreign::BundleListener::bind(endpoint, &tls).await?),
                 None => None,
@@ -280,7 +285,10 @@ impl App {
             metrics::serve_apart(listener, metrics, status, halt).context("serve the metrics")?;
         }
         if let Some(admission) = self.admission {
-            admission.start(&self.authority, &tasks, &halt);
+            admission.start(&tasks, &halt);
+        }
+        if let Some(cluster) = self.cluster {
+            cluster.start(&self.authority, &self.discovery, &tasks, &halt);
         }
         if let Some(endpoint) = self.bundle_endpoint {
             let (bundle, metrics) = (self.authority.bundle(), Arc::clone(&self.metrics));

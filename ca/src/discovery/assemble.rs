@@ -18,6 +18,7 @@ use crate::discovery::{
     index::{Index, Law, PolicyPlace, Resident, qualified},
     laws::{Lawful, Laws},
     learned::Known,
+    notes::LeftOut,
     protocols,
     settings::Settings,
     written::{Built, Written, selects},
@@ -27,8 +28,8 @@ use crate::discovery::{
 #[derive(Debug)]
 pub(crate) struct Assembled {
     pub(crate) index: Index,
-    /// What was left out, one line each, with its place.
-    pub(crate) errors: Vec<String>,
+    /// What was left out.
+    pub(crate) left_out: Vec<LeftOut>,
     /// What works otherwise than its author may expect.
     pub(crate) warnings: Vec<String>,
     /// How many objects are in force.
@@ -42,7 +43,7 @@ pub(crate) fn assemble(
     learned: &Known,
     settings: &Settings,
 ) -> Assembled {
-    let mut assembly = Assembly { settings, learned, errors: Vec::new(), places: HashMap::new() };
+    let mut assembly = Assembly { settings, learned, left_out: Vec::new(), places: HashMap::new() };
     let mut doubts = doubts.to_vec();
     let objects = assembly.merge(resources, &mut doubts);
     let services: Vec<(&Resource, &resource::Service)> = of_kind(&objects, |kind| match kind {
@@ -79,13 +80,13 @@ pub(crate) fn assemble(
         externals,
         policies: objects.iter().filter_map(|resource| policy_place(resource)).collect(),
     };
-    Assembled { index, errors: assembly.errors, warnings: laws.into_warnings(), objects: objects.len() }
+    Assembled { index, left_out: assembly.left_out, warnings: laws.into_warnings(), objects: objects.len() }
 }
 
 struct Assembly<'a> {
     settings: &'a Settings,
     learned: &'a Known,
-    errors: Vec<String>,
+    left_out: Vec<LeftOut>,
     /// Who was here first, to name both places of a contradiction.
     places: HashMap<Place, Location>,
 }
@@ -99,6 +100,13 @@ enum Place {
 
 type Key<'a> = (&'static str, &'a str, &'a str);
 
+impl Assembled {
+    /// What was left out, one line each, with its place.
+    pub(crate) fn errors(&self) -> Vec<String> {
+        self.left_out.iter().map(ToString::to_string).collect()
+    }
+}
+
 impl Assembly<'_> {
     // Within one folder a name stands for one object; a later folder replaces what an earlier one says.
     // A law that is left out for another of its name may forbid what that one allows: it is in doubt.
@@ -110,13 +118,13 @@ impl Assembly<'_> {
                 let metadata = &resource.metadata;
                 let key = (resource.kind.name(), &*metadata.namespace, &*metadata.name);
                 if let Some(first) = own.get(&key) {
-                    self.errors.push(format!(
-                        "{}: {} {} is already at {}; this one is left out",
-                        resource.location,
+                    let what = format!(
+                        "{} {} is already at {}; this one is left out",
                         key.0,
                         metadata.key(),
                         first.location
-                    ));
+                    );
+                    self.left_out.push(LeftOut { place: resource.location.clone(), what });
                     if !resource.kind.agrees(&first.kind) {
                         doubts.extend(Doubt::about(resource));
                     }
@@ -155,7 +163,7 @@ impl Assembly<'_> {
                 continue;
             }
             if let Some(clash) = self.clash_of_entry(resource, written, services) {
-                self.errors.push(clash);
+                self.left_out.push(clash);
                 continue;
             }
             match written.workload(&resource.metadata, self.settings, services) {
@@ -174,12 +182,14 @@ impl Assembly<'_> {
                     }
                     built.push(Built { resource, written, workload, policies });
                 }
-                Err(error) => self.errors.push(format!(
-                    "{}: {} {}: {error}; it is left out",
-                    resource.location,
-                    resource.kind.name(),
-                    resource.metadata.key()
-                )),
+                Err(error) => self.left_out.push(LeftOut {
+                    place: resource.location.clone(),
+                    what: format!(
+                        "{} {}: {error}; it is left out",
+                        resource.kind.name(),
+                        resource.metadata.key()
+                    ),
+                }),
             }
         }
         (built, addresses)
@@ -190,7 +200,7 @@ impl Assembly<'_> {
         resource: &Resource,
         written: Written<'_>,
         services: &[(&Resource, &resource::Service)],
-    ) -> Option<String> {
+    ) -> Option<LeftOut> {
         let Written::Entry(entry) = written else { return None };
         let address = entry.address.value.to_canonical();
         let is_given = |service: &resource::Service| match &service.cluster_ip {
@@ -199,11 +209,12 @@ impl Assembly<'_> {
         };
         let service = || Some(&services.iter().find(|(_, service)| is_given(service))?.0.location);
         let other = self.places.get(&Place::Address(address)).or_else(service)?;
-        let location = Location { line: entry.address.line, ..resource.location.clone() };
-        Some(format!(
-            "{location}: WorkloadEntry {}: its address {address} belongs to the mesh already, see {other}; the entry is left out",
+        let place = Location { line: entry.address.line, ..resource.location.clone() };
+        let what = format!(
+            "WorkloadEntry {}: its address {address} belongs to the mesh already, see {other}; the entry is left out",
             resource.metadata.key()
-        ))
+        );
+        Some(LeftOut { place, what })
     }
 
     fn service(&self, resource: &Resource, service: &resource::Service, workloads: &[Built<'_>]) -> Service {
@@ -248,9 +259,8 @@ impl Assembly<'_> {
         location: &Location,
     ) {
         if let Some(first) = self.places.get(&Place::Address(address)) {
-            self.errors.push(format!(
-                "{location}: the address {address} is already given at {first}; it leads there"
-            ));
+            let what = format!("the address {address} is already given at {first}; it leads there");
+            self.left_out.push(LeftOut { place: location.clone(), what });
             return;
         }
         self.places.insert(Place::Address(address), location.clone());
@@ -262,7 +272,7 @@ impl Assembly<'_> {
         for resource in objects {
             let Kind::ServiceEntry(entry) = &resource.kind else { continue };
             if let Some(clash) = self.clash(resource, entry) {
-                self.errors.push(clash);
+                self.left_out.push(clash);
                 continue;
             }
             let port = |port: &resource::EntryPort| Port {
@@ -282,7 +292,7 @@ impl Assembly<'_> {
     }
 
     // An entry must not take over what a pod or a service has (precedence: Pod > Service > WorkloadEntry > ServiceEntry).
-    fn clash(&self, resource: &Resource, entry: &resource::ServiceEntry) -> Option<String> {
+    fn clash(&self, resource: &Resource, entry: &resource::ServiceEntry) -> Option<LeftOut> {
         let metadata = &resource.metadata;
         let domain = &self.settings.cluster_domain;
         let hosts = entry.hosts.iter().map(|host| {
@@ -296,11 +306,12 @@ impl Assembly<'_> {
         let (line, what, other) = hosts
             .chain(addresses)
             .find_map(|(line, what, place)| Some((line, what, self.places.get(&place)?)))?;
-        let location = Location { line, ..resource.location.clone() };
-        Some(format!(
-            "{location}: ServiceEntry {}: its {what} belongs to the mesh already, see {other}; the entry is left out",
+        let place = Location { line, ..resource.location.clone() };
+        let what = format!(
+            "ServiceEntry {}: its {what} belongs to the mesh already, see {other}; the entry is left out",
             metadata.key()
-        ))
+        );
+        Some(LeftOut { place, what })
     }
 }
 

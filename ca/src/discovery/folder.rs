@@ -79,10 +79,12 @@ pub(crate) struct Loaded {
 }
 
 /// Did a scan find anything that matters?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scan {
     /// No.
     Same,
+    /// Only what is noted about objects is something else now.
+    Noted,
     /// Objects or errors are other ones now.
     Changed,
 }

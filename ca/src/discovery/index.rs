@@ -67,6 +67,11 @@ pub(crate) enum Resident {
 }
 
 impl Index {
+    /// All workloads.
+    pub(crate) fn residents(&self) -> impl Iterator<Item = &Workload> {
+        self.workloads.values().map(|governed| &*governed.workload)
+    }
+
     /// What `question` finds for somebody of `namespace`. Pods and services go before entries.
     pub(crate) fn answer(&self, question: &Question, namespace: &str) -> Found {
         match question {
@@ -186,4 +191,28 @@ fn joined(mut all: External, one: &External) -> External {
     let known: BTreeMap<u16, ()> = all.ports.iter().map(|port| (port.number, ())).collect();
     all.ports.extend(one.ports.iter().filter(|port| !known.contains_key(&port.number)).cloned());
     all
+}
+
+#[cfg(test)]
+impl Index {
+    /// The mesh of a file, for tests of other rooms.
+    pub(crate) fn of_text(text: &str) -> Self {
+        use crate::{
+            config::Config,
+            discovery::{
+                assemble::assemble,
+                learned::Known,
+                settings::{Marked, Settings},
+            },
+        };
+        let resources = douane_proto::resource::read_file(std::path::Path::new("mesh.yaml"), text).0;
+        let config = Config::default();
+        let settings = Settings {
+            mesh: config.mesh(),
+            law: config.law(),
+            cluster_domain: config.cluster_domain,
+            marked: Marked::ByLabel,
+        };
+        assemble(&[resources], &[], &Known::default(), &settings).index
+    }
 }

@@ -13,6 +13,7 @@ mod kubernetes;
 mod laws;
 mod learned;
 mod limits;
+mod notes;
 mod notice;
 mod protocols;
 mod publish;
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Config,
     jwks::Keyring,
+    kubernetes::Client,
     metrics::{self, Metrics, ResourceFigures, Served},
     state::StateFolder,
 };
@@ -49,6 +51,7 @@ use source::Source;
 
 pub use index::Index;
 pub use learned::Learned;
+pub use notes::{LeftOut, Note, Notes};
 pub use publish::{DiscoveryService, MAX_REQUEST_BYTES};
 pub use source::SourceError;
 pub use trust::Trust;
@@ -67,6 +70,7 @@ pub struct Discovery {
     known: watch::Receiver<Known>,
     index: watch::Sender<Arc<Index>>,
     report: watch::Sender<Arc<Report>>,
+    notes: watch::Sender<Arc<Notes>>,
     metrics: Arc<Metrics>,
 }
 
@@ -88,18 +92,18 @@ pub struct Report {
 }
 
 impl Discovery {
-    /// Reads the resources that `config` names for the first time; `keyring` has the keys of token issuers. What is wrong
-    /// with them is reported, not returned; of a cluster nothing is known yet.
+    /// Reads the resources for the first time, of `cluster`, or else of the folders that `config` names; the keyring has the
+    /// keys of token issuers. What is wrong with them is reported, not returned; of a cluster nothing is known yet.
     ///
     /// # Errors
     /// [`SourceError`] when there is no way to them at all.
-    pub async fn open(
+    pub fn open(
         state: &StateFolder,
         config: &Config,
-        mut keyring: Keyring,
-        metrics: Arc<Metrics>,
+        cluster: Option<&Client>,
+        (mut keyring, metrics): (Keyring, Arc<Metrics>),
     ) -> Result<Self, SourceError> {
-        let mut source = Source::open(state, config).await?;
+        let mut source = Source::open(state, config, cluster)?;
         let settings = Settings {
             mesh: config.mesh(),
             cluster_domain: config.cluster_domain.clone(),
@@ -112,9 +116,11 @@ impl Discovery {
         let (assembled, report) = read(&source, &mut keyring, &mut known, &settings);
         tell(&Report::default(), &report, &metrics);
         source.keep();
+        let notes =
+            watch::Sender::new(Arc::new(Notes { written: source.notes(), left_out: assembled.left_out }));
         let index = watch::Sender::new(Arc::new(assembled.index));
         let report = watch::Sender::new(Arc::new(report));
-        Ok(Self { source, settings, keyring, learned, known, index, report, metrics })
+        Ok(Self { source, settings, keyring, learned, known, index, report, notes, metrics })
     }
 
     /// The mesh, now and whenever it changes.
@@ -139,6 +145,13 @@ impl Discovery {
     #[must_use]
     pub fn report(&self) -> watch::Receiver<Arc<Report>> {
         self.report.subscribe()
+    }
+
+    /// What operators wrote in a cluster, now and whenever it, or what is noted about it, changes; what the index holds is as
+    /// new.
+    #[must_use]
+    pub fn notes(&self) -> watch::Receiver<Arc<Notes>> {
+        self.notes.subscribe()
     }
 
     /// For the status page.
@@ -195,12 +208,18 @@ impl Discovery {
     fn refresh(&mut self, now: Instant) {
         let scan = self.source.scan(now);
         let has_learned = self.known.has_changed().unwrap_or_default();
-        if scan == Scan::Same && !self.keyring.has_changed() && !has_learned {
+        if scan < Scan::Changed && !self.keyring.has_changed() && !has_learned {
+            if scan == Scan::Noted {
+                let left_out = self.notes.borrow().left_out.clone();
+                self.notes.send_replace(Arc::new(Notes { written: self.source.notes(), left_out }));
+            }
             return self.source.keep();
         }
         let (assembled, report) = read(&self.source, &mut self.keyring, &mut self.known, &self.settings);
         self.learned.keep(|key| assembled.index.workloads.contains_key(key));
         self.index.send_replace(Arc::new(assembled.index));
+        let notes = Notes { written: self.source.notes(), left_out: assembled.left_out };
+        self.notes.send_replace(Arc::new(notes));
         let before = self.report.send_replace(Arc::new(report));
         tell(&before, &self.report.borrow(), &self.metrics);
         // After it was published: the law does not wait for the disk.
@@ -220,7 +239,7 @@ fn read(
     let known = known.borrow_and_update().clone();
     let assembled = assemble(&loaded.resources, &loaded.doubts, &known, settings);
     let mut errors = loaded.errors;
-    errors.extend(assembled.errors.iter().cloned());
+    errors.extend(assembled.errors());
     let served = match assembled.index.law {
         Law::Known => Served::Yes,
         Law::Unknown => Served::No,

@@ -12,25 +12,16 @@ use super::{
     folder::{Folders, Loaded, Scan},
     kept::Kept,
     kubernetes::Cluster,
+    notes::Note,
     notice::Notices,
     settings::Marked,
 };
-use crate::{
-    config::Config,
-    kubernetes::{self, ClientError},
-    state::StateFolder,
-};
+use crate::{config::Config, kubernetes::Client, state::StateFolder};
 
 /// Why the resources cannot be read at all.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
-    /// A folder's path cannot be made absolute.
-    #[error("find the folders of resources")]
-    Folder(#[source] io::Error),
-    /// There is no way to the Kubernetes API.
-    #[error("reach the Kubernetes API")]
-    Kubernetes(#[from] ClientError),
-}
+#[error("find the folders of resources")]
+pub struct SourceError(#[source] io::Error);
 
 /// Where the resources come from.
 pub(crate) enum Source {
@@ -40,13 +31,16 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// What `config` names.
-    pub(crate) async fn open(state: &StateFolder, config: &Config) -> Result<Self, SourceError> {
-        if let Some(access) = &config.kubernetes {
-            let client = kubernetes::client(access).await?;
-            return Ok(Self::Cluster(Box::new(Cluster::watch(&client))));
+    /// The cluster, if there is one; else the folders that `config` names.
+    pub(crate) fn open(
+        state: &StateFolder,
+        config: &Config,
+        cluster: Option<&Client>,
+    ) -> Result<Self, SourceError> {
+        if let Some(client) = cluster {
+            return Ok(Self::Cluster(Box::new(Cluster::watch(client))));
         }
-        let folders = Folders::new(&config.resources, Kept::new(state)).map_err(SourceError::Folder)?;
+        let folders = Folders::new(&config.resources, Kept::new(state)).map_err(SourceError)?;
         Ok(Self::Folders(folders, None))
     }
 
@@ -90,6 +84,14 @@ impl Source {
         match self {
             Self::Folders(folders, _) => folders.loaded(),
             Self::Cluster(cluster) => cluster.loaded(),
+        }
+    }
+
+    /// What operators wrote in a cluster, with what is noted about it.
+    pub(crate) fn notes(&self) -> Vec<Note> {
+        match self {
+            Self::Folders(..) => Vec::new(),
+            Self::Cluster(cluster) => cluster.notes(),
         }
     }
 

@@ -99,7 +99,7 @@ fn a_pod_is_what_its_labels_owner_and_status_say() {
         "ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: orders-v2, uid: x}], labels:",
     );
     let mesh = mesh(&text);
-    assert!(mesh.errors.is_empty(), "{:?}", mesh.errors);
+    assert!(mesh.errors().is_empty(), "{:?}", mesh.errors());
     let Found::Workload(orders) = mesh.index.answer(&address("10.77.0.11"), "any") else { panic!("a pod") };
     assert_eq!(orders.id.to_string(), "spiffe://cluster.local/ns/shop/sa/orders");
     assert_eq!(orders.service_name, "orders-v2");
@@ -118,7 +118,7 @@ fn a_pod_without_label_is_plain_and_one_that_is_over_is_gone() {
         .replace("phase: Running,", "phase: Running, conditions: [{type: Ready, status: 'False'}],");
     let unplaced = pod("d", "d", "x").replace(", podIP: x", "");
     let mesh = mesh(&format!("{plain}{over}{unready}{unplaced}"));
-    assert!(mesh.errors.is_empty(), "{:?}", mesh.errors);
+    assert!(mesh.errors().is_empty(), "{:?}", mesh.errors());
     let found = |ip: &str| mesh.index.answer(&address(ip), "shop");
     assert!(
         matches!(found("10.77.0.1"), Found::Workload(a) if a.dialect == Dialect::Plain && a.service_name == "a")
@@ -133,7 +133,7 @@ fn a_pods_annotation_names_ports_that_keep_the_names_of_headers() {
     let marked = pod("a", "a", "10.77.0.1")
         .replace("labels:", "annotations: {douane.io/preserve-case: '8080, 9090'}, labels:");
     let mesh = mesh(&marked);
-    assert!(mesh.errors.is_empty(), "{:?}", mesh.errors);
+    assert!(mesh.errors().is_empty(), "{:?}", mesh.errors());
     let Found::Workload(a) = mesh.index.answer(&address("10.77.0.1"), "any") else { panic!("a pod") };
     assert_eq!(a.preserve_case.iter().copied().collect::<Vec<_>>(), [8080, 9090]);
 
@@ -157,7 +157,7 @@ fn a_pod_with_istios_sidecar_speaks_istios_dialect_by_its_service_account() {
 
     let mesh = mesh(&format!("{istio}{disabled}{both}"));
 
-    assert!(mesh.errors.is_empty(), "{:?}", mesh.errors);
+    assert!(mesh.errors().is_empty(), "{:?}", mesh.errors());
     let found = |ip: &str| match mesh.index.answer(&address(ip), "shop") {
         Found::Workload(workload) => workload,
         other => panic!("{other:?}"),
@@ -177,7 +177,7 @@ fn a_service_leads_to_the_pods_it_selects() {
         pod("w", "web", "10.77.0.9")
     );
     let mesh = mesh(&text);
-    assert!(mesh.errors.is_empty(), "{:?}", mesh.errors);
+    assert!(mesh.errors().is_empty(), "{:?}", mesh.errors());
     let Found::Service(orders) = mesh.index.answer(&address("10.96.0.7"), "shop") else {
         panic!("a service")
     };
@@ -213,17 +213,21 @@ fn a_headless_service_is_found_by_name_with_its_pods() {
 fn a_later_folder_replaces_what_an_earlier_one_says() {
     let written = SERVICE.replace("  clusterIP: 10.96.0.7\n", "");
     let mesh = mesh_with(&[&written, SERVICE], &[]);
-    assert!(mesh.errors.is_empty());
+    assert!(mesh.errors().is_empty());
     assert!(matches!(mesh.index.answer(&address("10.96.0.7"), "shop"), Found::Service(_)));
     let twice = mesh_with(&[&format!("{SERVICE}{SERVICE}")], &[]);
-    assert_eq!(twice.errors.len(), 1);
-    assert!(twice.errors[0].contains("Service shop/orders is already at mesh.yaml:"), "{:?}", twice.errors);
+    assert_eq!(twice.errors().len(), 1);
+    assert!(
+        twice.errors()[0].contains("Service shop/orders is already at mesh.yaml:"),
+        "{:?}",
+        twice.errors()
+    );
 }
 
 #[test]
 fn an_address_given_twice_leads_to_the_first() {
     let mesh = mesh(&format!("{}{}", pod("a", "a", "10.77.0.1"), pod("b", "b", "10.77.0.1")));
-    assert_eq!(mesh.errors.len(), 1, "{:?}", mesh.errors);
+    assert_eq!(mesh.errors().len(), 1, "{:?}", mesh.errors());
     assert!(matches!(mesh.index.answer(&address("10.77.0.1"), "shop"), Found::Workload(a) if a.name == "a"));
 }
 
@@ -255,8 +259,8 @@ fn an_entry_cannot_take_what_belongs_to_the_mesh() {
         ("orders", "192.0.2.7"),
     ] {
         let mesh = mesh(&format!("{base}{}", entry("shop", host, ip)));
-        assert_eq!(mesh.errors.len(), 1, "{host} {ip}");
-        assert_eq!(mesh.errors[0].matches("mesh.yaml:").count(), 2, "both places: {}", mesh.errors[0]);
+        assert_eq!(mesh.errors().len(), 1, "{host} {ip}");
+        assert_eq!(mesh.errors()[0].matches("mesh.yaml:").count(), 2, "both places: {}", mesh.errors()[0]);
         assert!(mesh.index.externals.is_empty());
     }
 }
@@ -308,7 +312,7 @@ spec: {{action: {action}, selector: {{matchLabels: {{app: orders}}}}, rules: [{{
     let allow = ("twice".to_owned(), Action::Allow);
     let deny = ("twice".to_owned(), Action::Deny);
     let differ = mesh(&(pods.clone() + &law("ALLOW") + &law("DENY")));
-    assert_eq!(differ.errors.len(), 1);
+    assert_eq!(differ.errors().len(), 1);
     assert_eq!(laws(&differ, "shop/orders-1"), [allow.clone(), deny]);
     assert_eq!(laws(&differ, "shop/web-1"), []);
     // The same text twice, as while a file is being renamed, contradicts nothing.

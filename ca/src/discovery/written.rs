@@ -298,7 +298,7 @@ spec:
     fn an_entry_stands_behind_the_service_that_selects_it_beside_the_pods() {
         let istio = "security.istio.io/tlsMode: istio";
         let mesh = mesh(&[SERVICE, POD, &entry("vm", "10.9.0.7", istio)].concat());
-        assert!(mesh.errors.is_empty(), "{:?}", mesh.errors);
+        assert!(mesh.errors().is_empty(), "{:?}", mesh.errors());
 
         let found = workload(&mesh, "10.9.0.7");
         // Its identity lies in its own namespace.
@@ -327,7 +327,7 @@ spec:
 
         let ours = mesh(&at_partner("spiffe://cluster.local/ns/bank/sa/till"));
         assert!(matches!(at(&ours, "10.9.0.7"), Found::Unknown));
-        assert!(ours.errors[0].contains("for other trust domains"), "{:?}", ours.errors);
+        assert!(ours.errors()[0].contains("for other trust domains"), "{:?}", ours.errors());
         let broken = parse_file(Path::new("mesh.yaml"), &at_partner("partner.example/till"));
         assert!(format!("{broken:?}").contains("spiffe://partner.example/ns/shop/sa/orders"), "{broken:?}");
     }
@@ -369,11 +369,11 @@ spec: {hosts: [vm.example.com], addresses: [10.9.0.7], ports: [{number: 443, nam
         assert_eq!(workload(&mesh, "10.9.0.7").name, "vm-2");
         let Found::Service(service) = at(&mesh, "10.96.0.7") else { panic!("a service") };
         assert_eq!(service.endpoints.len(), 2, "the pod, and the one entry");
-        assert_eq!(mesh.errors.len(), 4, "{:#?}", mesh.errors);
-        for (error, line) in mesh.errors.iter().zip([6, 16, 36]) {
+        assert_eq!(mesh.errors().len(), 4, "{:#?}", mesh.errors());
+        for (error, line) in mesh.errors().iter().zip([6, 16, 36]) {
             assert!(error.starts_with(&format!("mesh.yaml:{line}: WorkloadEntry shop/vm-")), "{error}");
             assert!(error.contains("belongs to the mesh already, see mesh.yaml:"), "{error}");
         }
-        assert!(mesh.errors[3].contains("ServiceEntry shop/out"), "{}", mesh.errors[3]);
+        assert!(mesh.errors()[3].contains("ServiceEntry shop/out"), "{}", mesh.errors()[3]);
     }
 }

@@ -32,8 +32,8 @@ const MESH: &str = include_str!("parts/mesh.yaml");
 const STATE: &str = include_str!("parts/state.yaml");
 const CONTROL_PLANE: &str = include_str!("parts/control-plane.yaml");
 const NETWORK: &str = include_str!("parts/network.yaml");
-const RIGHTS: &str = include_str!("rbac.yaml");
-const WEBHOOKS: &str = include_str!("webhooks.yaml");
+const RIGHTS: &str = include_str!("parts/rbac.yaml");
+const WEBHOOKS: &str = include_str!("parts/webhooks.yaml");
 const CRDS: [&str; 5] = [
     include_str!("crds/networking.istio.io_serviceentries.yaml"),
     include_str!("crds/networking.istio.io_workloadentries.yaml"),

@@ -1,5 +1,6 @@
 //! The control plane against a real Kubernetes API server. Run by `tests/kubernetes/run`, which brings the programs.
 
+mod admission;
 mod attest;
 mod check;
 mod discovery;
@@ -7,4 +8,5 @@ mod plane;
 mod replicas;
 mod shelf;
 mod sidecar;
+mod status;
 mod upstream;

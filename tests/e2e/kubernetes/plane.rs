@@ -8,8 +8,11 @@ use std::{
 };
 
 use douane_ca::{
+    admin::{Answer, Command as Order, call},
     app::App,
-    config::{Config, Kubernetes, Tokens},
+    config::{Config, Kubernetes, Permission, Tokens, Webhook},
+    install::{Crds, MeshFile, TOKEN_ISSUER, Wishes, manifests},
+    state::StateFolder,
 };
 use douane_proto::svid::Svid;
 use douane_tests::{
@@ -34,6 +37,7 @@ pub(crate) const SHOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kind-clus
 pub(crate) struct Plane {
     pub(crate) grpc: SocketAddr,
     metrics: SocketAddr,
+    webhook: Option<SocketAddr>,
     state: PathBuf,
     stop: CancellationToken,
     running: JoinHandle<()>,
@@ -61,9 +65,22 @@ pub(crate) fn define(cluster: &Cluster) {
 /// Our service account and what it may do.
 pub(crate) fn admit(cluster: &Cluster) {
     cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: douane-system}\n");
-    for part in ["rbac.yaml", "parts/state.yaml"] {
+    for part in ["parts/rbac.yaml", "parts/state.yaml"] {
         cluster.apply(&fs::read_to_string(Path::new(INSTALL).join(part)).unwrap());
     }
+}
+
+/// Namespaces with these labels, each with its default service account, as the controller manager would make it; it mounts
+/// no token, so that a pod holds nothing whose name is drawn by lot.
+pub(crate) fn namespaces(cluster: &Cluster, all: &[(&str, &str)]) {
+    let yaml = |(name, labels): &(&str, &str)| {
+        format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{{labels}}}}}\n---\n\
+             apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: default, namespace: {name}}}\n\
+             automountServiceAccountToken: false\n---\n"
+        )
+    };
+    cluster.apply(&all.iter().map(yaml).collect::<String>());
 }
 
 impl Plane {
@@ -72,8 +89,32 @@ impl Plane {
         Self::start_with(cluster, |_| {}).await
     }
 
-    /// The same, told otherwise by `change`.
-    pub(crate) async fn start_with(cluster: &Cluster, change: impl FnOnce(&mut Config)) -> Self {
+    /// Starts one that the API server asks before it stores pods and policies, and applies all that `douane install` prints.
+    /// Nothing runs pods here, so that the service leads to this process instead of to our pods.
+    pub(crate) async fn admitting(cluster: &Cluster, settle: impl FnOnce(&mut Config)) -> Self {
+        let plane = Self::start_with(cluster, |config| {
+            config.webhook = Some(Webhook { listen: "127.0.0.1:0".parse().unwrap() });
+            // As the golden files of `douane inject` were made.
+            config.injection.image = "registry.example/douane-proxy:1".to_owned();
+            config.injection.exclusions = Permission::Permitted;
+            settle(config);
+        })
+        .await;
+        let port = plane.webhook.unwrap().port();
+        let mesh = MeshFile::of_domains(&Config::default(), TOKEN_ISSUER);
+        let text = manifests(&Wishes::default(), &mesh, Crds::Without);
+        let parts = text.split("\n---\n").filter(|part| !part.contains("\nkind: Service\n"));
+        let ours: String = parts.map(|part| format!("{part}\n---\n")).collect();
+        cluster.apply(&ours.replace("port: 443\n", &format!("port: {port}\n")));
+        cluster.apply(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: douane-ca, namespace: douane-system}\n\
+             spec: {type: ExternalName, externalName: localhost}\n",
+        );
+        plane
+    }
+
+    /// Starts one on `cluster`, as our service account.
+    pub(crate) async fn start_with(cluster: &Cluster, settle: impl FnOnce(&mut Config)) -> Self {
         let state = tempfile::Builder::new().prefix("state-").tempdir_in(cluster.folder()).unwrap().keep();
         let jwks = state.with_extension("jwks.json");
         fs::write(&jwks, cluster.raw("/openid/v1/jwks")).unwrap();
@@ -93,7 +134,7 @@ impl Plane {
             }),
             ..Config::default()
         };
-        change(&mut config);
+        settle(&mut config);
         let app = App::bind(config).await.unwrap();
         let addresses = app.addresses().unwrap();
         let stop = CancellationToken::new();
@@ -101,6 +142,7 @@ impl Plane {
         Self {
             grpc: addresses.grpc[0],
             metrics: addresses.metrics.unwrap(),
+            webhook: addresses.webhook,
             state,
             stop,
             running: tokio::spawn(async move { running.await.unwrap() }),
@@ -127,6 +169,12 @@ impl Plane {
 
     pub(crate) fn state(&self) -> &Path {
         &self.state
+    }
+
+    /// An operator's word to it.
+    pub(crate) async fn order(&self, order: Order) -> Answer {
+        let folder = StateFolder::new(self.state.clone());
+        tokio::task::spawn_blocking(move || call(&folder, &order)).await.unwrap().unwrap()
     }
 
     pub(crate) fn bundle(&self) -> PathBuf {

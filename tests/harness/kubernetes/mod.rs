@@ -3,10 +3,12 @@
 //!
 //! Only for tests that `tests/kubernetes/run` runs: it says by `DOUANE_KUBERNETES` where the programs are.
 
+mod audit;
 mod papers;
 mod server;
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     io::Write as _,
     path::{Path, PathBuf},
@@ -16,6 +18,8 @@ use std::{
 use serde_json::Value;
 
 use self::server::Server;
+
+pub use self::audit::Request;
 
 /// Where `kube-apiserver` and `kubectl` are.
 pub const FOLDER: &str = "DOUANE_KUBERNETES";
@@ -204,6 +208,12 @@ impl Cluster {
         let said = self.kubectl(&["get", "--raw", path]);
         assert!(said.ok, "{}", said.err);
         said.out
+    }
+
+    /// Everything that a service account has asked of the API so far, as its audit log has it.
+    #[must_use]
+    pub fn asked_by(&self, namespace: &str, account: &str) -> BTreeSet<Request> {
+        audit::asked(self.folder.path(), &format!("system:serviceaccount:{namespace}:{account}"))
     }
 
     /// Kills the API server, as a power failure would. Its etcd lives on.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::ISSUER;
+use super::{ISSUER, audit};
 use crate::wait::eventually;
 
 /// An API server on two busy cores needs tens of seconds; only a failure waits for it.
@@ -110,6 +110,7 @@ fn etcd(folder: &Path, port: u16, peer_port: u16) -> Result<Running, String> {
 
 fn api(programs: &Path, folder: &Path, etcd_port: u16, port: u16) -> Result<Running, String> {
     let file = |name: &str| folder.join(name).display().to_string();
+    let (audit_policy, audit_log) = audit::write(folder);
     let mut command = Command::new(programs.join("kube-apiserver"));
     command.args([
         format!("--etcd-servers=http://127.0.0.1:{etcd_port}"),
@@ -126,6 +127,8 @@ fn api(programs: &Path, folder: &Path, etcd_port: u16, port: u16) -> Result<Runn
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
         "--authorization-mode=Node,RBAC".to_owned(),
         "--allow-privileged=true".to_owned(),
+        format!("--audit-policy-file={audit_policy}"),
+        format!("--audit-log-path={audit_log}"),
         "--shutdown-delay-duration=0s".to_owned(),
     ]);
     let url = format!("https://127.0.0.1:{port}/readyz");

@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use douane_proto::{
-    resource::{Doubt, DoubtedLaw, Kind, Reading, Resource, read_law},
-    yaml::Node,
+    resource::{Doubt, DoubtedLaw, Kind, Location, Reading, Resource, ResourceError, read_law},
+    yaml::{Cause, Node},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::{DynamicObject, ObjectMeta};
@@ -28,7 +28,7 @@ pub(crate) struct Document {
     /// Counts the changes of its spec.
     pub(crate) generation: i64,
     pub(crate) resource_version: String,
-    /// `status.conditions` of a law, as they stand there.
+    /// `status.conditions` of what an operator wrote, as they stand there.
     pub(crate) conditions: Vec<Value>,
     json: Value,
 }
@@ -39,7 +39,7 @@ pub(crate) enum Read {
     /// All of it.
     Sound(Box<Resource>),
     /// It cannot be read: why, and what it meant to govern.
-    Flawed { errors: Vec<String>, doubts: Vec<Doubt> },
+    Flawed { errors: Vec<ResourceError>, doubts: Vec<Doubt> },
 }
 
 impl Document {
@@ -52,8 +52,8 @@ impl Document {
             _ => Map::new(),
         };
         let conditions = match watched.role {
-            Role::Law => conditions(json.remove("status")),
-            Role::Core | Role::Entry => Vec::new(),
+            Role::Law | Role::Entry => conditions(json.remove("status")),
+            Role::Core => Vec::new(),
         };
         let version = watched.versions.first().copied().unwrap_or_default();
         let group = watched.group;
@@ -80,14 +80,13 @@ impl Document {
         match resource {
             Some(resource) if flaws.is_empty() => Read::Sound(Box::new(lean(resource))),
             _ => Read::Flawed {
-                errors: flaws.iter().map(ToString::to_string).collect(),
-                doubts: flaws.into_iter().find_map(|flaw| flaw.doubt).into_iter().collect(),
+                doubts: flaws.iter().find_map(|flaw| flaw.doubt.clone()).into_iter().collect(),
+                errors: flaws,
             },
         }
     }
 
     fn too_large(&self, watched: &Watched, place: &str) -> Read {
-        let error = format!("{place}: it is nested too deep, or too large; split it into several objects");
         let (namespace, name) = self.key.clone();
         let doubt = Doubt {
             law: if watched.kind == "PeerAuthentication" {
@@ -100,6 +99,14 @@ impl Document {
             selector: None,
         };
         let doubts = if watched.role == Role::Law { vec![doubt] } else { Vec::new() };
+        let error = ResourceError {
+            location: Location { file: Path::new(place).into(), line: 0 },
+            subject: Some(place.to_owned()),
+            what: "it is nested too deep, or too large".to_owned(),
+            mend: "split it into several objects".to_owned(),
+            cause: Cause::Bound,
+            doubt: doubts.first().cloned(),
+        };
         Read::Flawed { errors: vec![error], doubts }
     }
 }

@@ -2,7 +2,7 @@
 //! folder become.
 //!
 //! `kinds` says what is watched, `watch` how, `document` and `object` what becomes of one object, `store` of all.
-//! `residents`: whose an address is; `status`: what an author is told. Knows not what the resources mean (`assemble`).
+//! `residents`: whose an address is. Knows not what the resources mean (`assemble`).
 
 mod document;
 mod kinds;
@@ -24,7 +24,10 @@ use self::{
     kinds::KINDS,
     store::{Said, Store},
 };
-use super::folder::{Loaded, Scan};
+use super::{
+    folder::{Loaded, Scan},
+    notes::Note,
+};
 use crate::kubernetes::Client;
 
 /// What the watches may say before it is taken in: then they wait, and the API server with them.
@@ -78,6 +81,11 @@ impl Cluster {
     /// Everything that is in force.
     pub(crate) fn loaded(&self) -> Loaded {
         self.store.loaded()
+    }
+
+    /// What operators wrote, with what is noted about it.
+    pub(crate) fn notes(&self) -> Vec<Note> {
+        self.store.notes()
     }
 }
 

@@ -3,19 +3,19 @@
 //! Pure. An object is whole whenever it is seen, unlike a file that is being written: a deletion counts at once, and what
 //! is new and cannot be read denies what it meant to govern. What was good last stays while an edit cannot be read.
 
-use douane_proto::resource::{Doubt, Resource};
+use douane_proto::resource::{Doubt, Resource, ResourceError};
 use serde_json::Value;
 
 use super::{
     document::{Document, Read},
-    kinds::Watched,
+    kinds::{Role, Watched},
 };
 
 /// One object of the API and what is in force of it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Object {
     good: Option<Resource>,
-    errors: Vec<String>,
+    errors: Vec<ResourceError>,
     doubts: Vec<Doubt>,
     pub(crate) generation: i64,
     pub(crate) resource_version: String,
@@ -23,10 +23,12 @@ pub(crate) struct Object {
 }
 
 /// What became of an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Outcome {
-    /// Nothing that matters to the mesh.
+    /// Nothing that matters to us.
     Same,
+    /// Nothing that matters to the mesh; what is noted about it is something else now.
+    Noted,
     /// What is in force, or wrong, is something else now.
     Changed,
 }
@@ -49,6 +51,7 @@ impl Object {
     /// Takes in what it is now.
     pub(crate) fn see(&mut self, watched: &Watched, document: Document) -> Outcome {
         let read = document.read(watched);
+        let is_noted = watched.role != Role::Core && self.resource_version != document.resource_version;
         self.generation = document.generation;
         self.resource_version = document.resource_version;
         self.conditions = document.conditions;
@@ -64,7 +67,11 @@ impl Object {
             }
         }
         let same = (&before.0, &before.1, &before.2) == (&self.good, &self.errors, &self.doubts);
-        if same { Outcome::Same } else { Outcome::Changed }
+        match (same, is_noted) {
+            (false, _) => Outcome::Changed,
+            (true, true) => Outcome::Noted,
+            (true, false) => Outcome::Same,
+        }
     }
 
     /// What is in force of it.
@@ -73,7 +80,7 @@ impl Object {
     }
 
     /// What is wrong with it now.
-    pub(crate) fn errors(&self) -> &[String] {
+    pub(crate) fn errors(&self) -> &[ResourceError] {
         &self.errors
     }
 

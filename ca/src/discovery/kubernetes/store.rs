@@ -16,7 +16,10 @@ use super::{
     object::{Object, Outcome},
     residents::settle_addresses,
 };
-use crate::discovery::folder::{Loaded, Scan};
+use crate::discovery::{
+    folder::{Loaded, Scan},
+    notes::Note,
+};
 
 /// More objects of a kind than this are not taken in: a control plane that runs out of memory serves nobody.
 const MAX_OBJECTS: usize = 200_000;
@@ -81,9 +84,11 @@ impl Store {
         let mut scan = Scan::Same;
         for (kind, said) in said {
             let Some(known) = self.kinds.get_mut(kind) else { continue };
-            if known.hear(said) == Outcome::Changed {
-                scan = Scan::Changed;
-            }
+            scan = scan.max(match known.hear(said) {
+                Outcome::Same => Scan::Same,
+                Outcome::Noted => Scan::Noted,
+                Outcome::Changed => Scan::Changed,
+            });
         }
         scan
     }
@@ -95,7 +100,9 @@ impl Store {
         for known in &self.kinds {
             let objects = || known.objects.values();
             resources.extend(objects().filter_map(|object| object.resource().cloned()));
-            loaded.errors.extend(objects().flat_map(|object| object.errors().iter().cloned()));
+            loaded
+                .errors
+                .extend(objects().flat_map(|object| object.errors().iter().map(ToString::to_string)));
             loaded.doubts.extend(objects().flat_map(|object| object.doubts().iter().cloned()));
             let trouble = known.trouble();
             if !known.is_listed || (known.left_out > 0 && known.watched.role == Role::Law) {
@@ -107,6 +114,17 @@ impl Store {
         settle_addresses(&mut resources);
         loaded.resources.push(resources);
         loaded
+    }
+
+    /// What operators wrote, with what is noted about it; nothing while it is not known of every kind what there is.
+    pub(crate) fn notes(&self) -> Vec<Note> {
+        if self.kinds.iter().any(|known| !known.is_listed) {
+            return Vec::new();
+        }
+        let written = self.kinds.iter().filter(|known| known.watched.role != Role::Core);
+        written
+            .flat_map(|known| known.objects.iter().map(|(key, object)| note(known.watched, key, object)))
+            .collect()
     }
 }
 
@@ -194,6 +212,22 @@ impl Known {
             troubles.push(format!("there are more than {most} {name}; {} are left out", self.left_out));
         }
         troubles
+    }
+}
+
+fn note(watched: &'static Watched, (namespace, name): &Key, object: &Object) -> Note {
+    Note {
+        kind: watched.kind,
+        plural: watched.plural,
+        group: watched.group,
+        versions: watched.versions,
+        namespace: namespace.clone(),
+        name: name.clone(),
+        generation: object.generation,
+        resource_version: object.resource_version.clone(),
+        conditions: object.conditions.clone(),
+        resource: object.resource().cloned(),
+        errors: object.errors().to_vec(),
     }
 }
 

@@ -191,7 +191,7 @@ fn who_came_later_has_an_address_that_several_pods_claim_and_who_is_about_to_end
     let done = pod("aa-done", address, |pod| pod["status"]["phase"] = "Succeeded".into());
     let mut api = Api::with(&[old, ending, new.clone(), done]);
     assert_eq!(api.workload(address).name, "new");
-    assert!(api.mesh().errors.is_empty(), "{:?}", api.mesh().errors);
+    assert!(api.mesh().errors().is_empty(), "{:?}", api.mesh().errors());
     api.delete(&new);
     assert_eq!(api.workload(address).name, "old");
 }
@@ -206,7 +206,7 @@ fn pods_of_a_nodes_own_network_share_its_address_and_have_no_sidecar() {
     let Found::Service(found) = api.at("10.96.0.9") else { panic!("a service") };
     let endpoint = &found.endpoints[0];
     assert_eq!((endpoint.workload.name.as_str(), endpoint.workload.addresses.len()), ("second", 1));
-    assert!(api.mesh().errors.is_empty(), "{:?}", api.mesh().errors);
+    assert!(api.mesh().errors().is_empty(), "{:?}", api.mesh().errors());
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn what_kubernetes_notes_about_an_object_is_no_change_of_the_mesh() {
     let mut noted = law;
     noted["metadata"]["resourceVersion"] = "8".into();
     noted["status"] = json!({"conditions": [{"type": "douane.io/Accepted", "status": "True"}]});
-    assert_eq!(api.apply(&noted), Scan::Same);
+    assert_eq!(api.apply(&noted), Scan::Noted);
     let beaten = pod("one", "10.0.0.1", |pod| {
         pod["metadata"]["resourceVersion"] = "9".into();
         pod["metadata"]["annotations"]["example.com/seen"] = "now".into();

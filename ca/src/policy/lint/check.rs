@@ -1,6 +1,6 @@
 //! All findings of a set of files.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use douane_proto::{
     mtls::MtlsMode,
@@ -242,7 +242,7 @@ fn prefixes(context: Context<'_>) -> Vec<Finding> {
     for resource in context.resources {
         let Kind::AuthorizationPolicy(law) = &resource.kind else { continue };
         for (index, rule) in law.policy.rules.iter().enumerate() {
-            let (scope, file) = (&law.attachment.scope, &*resource.location.file);
+            let (scope, file) = (&law.attachment.scope, &resource.location.file);
             let line = rule_line(resource, law, index);
             all.extend(
                 rule.to.iter().map(|operation| (resource, Operation { scope, operation, file, line })),
@@ -279,7 +279,9 @@ fn shadows(context: Context<'_>) -> Vec<Finding> {
     }
     let (allow, deny) = (rules.remove(&false).unwrap_or_default(), rules.remove(&true).unwrap_or_default());
     let root = &context.mesh.law.root_namespace;
-    let place = |resource: &Resource, line: u32| format!("{}:{line}", resource.location.file.display());
+    let place = |resource: &Resource, line: u32| {
+        Location { file: Arc::clone(&resource.location.file), line }.to_string()
+    };
     let mut findings = Vec::new();
     for same in [&allow, &deny] {
         for (index, (rule, resource, line)) in same.iter().enumerate() {

@@ -4,7 +4,9 @@
 //! is told only where the files themselves show that it is too wide: `/admin` or `/admin/...` stands beside it, which
 //! would be needless if the star were understood, or another rule names something that only begins like it.
 
-use douane_proto::{policy::Scope, wire, yaml::bounded};
+use std::{path::Path, sync::Arc};
+
+use douane_proto::{policy::Scope, resource::Location, wire, yaml::bounded};
 
 use super::wildcard::Wildcard;
 
@@ -14,7 +16,7 @@ pub(super) struct Operation<'a> {
     pub(super) scope: &'a Scope,
     pub(super) operation: &'a wire::Operation,
     /// `file:line` of its rule.
-    pub(super) file: &'a std::path::Path,
+    pub(super) file: &'a Arc<Path>,
     pub(super) line: u32,
 }
 
@@ -56,11 +58,10 @@ fn elsewhere(
     all.iter().filter(|other| meet(own.scope, other.scope, root)).find_map(|other| {
         let named = other.operation.paths.iter().find(|named| is_neighbour(named, prefix))?;
         Some(format!(
-            "the path {:?} matches {:?} of {}:{} as well; write {prefix} and {prefix}/* for what is below it",
+            "the path {:?} matches {:?} of {} as well; write {prefix} and {prefix}/* for what is below it",
             bounded(path),
             bounded(named),
-            other.file.display(),
-            other.line
+            Location { file: Arc::clone(other.file), line: other.line }
         ))
     })
 }
