@@ -47,7 +47,6 @@ use crate::{
     issue::{self, IdentityService},
     istio::{self, IstioService},
     jwks::{self, Fetcher},
-    kubernetes,
     metrics::{self, Metrics},
     office::Office,
     rpc::{Either, Nobody},
@@ -160,15 +159,14 @@ impl App {
         }
         let users = config.unix.as_ref().map_or(&[][..], |unix| &unix.identities);
         let mut attestor = Attestor::new(&folder, &config.trust_domain, own, rules).with_users(users)?;
-        if let (Some(access), Some(tokens)) = (&config.kubernetes, &config.tokens) {
-            let client = kubernetes::client(access).await?;
-            attestor = attestor.with_review(Reviewer::of_cluster(client, tokens.audience.clone()));
-        }
-        let metrics = Arc::new(Metrics::new());
-        let (fetcher, keyring) = Fetcher::new(key_terms(&config, &folder)?, Arc::clone(&metrics));
         let mesh = Arc::new(cluster::mesh(&config));
         let cluster = cluster::Cluster::open(&config, &mesh).await?;
         let client = cluster.as_ref().map(cluster::Cluster::client);
+        if let (Some(client), Some(tokens)) = (client, &config.tokens) {
+            attestor = attestor.with_review(Reviewer::of_cluster(client.clone(), tokens.audience.clone()));
+        }
+        let metrics = Arc::new(Metrics::new());
+        let (fetcher, keyring) = Fetcher::new(key_terms(&config, &folder)?, Arc::clone(&metrics));
         let discovery = Discovery::open(&folder, &config, client, (keyring, Arc::clone(&metrics)))
             .context("read the resources")?;
 

@@ -53,22 +53,20 @@ pub(super) fn conditions(
     };
     if !note.errors.is_empty() {
         let message = format!("{}; until then {}", whats(found), meanwhile(note));
-        return vec![condition(ACCEPTED, false, "Invalid", message)];
+        return vec![unmet(ACCEPTED, "Invalid", message)];
     }
     if !left_out.is_empty() {
         let message = left_out.iter().map(|left_out| left_out.what.as_str()).collect::<Vec<_>>().join("; ");
-        return vec![condition(ACCEPTED, false, "LeftOut", message)];
+        return vec![unmet(ACCEPTED, "LeftOut", message)];
     }
-    let mut all = vec![condition(ACCEPTED, true, "InForce", "it is in force".to_owned())];
+    let mut all = vec![met(ACCEPTED, "InForce", "it is in force".to_owned())];
     let Some(governed) = governed else { return all };
     all.push(governs(governed));
     let is_bad = found.iter().any(|finding| finding.severity == Severity::Error);
     all.push(match (found.is_empty(), is_bad) {
-        (true, _) => {
-            condition(AS_WRITTEN, true, "NothingFound", "douane policy lint finds nothing".to_owned())
-        }
-        (false, true) => condition(AS_WRITTEN, false, "Errors", whats(found)),
-        (false, false) => condition(AS_WRITTEN, false, "Warnings", whats(found)),
+        (true, _) => met(AS_WRITTEN, "NothingFound", "douane policy lint finds nothing".to_owned()),
+        (false, true) => unmet(AS_WRITTEN, "Errors", whats(found)),
+        (false, false) => unmet(AS_WRITTEN, "Warnings", whats(found)),
     });
     all
 }
@@ -126,32 +124,34 @@ impl Condition {
     }
 }
 
-// A constructor by position reads as the table that it makes.
-#[expect(clippy::fn_params_excessive_bools, reason = "one: the condition's own status")]
-fn condition(kind: &'static str, holds: bool, reason: &'static str, message: String) -> Condition {
-    Condition { kind, holds, reason, message: bounded(message) }
+fn met(kind: &'static str, reason: &'static str, message: String) -> Condition {
+    Condition { kind, holds: true, reason, message: bounded(message) }
+}
+
+fn unmet(kind: &'static str, reason: &'static str, message: String) -> Condition {
+    Condition { holds: false, ..met(kind, reason, message) }
 }
 
 fn governs(governed: Governed) -> Condition {
     match governed {
         Governed::Elsewhere => {
             let message = "its targetRefs name gateways, waypoints or services: it governs no sidecar";
-            condition(GOVERNS, false, "Elsewhere", message.to_owned())
+            unmet(GOVERNS, "Elsewhere", message.to_owned())
         }
         Governed::Workloads { all: 0, .. } => {
             let message = "no workload of the cluster is selected; where that is not meant, compare its selector with \
                            kubectl get pods --show-labels";
-            condition(GOVERNS, false, "Nobody", message.to_owned())
+            unmet(GOVERNS, "Nobody", message.to_owned())
         }
-        Governed::Workloads { all, bare: 0 } => condition(GOVERNS, true, "Workloads", counted(all)),
+        Governed::Workloads { all, bare: 0 } => met(GOVERNS, "Workloads", counted(all)),
         Governed::Workloads { all, bare } if all == bare => {
             let message = format!("{}, all of them without a sidecar: nobody enforces it", counted(all));
-            condition(GOVERNS, false, "NoSidecar", message)
+            unmet(GOVERNS, "NoSidecar", message)
         }
         Governed::Workloads { all, bare } => {
             let message =
                 format!("{}, {bare} of them without a sidecar, where nobody enforces it", counted(all));
-            condition(GOVERNS, true, "SomeWithoutSidecar", message)
+            met(GOVERNS, "SomeWithoutSidecar", message)
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     policy::asked::Mesh,
 };
 
-fn noted(kind: &'static str, name: &str, spec: Value) -> Note {
+fn noted(kind: &'static str, name: &str, spec: &Value) -> Note {
     let plural = match kind {
         "AuthorizationPolicy" => "authorizationpolicies",
         "PeerAuthentication" => "peerauthentications",
@@ -48,7 +48,7 @@ fn noted(kind: &'static str, name: &str, spec: Value) -> Note {
     }
 }
 
-fn policy(name: &str, spec: Value) -> Note {
+fn policy(name: &str, spec: &Value) -> Note {
     noted("AuthorizationPolicy", name, spec)
 }
 
@@ -124,7 +124,7 @@ fn said(condition: &Value) -> (&str, &str, &str) {
 #[test]
 fn a_sound_policy_is_accepted_and_says_how_many_it_governs() {
     let ground = Ground::with(2, 1);
-    let (updates, _) = ground.due(&notes(vec![policy("orders", paths(&["/orders"]))]), Duration::ZERO);
+    let (updates, _) = ground.due(&notes(vec![policy("orders", &paths(&["/orders"]))]), Duration::ZERO);
     let [update] = updates.as_slice() else { panic!("{updates:?}") };
     assert_eq!(said(condition(update, ACCEPTED)), ("True", "InForce", "it is in force"));
     let governs = said(condition(update, GOVERNS));
@@ -138,13 +138,13 @@ fn a_sound_policy_is_accepted_and_says_how_many_it_governs() {
 #[test]
 fn what_a_policy_does_not_do_is_said_in_lints_own_words() {
     let ground = Ground::with(1, 0);
-    let odd = policy("orders", paths(&["/a/*/b"]));
+    let odd = policy("orders", &paths(&["/a/*/b"]));
     let spiffe =
         json!({"rules": [{"from": [{"source": {"principals": ["spiffe://cluster.local/ns/a/sa/b"]}}]}]});
     let all = notes(vec![
         odd,
-        policy("all", spiffe),
-        policy("none", json!({"selector": {"matchLabels": {"app": "x"}}})),
+        policy("all", &spiffe),
+        policy("none", &json!({"selector": {"matchLabels": {"app": "x"}}})),
     ]);
     let (updates, _) = ground.due(&all, Duration::ZERO);
     assert_eq!(updates.len(), 3);
@@ -159,10 +159,10 @@ fn what_a_policy_does_not_do_is_said_in_lints_own_words() {
 fn what_cannot_be_read_says_why_and_what_holds_until_then() {
     let ground = Ground::with(1, 0);
     let wrong = json!({"action": "DENI"});
-    let mut edited = policy("edited", wrong.clone());
-    edited.resource = policy("edited", json!({})).resource;
-    let mtls = noted("PeerAuthentication", "open", json!({"mtls": {"mode": "OPEN"}}));
-    let (updates, _) = ground.due(&notes(vec![edited, policy("new", wrong), mtls]), Duration::ZERO);
+    let mut edited = policy("edited", &wrong);
+    edited.resource = policy("edited", &json!({})).resource;
+    let mtls = noted("PeerAuthentication", "open", &json!({"mtls": {"mode": "OPEN"}}));
+    let (updates, _) = ground.due(&notes(vec![edited, policy("new", &wrong), mtls]), Duration::ZERO);
     let until = ["what it said before stays in force", "is denied everything", "without a certificate"];
     for (update, until) in updates.iter().zip(until) {
         let (status, reason, message) = said(condition(update, ACCEPTED));
@@ -176,7 +176,7 @@ fn what_cannot_be_read_says_why_and_what_holds_until_then() {
 fn an_entry_that_contradicts_the_mesh_says_whom() {
     let ground = Ground::with(1, 0);
     let entry = json!({"hosts": ["orders.shop.svc.cluster.local"], "addresses": ["10.9.0.1"], "ports": [{"number": 80, "name": "http"}], "resolution": "STATIC"});
-    let entry = noted("ServiceEntry", "mine", entry);
+    let entry = noted("ServiceEntry", "mine", &entry);
     assert!(entry.errors.is_empty(), "{:?}", entry.errors);
     let place = entry.resource.as_ref().unwrap().location.clone();
     let left_out = vec![LeftOut { place, what: "its host belongs to the mesh already".to_owned() }];
@@ -189,7 +189,7 @@ fn an_entry_that_contradicts_the_mesh_says_whom() {
 fn it_is_written_once_and_again_only_when_it_is_news() {
     let mut ground = Ground::with(1, 0);
     let foreign = json!({"type": "istio.io/Seen", "status": "True"});
-    let mut law = policy("orders", paths(&["/orders"]));
+    let mut law = policy("orders", &paths(&["/orders"]));
     law.conditions = vec![foreign.clone()];
     let mut all = notes(vec![law]);
 
@@ -230,7 +230,7 @@ fn it_is_written_once_and_again_only_when_it_is_news() {
 fn a_message_of_any_length_is_taken_by_the_api() {
     let ground = Ground::with(1, 0);
     let long = vec!["/ü/*/b"; 400];
-    let (updates, _) = ground.due(&notes(vec![policy("orders", paths(&long))]), Duration::ZERO);
+    let (updates, _) = ground.due(&notes(vec![policy("orders", &paths(&long))]), Duration::ZERO);
     let message = said(condition(&updates[0], AS_WRITTEN)).2;
     assert!(message.len() <= 2048, "{}", message.len());
 }

@@ -61,6 +61,8 @@ fn pods(cluster: &Cluster, file: &Path) -> Vec<Value> {
         Some(items) => items.clone(),
         None => vec![object],
     });
+    // In that namespace nobody asks us.
+    let all = all.filter(|object| object["metadata"]["namespace"] != "kube-system");
     let pod = |object: Value| {
         let template = match object["kind"].as_str()? {
             "Pod" => object,
@@ -78,7 +80,7 @@ fn pods(cluster: &Cluster, file: &Path) -> Vec<Value> {
 }
 
 // What is compared exactly. The API server fills in defaults of its own: in the golden pod as well, since it is read by the
-// same server; only in the texts that we write of the pod's probes they are taken out here (scheme and timeoutSeconds, and
+// same server; only in the texts that we write of the pod's probes they are taken out here (scheme, service and timeoutSeconds, and
 // the hash of what was read). What it makes for each pod anew (uid, times, versions, who wrote which field) is left out.
 fn stored(pod: &Value) -> Value {
     let mut stored = json!({
@@ -111,9 +113,13 @@ fn without_defaults(text: &Value) -> Value {
 fn take_out(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            fields.retain(|key, value| {
-                !(key == "scheme" && value == "HTTP" || key == "timeoutSeconds" && *value == 1)
-            });
+            let is_default = |key: &str, value: &Value| match key {
+                "scheme" => value == "HTTP",
+                "timeoutSeconds" => *value == 1,
+                "service" => value == "",
+                _ => false,
+            };
+            fields.retain(|key, value| !is_default(key, value));
             fields.values_mut().for_each(take_out);
         }
         Value::Array(items) => items.iter_mut().for_each(take_out),

@@ -34,24 +34,27 @@ pub(super) fn write(folder: &Path) -> (String, String) {
 
 /// Everything that this user asked.
 pub(super) fn asked(folder: &Path, user: &str) -> BTreeSet<Request> {
-    let text = fs::read_to_string(log(folder)).unwrap_or_default();
+    let log = fs::read_to_string(log(folder)).unwrap_or_default();
     // The last line may be half written.
-    let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    events.filter(|event| event["user"]["username"] == user).map(|event| request(&event)).collect()
+    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    events.filter(|event| text(event, "/user/username") == user).map(|event| request(&event)).collect()
 }
 
 fn request(event: &Value) -> Request {
-    let object = &event["objectRef"];
-    let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
-    let sub = object["subresource"].as_str().map(|sub| format!("/{sub}")).unwrap_or_default();
+    let resource = text(event, "/objectRef/resource");
+    let sub = text(event, "/objectRef/subresource");
     Request {
-        verb: event["verb"].as_str().unwrap_or_default().to_owned(),
-        group: text("apiGroup"),
-        resource: text("resource") + &sub,
-        namespace: text("namespace"),
-        name: text("name"),
-        code: event["responseStatus"]["code"].as_u64().unwrap_or_default(),
+        verb: text(event, "/verb").to_owned(),
+        group: text(event, "/objectRef/apiGroup").to_owned(),
+        resource: if sub.is_empty() { resource.to_owned() } else { format!("{resource}/{sub}") },
+        namespace: text(event, "/objectRef/namespace").to_owned(),
+        name: text(event, "/objectRef/name").to_owned(),
+        code: event.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or_default(),
     }
+}
+
+fn text<'a>(event: &'a Value, path: &str) -> &'a str {
+    event.pointer(path).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn log(folder: &Path) -> String {
