@@ -21,6 +21,7 @@ use crate::discovery::{
     notes::LeftOut,
     protocols,
     settings::Settings,
+    slices::Slices,
     written::{Built, Written, selects},
 };
 
@@ -52,9 +53,19 @@ pub(crate) fn assemble(
     });
     let laws = Laws::new(&objects, &doubts, &settings.law, settings.mesh.trust());
     let (workloads, mut addresses) = assembly.workloads(&objects, &services, &laws);
+    let slices = Slices::new(&objects, &workloads);
+    let mut notes = Vec::new();
     let mut by_name = HashMap::new();
-    for (resource, service) in &services {
-        let service = Arc::new(assembly.service(resource, service, &workloads));
+    for (resource, written) in &services {
+        if let Some(host) = &written.alias_of {
+            notes.push(alias(resource, host));
+            continue;
+        }
+        let mut service = assembly.service(resource, written, &workloads);
+        if written.selector.is_empty() {
+            service.endpoints = slices.behind(&service, settings.mesh.trust());
+        }
+        let service = Arc::new(service);
         for address in &service.addresses {
             let resident = Resident::Service(Arc::clone(&service));
             assembly.settle(&mut addresses, *address, resident, &resource.location);
@@ -62,6 +73,12 @@ pub(crate) fn assemble(
         if let Some(host) = service.hosts.first() {
             assembly.places.insert(Place::Host(host.clone()), resource.location.clone());
             by_name.insert(host.clone(), service);
+        }
+    }
+    // What has an address of its own keeps it; nobody else says who these are.
+    for endpoint in by_name.values().flat_map(|service: &Arc<Service>| &service.endpoints) {
+        for address in &endpoint.workload.addresses {
+            addresses.entry(*address).or_insert_with(|| Resident::Workload(Arc::clone(&endpoint.workload)));
         }
     }
     let externals = assembly.externals(&objects);
@@ -80,7 +97,9 @@ pub(crate) fn assemble(
         externals,
         policies: objects.iter().filter_map(|resource| policy_place(resource)).collect(),
     };
-    Assembled { index, left_out: assembly.left_out, warnings: laws.into_warnings(), objects: objects.len() }
+    let mut warnings = laws.into_warnings();
+    warnings.extend(notes);
+    Assembled { index, left_out: assembly.left_out, warnings, objects: objects.len() }
 }
 
 struct Assembly<'a> {
@@ -313,6 +332,16 @@ impl Assembly<'_> {
         );
         Some(LeftOut { place, what })
     }
+}
+
+// In DNS it is another name of an outside host, which only an entry lets in.
+fn alias(resource: &Resource, host: &str) -> String {
+    format!(
+        "{}: Service {} is of type ExternalName and no part of the mesh: its clients reach {host} by a ServiceEntry that \
+         names it, or not at all",
+        resource.location,
+        resource.metadata.key()
+    )
 }
 
 fn policy_place(resource: &Resource) -> Option<(String, PolicyPlace)> {

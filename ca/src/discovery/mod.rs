@@ -18,6 +18,7 @@ mod notice;
 mod protocols;
 mod publish;
 mod settings;
+mod slices;
 mod source;
 mod stream;
 #[cfg(test)]

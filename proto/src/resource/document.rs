@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use super::{
     authorization::AuthorizationPolicy,
     doubt,
+    endpoints::EndpointSlice,
     entry::WorkloadEntry,
     error::{Doubt, Location, ResourceError},
     external::ServiceEntry,
@@ -244,6 +245,9 @@ fn read_document(node: &Node, flaws: &Flaws) -> Option<(Metadata, Kind)> {
         ("apps", "v1", "Deployment") => {
             kept(plain(node, |fields| Ok(Kind::Deployment(Deployment::read(fields)?.into()))))
         }
+        ("discovery.k8s.io", "v1", "EndpointSlice") => {
+            kept(plain(node, |fields| Ok(Kind::EndpointSlice(EndpointSlice::read(fields)?))))
+        }
         ("networking.istio.io", "v1" | "v1beta1" | "v1alpha3", "ServiceEntry") => {
             kept(foreign(node, |document, _| Ok(Kind::ServiceEntry(ServiceEntry::read(document)?))))
         }
@@ -265,7 +269,7 @@ fn read_document(node: &Node, flaws: &Flaws) -> Option<(Metadata, Kind)> {
         }),
         _ => {
             let what = format!("{} {} is not implemented", bounded(&written), bounded(&kind));
-            flaws.add("", kind_at.unsupported(what, "remove the document; known: Namespace, ServiceAccount, Pod, Deployment, Service, ServiceEntry, WorkloadEntry, AuthorizationPolicy, PeerAuthentication, RequestAuthentication"));
+            flaws.add("", kind_at.unsupported(what, "remove the document; known: Namespace, ServiceAccount, Pod, Deployment, Service, EndpointSlice, ServiceEntry, WorkloadEntry, AuthorizationPolicy, PeerAuthentication, RequestAuthentication"));
             None
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{
     authorization::AuthorizationPolicy,
+    endpoints::EndpointSlice,
     entry::WorkloadEntry,
     error::Location,
     external::ServiceEntry,
@@ -36,6 +37,8 @@ pub enum Kind {
     Deployment(Box<Deployment>),
     /// `v1` `Service`.
     Service(Service),
+    /// `discovery.k8s.io/v1` `EndpointSlice`.
+    EndpointSlice(EndpointSlice),
     /// `networking.istio.io` `ServiceEntry`.
     ServiceEntry(ServiceEntry),
     /// `networking.istio.io` `WorkloadEntry`.
@@ -58,6 +61,7 @@ impl Kind {
             Self::Pod(_) => "Pod",
             Self::Deployment(_) => "Deployment",
             Self::Service(_) => "Service",
+            Self::EndpointSlice(_) => "EndpointSlice",
             Self::ServiceEntry(_) => "ServiceEntry",
             Self::WorkloadEntry(_) => "WorkloadEntry",
             Self::AuthorizationPolicy(_) => "AuthorizationPolicy",

@@ -13,6 +13,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Its virtual addresses.
     pub cluster_ip: ClusterIp,
+    /// Of type `ExternalName`: an alias in DNS of this name, and nothing else.
+    pub alias_of: Option<String>,
 }
 
 /// The virtual addresses of a service.
@@ -65,10 +67,12 @@ pub enum Transport {
 impl Service {
     pub(super) fn read(document: &Fields<'_>) -> Result<Self, Flaw> {
         let fields = document.required("spec")?.fields()?;
-        if let Some(kind) = fields.optional("type")? {
-            refuse_external_name(&kind)?;
-        }
+        let alias_of = match fields.optional("type")? {
+            Some(kind) => alias_of(&kind, &fields)?,
+            None => None,
+        };
         Ok(Self {
+            alias_of,
             selector: fields.read("selector", |at| at.text_map())?,
             ports: fields.read("ports", |at| at.list()?.iter().map(ServicePort::read).collect())?,
             cluster_ip: ClusterIp::read(&fields)?,
@@ -76,16 +80,13 @@ impl Service {
     }
 }
 
-fn refuse_external_name(kind: &Cursor<'_>) -> Result<(), Flaw> {
+fn alias_of(kind: &Cursor<'_>, spec: &Fields<'_>) -> Result<Option<String>, Flaw> {
     match kind.text()?.as_str() {
-        "ClusterIP" | "NodePort" | "LoadBalancer" => Ok(()),
-        "ExternalName" => Err(kind.unsupported(
-            "a Service of type ExternalName is not implemented",
-            "write a ServiceEntry for the outside host",
-        )),
+        "ClusterIP" | "NodePort" | "LoadBalancer" => Ok(None),
+        "ExternalName" => spec.required("externalName")?.text().map(Some),
         other => Err(kind.flaw(
             format!("spec.type is {:?}", bounded(other)),
-            "write ClusterIP, NodePort or LoadBalancer, or leave it out",
+            "write ClusterIP, NodePort, LoadBalancer or ExternalName, or leave it out",
         )),
     }
 }

@@ -64,11 +64,19 @@ fn pods(cluster: &Cluster, file: &Path) -> Vec<Value> {
     // In that namespace nobody asks us.
     let all = all.filter(|object| object["metadata"]["namespace"] != "kube-system");
     let pod = |object: Value| {
-        let template = match object["kind"].as_str()? {
+        // The controller of a StatefulSet puts its claims before the volumes of its template.
+        let claims = object["spec"]["volumeClaimTemplates"].as_array().cloned().unwrap_or_default();
+        let claim = |claim: &Value| json!({"name": claim["metadata"]["name"], "persistentVolumeClaim": {"claimName": claim["metadata"]["name"]}});
+        let claims: Vec<Value> = claims.iter().map(claim).collect();
+        let mut template = match object["kind"].as_str()? {
             "Pod" => object,
             "CronJob" => object["spec"]["jobTemplate"]["spec"]["template"].clone(),
             _ => object["spec"]["template"].clone(),
         };
+        if !claims.is_empty() {
+            let volumes = template["spec"]["volumes"].as_array().cloned().unwrap_or_default();
+            template["spec"]["volumes"] = [claims, volumes].concat().into();
+        }
         let metadata = json!({
             "labels": template["metadata"]["labels"],
             "annotations": template["metadata"]["annotations"],
@@ -80,8 +88,9 @@ fn pods(cluster: &Cluster, file: &Path) -> Vec<Value> {
 }
 
 // What is compared exactly. The API server fills in defaults of its own: in the golden pod as well, since it is read by the
-// same server; only in the texts that we write of the pod's probes they are taken out here (scheme, service and timeoutSeconds, and
-// the hash of what was read). What it makes for each pod anew (uid, times, versions, who wrote which field) is left out.
+// same server; only in the texts that we write of the pod's probes they are taken out here (scheme, service
+// and timeoutSeconds, and the hash of what was read). What it makes for each pod anew (uid, times, versions, who wrote which
+// field) is left out.
 fn stored(pod: &Value) -> Value {
     let mut stored = json!({
         "labels": pod["metadata"]["labels"],
@@ -91,8 +100,8 @@ fn stored(pod: &Value) -> Value {
     if let Some(status) = stored["annotations"].get_mut("douane.io/status") {
         *status = without_defaults(status);
         status.as_object_mut().unwrap().remove("hash");
-        // A template may have no metadata; a pod has.
-        status["made"].as_array_mut().unwrap().retain(|made| made != "metadata");
+        // A template may have no metadata and no volumes; a pod has metadata, and a StatefulSet's has volumes.
+        status["made"].as_array_mut().unwrap().retain(|made| made != "metadata" && made != "volumes");
     }
     for list in ["initContainers", "containers"] {
         for container in stored["spec"][list].as_array_mut().into_iter().flatten() {
@@ -261,9 +270,9 @@ async fn the_api_server_follows_a_new_root(cluster: &Cluster, plane: &Plane) {
     };
 
     // Pods are made the whole time.
+    let rotating = pod("meshed", "").replace("name: app, namespace", "name: rotating, namespace");
     let still_asked = || {
-        let said = cluster
-            .kubectl_with(&["create", "--dry-run=server", "-o", "json", "-f", "-"], &pod("meshed", ""));
+        let said = cluster.kubectl_with(&["create", "--dry-run=server", "-o", "json", "-f", "-"], &rotating);
         assert!(said.ok && said.out.contains("douane-proxy"), "{}", said.err);
     };
     let both = eventually("both roots are known", LIMIT, || {

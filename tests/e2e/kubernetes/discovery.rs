@@ -131,6 +131,50 @@ async fn the_objects_of_an_api_are_the_mesh_and_its_changes_are_pushed() {
     plane.stop().await;
 }
 
+// Here nobody writes them: the API server would name loopback.
+fn api_servers(conditions: &str) -> String {
+    format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: kubernetes, namespace: default, labels: \
+         {{kubernetes.io/service-name: kubernetes}}}}\naddressType: IPv4\n\
+         ports: [{{name: https, port: 6443, protocol: TCP}}]\n\
+         endpoints: [{{addresses: [172.18.0.2]}}, {{addresses: [172.18.0.3], conditions: {{{conditions}}}}}]\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a real Kubernetes API server: tests/kubernetes/run"]
+async fn the_api_server_s_own_service_leads_to_it_from_within_the_mesh() {
+    let cluster = installed();
+    shop(&cluster);
+    cluster.apply(&api_servers("ready: true"));
+    cluster.apply(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: elsewhere, namespace: shop}\n\
+         spec: {type: ExternalName, externalName: db.example.com}\n",
+    );
+    let plane = Plane::start(&cluster).await;
+    plane.is_ready();
+    let mut web = sidecar(&plane, &cluster, &WEB).await;
+    let service = cluster.get("default", "service/kubernetes");
+    let question = address(service["spec"]["clusterIP"].as_str().unwrap());
+
+    let Found::Service(found) = web.ask(&question).await else { panic!("a service") };
+    assert_eq!(endpoints(&web.snapshot, &question), ["default/172.18.0.2", "default/172.18.0.3"]);
+    let endpoint = &found.endpoints[0];
+    assert_eq!((endpoint.workload.dialect, endpoint.targets[&443]), (Dialect::Plain, 6443));
+    assert_eq!(dialect(&web.ask(&address("172.18.0.2")).await), Dialect::Plain, "by its own address, too");
+
+    cluster.apply(&api_servers("ready: false, serving: true, terminating: true"));
+    web.until("who is about to end takes nothing new", |now| {
+        endpoints(now, &question) == ["default/172.18.0.2"]
+    })
+    .await;
+    let status = plane.status();
+    assert_eq!(status["errors"], serde_json::json!([]), "{status}");
+    let warnings = status["warnings"].to_string();
+    assert!(warnings.contains("shop/elsewhere is of type ExternalName"), "{warnings}");
+    plane.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a real Kubernetes API server: tests/kubernetes/run"]
 async fn an_api_server_that_goes_away_takes_nothing_with_it_and_is_followed_again() {

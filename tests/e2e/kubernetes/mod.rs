@@ -6,6 +6,7 @@ mod check;
 mod discovery;
 mod plane;
 mod replicas;
+mod rights;
 mod shelf;
 mod sidecar;
 mod status;

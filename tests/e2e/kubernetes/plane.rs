@@ -29,7 +29,7 @@ use super::sidecar::{self, Watch};
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// What `douane install` brings: definitions, the service account and its role.
-const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ca/src/install");
+pub(crate) const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ca/src/install");
 /// The shop as ordinary YAML.
 pub(crate) const SHOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kind-cluster/shop");
 

@@ -11,6 +11,8 @@ pub(crate) struct Watched {
     /// The one that is asked for first stands first; older installations of Istio serve older ones only.
     pub(crate) versions: &'static [&'static str],
     pub(crate) role: Role,
+    /// Which of them are meant, as a label selector; all where there is none.
+    pub(crate) labelled: Option<&'static str>,
 }
 
 /// What a kind is to the mesh.
@@ -33,6 +35,7 @@ pub(crate) const KINDS: &[Watched] = &[
     core("ServiceAccount", "serviceaccounts"),
     core("Pod", "pods"),
     core("Service", "services"),
+    SLICES,
     entry("ServiceEntry", "serviceentries"),
     entry("WorkloadEntry", "workloadentries"),
     law("AuthorizationPolicy", "authorizationpolicies"),
@@ -40,17 +43,28 @@ pub(crate) const KINDS: &[Watched] = &[
     law("RequestAuthentication", "requestauthentications"),
 ];
 
+/// Those that Kubernetes makes of pods say what the pods say, and are many.
+const SLICES: Watched = Watched {
+    kind: "EndpointSlice",
+    plural: "endpointslices",
+    group: "discovery.k8s.io",
+    versions: &["v1"],
+    role: Role::Core,
+    labelled: Some("endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io"),
+};
+
 const fn core(kind: &'static str, plural: &'static str) -> Watched {
-    Watched { kind, plural, group: "", versions: &["v1"], role: Role::Core }
+    Watched { kind, plural, group: "", versions: &["v1"], role: Role::Core, labelled: None }
 }
 
 const fn entry(kind: &'static str, plural: &'static str) -> Watched {
     let versions = &["v1", "v1beta1", "v1alpha3"];
-    Watched { kind, plural, group: NETWORKING, versions, role: Role::Entry }
+    Watched { kind, plural, group: NETWORKING, versions, role: Role::Entry, labelled: None }
 }
 
 const fn law(kind: &'static str, plural: &'static str) -> Watched {
-    Watched { kind, plural, group: SECURITY, versions: &["v1", "v1beta1"], role: Role::Law }
+    let versions = &["v1", "v1beta1"];
+    Watched { kind, plural, group: SECURITY, versions, role: Role::Law, labelled: None }
 }
 
 impl Watched {

@@ -129,6 +129,7 @@ impl Watch {
     async fn list(&mut self, api: &Api<DynamicObject>) -> Result<String, End> {
         self.say(Said::Begun).await.ok_or(End::Deaf)?;
         let mut page = ListParams::default().limit(PAGE);
+        page.label_selector = self.watched.labelled.map(str::to_owned);
         loop {
             let list = match time::timeout(LIST_LIMIT, api.list(&page)).await {
                 Ok(Ok(list)) => list,
@@ -178,7 +179,8 @@ impl Watch {
     }
 
     async fn changes(&self, api: &Api<DynamicObject>, from: &mut String) -> Result<(), End> {
-        let params = WatchParams::default().timeout(WATCH_SECONDS);
+        let mut params = WatchParams::default().timeout(WATCH_SECONDS);
+        params.label_selector = self.watched.labelled.map(str::to_owned);
         let stream = match time::timeout(LIST_LIMIT, api.watch(&params, from)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(Error::Api(status)))
