@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use douane_ca::config::StatePlace;
 use douane_tests::wait::eventually;
 use serde_json::Value;
 
@@ -91,7 +92,11 @@ async fn our_rights_are_enough_each_is_used_and_nothing_else_is_allowed() {
     let cluster = installed();
     namespaces(&cluster, &[("shop", "")]);
     run_pod(&cluster, &WEB);
-    let plane = Plane::admitting(&cluster, |_| {}).await;
+    // With all that it can use.
+    let plane = Plane::admitting(&cluster, |config| {
+        config.kubernetes.as_mut().unwrap().state = StatePlace::Secret;
+    })
+    .await;
     plane.is_ready();
     plane.svid(&cluster, "shop", "web-1", "web").await;
     let object = |kind: &str, group: &str, spec: &str| {
