@@ -199,8 +199,9 @@ impl Desk {
 
 impl Desk {
     fn traffic(&self, window: Duration, namespace: Option<&str>) -> Answer {
-        let names = Arc::clone(&self.index.borrow()).names();
-        let view = self.traffic.view(window, &names, Instant::now());
+        let index = Arc::clone(&self.index.borrow());
+        let mut view = self.traffic.view(window, &index.names(), Instant::now());
+        view.known_sidecars = index.sidecars();
         Answer::Traffic(Box::new(match namespace {
             Some(namespace) => view.in_namespace(namespace),
             None => view,

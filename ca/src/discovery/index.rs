@@ -10,7 +10,7 @@ use std::{
 
 use douane_proto::{
     id::WorkloadId,
-    mesh::{External, Service, Workload},
+    mesh::{Dialect, External, Service, Workload},
     resource::Location,
     snapshot::{Found, MeshSettings, Question},
     wire,
@@ -113,6 +113,12 @@ impl Index {
         let mut services = self.services.values();
         let service = services.find(|service| service.namespace == namespace && service.name == name)?;
         Some(service.endpoints.iter().map(|endpoint| endpoint.workload.id.clone()).collect())
+    }
+
+    /// How many sidecars of ours the mesh has, whichever replica of the control plane they are connected to.
+    pub(crate) fn sidecars(&self) -> usize {
+        let is_ours = |governed: &&Governed| governed.workload.dialect == Dialect::Douane1;
+        self.workloads.values().filter(is_ours).count()
     }
 
     /// What the workloads of an identity are called, `namespace/name`; where it has several names, none.

@@ -24,6 +24,9 @@ pub struct View {
     pub window_seconds: u64,
     /// How many sidecars told.
     pub sidecars: usize,
+    /// How many sidecars the mesh has: where these are more, the rest are connected to other replicas, or not yet.
+    #[serde(default)]
+    pub known_sidecars: usize,
     /// There was more than is kept count of.
     pub left_out: bool,
     /// Who talks to whom.

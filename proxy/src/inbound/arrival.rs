@@ -9,7 +9,7 @@ use std::{
 
 use douane_proto::{
     facts::{Facts, RequestFacts},
-    id::WorkloadId,
+    id::{TrustDomain, WorkloadId},
     request::client_address,
     snapshot::Snapshot,
 };
@@ -94,12 +94,7 @@ impl Arrival {
     pub(super) fn caller(&self, snapshot: &Snapshot) -> Caller<'_> {
         let aliases = &snapshot.mesh.trust_domain_aliases;
         match &self.peer {
-            Some(peer)
-                if peer.trust_domain() == self.local.trust_domain()
-                    || aliases.contains(peer.trust_domain()) =>
-            {
-                Caller::Mesh(peer)
-            }
+            Some(peer) if is_of(self.local.trust_domain(), aliases, peer) => Caller::Mesh(peer),
             _ => Caller::Outside,
         }
     }
@@ -154,5 +149,31 @@ impl Arrival {
         record.peer = self.peer.clone();
         record.sni.clone_from(&self.sni);
         record.protection = self.protection.clone();
+    }
+}
+
+// Is it of the mesh itself? A domain whose certificates are believed besides is another mesh.
+fn is_of(own: &TrustDomain, aliases: &[TrustDomain], peer: &WorkloadId) -> bool {
+    peer.trust_domain() == own || aliases.contains(peer.trust_domain())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_of_a_foreign_trust_domain_is_a_stranger_to_traces_and_their_marks() {
+        let own = TrustDomain::parse("cluster.local").unwrap();
+        let aliases = [TrustDomain::parse("old.example").unwrap()];
+        for (domain, is_ours) in [
+            ("cluster.local", true),
+            ("old.example", true),
+            ("partner.example", false),
+            ("sub.cluster.local", false),
+            ("cluster.local.example", false),
+        ] {
+            let peer = format!("spiffe://{domain}/ns/shop/sa/web").parse().unwrap();
+            assert_eq!(is_of(&own, &aliases, &peer), is_ours, "{domain}");
+        }
     }
 }

@@ -29,6 +29,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::{
+    answers::Harmless,
     fault::{self, TlsError},
     settings,
 };
@@ -38,6 +39,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// A control plane that vanished is noticed after 25 s.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 const KEEPALIVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A connection to the control plane, for gRPC's clients.
+pub type Road = Harmless<Channel>;
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
@@ -120,7 +124,7 @@ impl ControlPlane {
         &self,
         held: Option<&Identity>,
         authentication: Authentication,
-    ) -> Result<Channel, ChannelError> {
+    ) -> Result<Road, ChannelError> {
         let svid = match authentication {
             Authentication::Server => None,
             Authentication::Mutual => held.map(|identity| &identity.svid),
@@ -146,7 +150,7 @@ impl ControlPlane {
         bundle_from_pem(self.id.trust_domain(), &text).map_err(fail)
     }
 
-    async fn open(&self, config: Arc<ClientConfig>) -> Result<Channel, ChannelError> {
+    async fn open(&self, config: Arc<ClientConfig>) -> Result<Road, ChannelError> {
         let connect = tokio::time::timeout(CONNECT_LIMIT, self.secure(config));
         let stream = connect.await.map_err(|_| self.fail(&"no answer in time"))??;
         // The scheme and the name only satisfy tonic: the stream below is ours.
@@ -155,7 +159,8 @@ impl ControlPlane {
             .http2_keep_alive_interval(KEEPALIVE_EVERY)
             .keep_alive_timeout(KEEPALIVE_LIMIT)
             .keep_alive_while_idle(true);
-        endpoint.connect_with_connector(Once(Some(stream))).await.map_err(|error| self.fail(&error))
+        let channel = endpoint.connect_with_connector(Once(Some(stream))).await;
+        channel.map(Harmless).map_err(|error| self.fail(&error))
     }
 
     async fn secure(&self, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, ChannelError> {

@@ -5,9 +5,10 @@
 //!   `provider`
 //! - [`hello`]: is a ClientHello meant for the mesh? [`sni`]: for whom is an application's own?
 //! - `handshake`, `wire`, `cork`, `stream`: from a socket to a stream whose writes leave together
-//! - [`channel`]: the road to the control plane, server-authenticated or mutual; [`web`]: to a server that is none of the mesh
+//! - [`channel`]: the road to the control plane, server-authenticated or mutual, whose `answers` end nobody; [`web`]: to a server that is none of the mesh
 //! - `unverified`: towards the own application, for the kubelet's probes only
 
+mod answers;
 mod beyond;
 pub mod channel;
 mod cork;

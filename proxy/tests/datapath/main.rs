@@ -31,6 +31,7 @@ mod names;
 mod opaque;
 mod pods;
 mod refusals;
+mod resets;
 mod resting;
 mod retained;
 mod semantics;

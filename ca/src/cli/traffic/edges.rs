@@ -33,9 +33,10 @@ Columns: FROM and TO are workloads by their proven identities (a service where n
 neither is known). MTLS: was all of it mutual TLS? `-`: nothing got through. REQ/S, SUCCESS, P50 and
 P99 are of requests within the window; success counts 5xx, errors of gRPC servers and denials as lost. STREAMS: opaque
 streams open now + ended in the window. SEEN BY: which end's sidecars told; where both did, the figures are the
-destination's. Sidecars tell every 5 s; each control plane knows those that are connected to it.
+destination's. Sidecars tell every 5 s; the replicas of a workload are added up. Where the control plane itself has replicas
+(`ca --replica`), the one that leads answers, for the sidecars that are connected to it: if those are not all, that is said.
 
-JSON: windowSeconds, sidecars, leftOut (more edges than are counted), and edges: from and to {name, kind, identity}, tls
+JSON: windowSeconds, sidecars (that told), knownSidecars (that the mesh has), leftOut (more edges than are counted), and edges: from and to {name, kind, identity}, tls
 (mtls, none, mixed, null), services, source and destination {requestsPerSecond, success, p50Ms, p95Ms, p99Ms,
 streamsOpen, window and total {requests, failures, denied, streams, streamFailures, streamsDenied, bytesIn, bytesOut}}.
 What is unknown is null; total counts since the sidecars began.";
@@ -45,10 +46,11 @@ pub(in crate::cli) fn run(asked: &Edges) -> Result<()> {
     let view = asked.scope.view()?;
     match asked.output {
         Output::Json => {
-            let View { window_seconds, sidecars, left_out, edges, .. } = &view;
+            let View { window_seconds, sidecars, known_sidecars, left_out, edges, .. } = &view;
             let printed = json!({
                 "windowSeconds": window_seconds,
                 "sidecars": sidecars,
+                "knownSidecars": known_sidecars,
                 "leftOut": left_out,
                 "edges": edges,
             });
@@ -60,17 +62,30 @@ pub(in crate::cli) fn run(asked: &Edges) -> Result<()> {
 
 pub(super) fn text(view: &View, width: Option<usize>) -> String {
     if view.edges.is_empty() {
-        return match view.sidecars {
+        let nothing = match view.sidecars {
             0 => "No sidecar is connected to this control plane.\n".to_owned(),
             sidecars => format!("Nobody has talked to anybody yet ({sidecars} sidecars are connected).\n"),
         };
+        return nothing + &missing(view);
     }
     let rows: Vec<_> = view.edges.iter().map(row).collect();
     let mut text = table(&COLUMNS, &rows, width);
     if view.left_out {
         text.push_str("There are more edges than are counted one by one.\n");
     }
+    text.push_str(&missing(view));
     text
+}
+
+/// Whose word is not in it.
+pub(super) fn missing(view: &View) -> String {
+    let View { sidecars, known_sidecars, .. } = view;
+    if sidecars >= known_sidecars {
+        return String::new();
+    }
+    format!(
+        "Told by {sidecars} of {known_sidecars} sidecars: the others are not connected to this replica.\n"
+    )
 }
 
 const COLUMNS: [Column; 9] = [
@@ -147,5 +162,17 @@ mod tests {
     fn a_mesh_in_which_nothing_happens_says_so() {
         assert!(text(&View::default(), None).contains("No sidecar"));
         assert!(text(&View { sidecars: 3, ..View::default() }, None).contains("3 sidecars"));
+    }
+
+    #[test]
+    fn what_only_another_replica_of_the_control_plane_has_heard_is_not_passed_over_in_silence() {
+        let view = |sidecars, known_sidecars| View { sidecars, known_sidecars, ..View::default() };
+        assert!(
+            text(&view(2, 5), None)
+                .ends_with("Told by 2 of 5 sidecars: the others are not connected to this replica.\n")
+        );
+        for whole in [view(5, 5), view(6, 5)] {
+            assert!(!text(&whole, None).contains("Told by"), "one that has just gone may still be counted");
+        }
     }
 }

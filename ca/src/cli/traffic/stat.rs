@@ -5,7 +5,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    Output, Scope, figures,
+    Output, Scope,
+    edges::missing,
+    figures,
     table::{Column, table, width},
 };
 use crate::{
@@ -32,7 +34,8 @@ Examples:
   douane stat -n shop -o json | jq '.workloads[] | select(.inbound.success < 0.99) | .name'
 
 A workload's figures are its own sidecars' word: what it is asked (inbound); -o json also has what it asks (outbound). A
-service's are the word of those who call it. Success counts 5xx, errors of gRPC servers and denials as lost; - is unknown.
+service's are the word of those who call it. The replicas of a workload are added up; of the replicas of the control plane itself
+the one that leads answers, for the sidecars that are connected to it. Success counts 5xx, errors of gRPC servers and denials as lost; - is unknown.
 
 JSON: windowSeconds, workloads [{name, identity, sidecars, inbound, outbound}] and services [{name, side}], each side as
 `douane edges --help` says.
@@ -76,7 +79,7 @@ pub(super) fn text(view: &View, width: Option<usize>) -> String {
     if rows.is_empty() {
         return "No sidecar is connected to this control plane.\n".to_owned();
     }
-    table(&COLUMNS, &rows, width)
+    table(&COLUMNS, &rows, width) + &missing(view)
 }
 
 const COLUMNS: [Column; 9] = [

@@ -76,8 +76,9 @@ fn picture(mut view: View, width: Option<usize>, lines: Option<usize>) -> String
     });
     let all = view.edges.len();
     if let Some(lines) = lines {
-        // Two lines of heading, one of columns, one for the rest.
-        view.edges.truncate(lines.saturating_sub(4).max(1));
+        // Two lines of heading, one of columns, one for the rest, and whose word is missing.
+        let taken = 4 + edges::missing(&view).lines().count();
+        view.edges.truncate(lines.saturating_sub(taken).max(1));
     }
     let rest = all - view.edges.len();
     let mut text = format!("{all} edges, {} sidecars, the last {} s\n\n", view.sidecars, view.window_seconds);

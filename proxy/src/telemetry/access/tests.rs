@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::*;
-use crate::telemetry::{metrics::Exposition, user::Users};
+use crate::{
+    config::tracing::Sampler,
+    telemetry::{metrics::Exposition, user::Users},
+};
 
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
@@ -168,4 +171,29 @@ fn what_the_application_takes_its_time_for_is_no_overhead_of_ours() {
     assert!(lines[2]["overhead_ms"].is_null(), "bytes come when they come: {lines:#?}");
     let text = telemetry.metrics.encode(Exposition::OpenMetrics);
     assert!(text.contains("douane_proxy_overhead_seconds_count{direction=\"inbound\"} 2"), "{text}");
+}
+
+#[test]
+fn a_mark_is_believed_of_a_peer_of_the_own_trust_domain_and_of_its_own_trace() {
+    let telemetry = Telemetry::new(
+        Origin::default(),
+        Logs::default(),
+        Metrics::new(&LostLines::default(), &LostLines::default()),
+        Spans::Export(Queue::default()),
+        Tracing::of(Sampler::Never),
+    );
+    let id = |domain: &str| Some(format!("spiffe://{domain}/ns/shop/sa/orders").parse().unwrap());
+    let marked = |direction, peer: &str, changed: u128| {
+        let (destination, mut headers) = ("10.77.0.5:7000".parse().unwrap(), HeaderMap::new());
+        let mut access = telemetry.begin_traced(direction, destination, &mut headers, Caller::Application);
+        (access.record.local, access.record.peer) = (id("cluster.local"), id(peer));
+        let trace_id = access.record.trace.as_ref().unwrap().trace_id;
+        access.told_to_keep(trace_id ^ changed);
+        telemetry.retention.as_ref().unwrap().keeps(trace_id ^ changed)
+    };
+
+    assert!(marked(Direction::Outbound, "cluster.local", 0));
+    assert!(!marked(Direction::Outbound, "partner.example", 0), "of a foreign trust domain");
+    assert!(!marked(Direction::Outbound, "cluster.local", 1), "of a trace that it was not asked in");
+    assert!(!marked(Direction::Inbound, "cluster.local", 0), "of one who asks");
 }
