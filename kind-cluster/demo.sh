@@ -97,6 +97,7 @@ attempt "the receiver's log names policy, rule and why"      'denied: policy sho
 attempt 'intruder -> ledger (opaque TCP): closed'        'closed by the other side|reset' in_pod shop deploy/intruder intruder ledger-say ledger.shop:7000 HELLO
 attempt 'outsider -> orders, in plaintext: refused'      '^0 ' in_pod outside pod/outsider outsider get "$orders"
 attempt 'web -> a host that no resource names: 502'      '^502 ' in_pod shop deploy/web web get http://203.0.113.10:8080/
+attempt "web -> the API server, by its cluster IP"       '"accepted":true' in_pod shop deploy/web web tls-probe kubernetes.default.svc:443
 attempt 'a policy without a meaning: kubectl is told'    'PERHAPS' wrong_policy
 attempt 'an operator by port-forward: 200'               '^HTTP/1.1 200' forwarded
 once    'a namespace opts in, a pod of it opts out'      '^in: douane-redirect douane-proxy sleep; out:  sleep;' labelled
