@@ -24,10 +24,13 @@ use zeroize::Zeroizing;
 pub(crate) const REMEMBERED: Duration = Duration::from_secs(5);
 /// Questions to the API server at once: it has others to answer, too.
 const AT_ONCE: usize = 32;
-/// For a place among them, and then for the answer. Together less than a sidecar's patience (10 s).
+/// For a place among them, and then for the answer. Together less than a sidecar's patience (10 s), also for who waits for
+/// another's word on the same token.
 const PLACE_LIMIT: Duration = Duration::from_secs(2);
 /// See [`PLACE_LIMIT`].
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+/// An API server that answers some and not others is told of once in this time.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 /// Words that are remembered; each has some 200 bytes, and an end. A cluster that starts at once has no more in five seconds.
 const MOST_REMEMBERED: usize = 10_000;
 /// As a part of a message.
@@ -119,7 +122,14 @@ pub struct Reviewer {
     places: Semaphore,
     limits: Limits,
     known: Mutex<HashMap<[u8; 32], Known>>,
-    was_away: Mutex<bool>,
+    away: Mutex<Away>,
+}
+
+// Whether the log has it that nobody is asked, and since when.
+#[derive(Default)]
+struct Away {
+    is_told: bool,
+    told: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -147,7 +157,7 @@ impl Reviewer {
             places: Semaphore::new(AT_ONCE),
             limits: Limits { place: PLACE_LIMIT, answer: ANSWER_LIMIT },
             known: Mutex::default(),
-            was_away: Mutex::default(),
+            away: Mutex::default(),
         }
     }
 
@@ -156,8 +166,12 @@ impl Reviewer {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
         let verdict = self.known().entry(hash, Instant::now())?;
-        let judged = verdict.get_or_try_init(|| self.judged(token, binding)).await;
-        judged?.clone()
+        // Whoever waits for the same token takes its turn when there was no word for the one before: all within one limit.
+        let limit = self.limits.place + self.limits.answer;
+        match time::timeout(limit, verdict.get_or_try_init(|| self.judged(token, binding))).await {
+            Ok(judged) => judged?.clone(),
+            Err(_) => Err(ReviewError::Away(format!("no answer within {limit:?}"))),
+        }
     }
 
     // What is certain is a value, which is remembered; that nobody answered is an error, which is not.
@@ -173,22 +187,35 @@ impl Reviewer {
         Ok(judge(&word.map_err(ReviewError::Away)?, binding, &self.audience))
     }
 
-    // Once, not for each sidecar that asks meanwhile.
+    // Not for each sidecar that asks meanwhile.
     fn say_whether_away(&self, error: Option<&String>) {
-        let mut was_away = self.was_away.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         match error {
-            Some(error) if !*was_away => tracing::error!(
+            Some(error) if away.is_to_be_told(Instant::now()) => tracing::error!(
                 error,
-                "the API server does not review tokens: no pod gets a certificate until it does"
+                "the API server does not review tokens: no pod gets a certificate until it does (if it forbids it, apply what \
+                 `douane upgrade` prints)"
             ),
-            None if *was_away => tracing::info!("the API server reviews tokens again"),
+            None if std::mem::take(&mut away.is_told) => {
+                tracing::info!("the API server reviews tokens again");
+            }
             _ => {}
         }
-        *was_away = error.is_some();
     }
 
     fn known(&self) -> Words<'_> {
         Words(self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Away {
+    fn is_to_be_told(&mut self, now: Instant) -> bool {
+        let is_recent = self.told.is_some_and(|told| now.saturating_duration_since(told) < TELL_EVERY);
+        if self.is_told || is_recent {
+            return false;
+        }
+        (self.is_told, self.told) = (true, Some(now));
+        true
     }
 }
 
@@ -356,6 +383,34 @@ mod tests {
         let mut known = reviewer.known();
         let hash = *known.0.keys().next().unwrap();
         assert!(known.entry(hash, later).unwrap().get().is_none(), "after five seconds it is asked again");
+    }
+
+    #[test]
+    fn an_api_server_that_comes_and_goes_is_told_of_twice_a_minute() {
+        let (start, mut away) = (Instant::now(), Away::default());
+        let told = (0..60).filter(|second| {
+            let is_told = away.is_to_be_told(start + Duration::from_secs(*second));
+            away.is_told = false;
+            is_told
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [0, 30]);
+    }
+
+    #[tokio::test]
+    async fn t7_whoever_waits_for_anothers_word_on_the_same_token_waits_no_longer_than_one() {
+        const SIDECARS: usize = 30;
+        let limit = Duration::from_secs(1);
+        let reviewer = Arc::new(hanging(Limits { place: SHORT, answer: limit }));
+        let began = Instant::now();
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..SIDECARS {
+            let reviewer = Arc::clone(&reviewer);
+            waiting.spawn(async move { reviewer.review("a.b.c", &binding()).await });
+        }
+        let said = waiting.join_all().await;
+        assert!(said.iter().all(|said| matches!(said, Err(ReviewError::Away(_)))), "{said:?}");
+        // One after another they would take thirty seconds.
+        assert!(began.elapsed() < limit * 20, "{:?}", began.elapsed());
     }
 
     #[tokio::test]

@@ -10,7 +10,11 @@ use clap::{Args, Subcommand};
 use douane_proto::id::TrustDomain;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use super::{
     audit::Audit,
@@ -157,6 +161,8 @@ pub(super) fn run(ca: Ca) -> Result<ExitCode> {
 
 fn serve(flags: Run) -> Result<()> {
     let filter: Targets = flags.log.parse().with_context(|| format!("--log {:?}", flags.log))?;
+    // Of an answer that it cannot parse it would write the whole: a token, or the authority's Secret. Its errors come to us.
+    let filter = filter.with_target("kube_client", LevelFilter::OFF);
     // A second control plane in one process (tests) keeps the first one's log.
     let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();

@@ -36,13 +36,17 @@ const STRANGERS: Bounds = Bounds { in_all: 256, of_one_address: 32, visit: Durat
 /// Many may stand behind one address; a handshake costs us more than whoever asks for it.
 const HANDSHAKES_OF_ONE_ADDRESS: Allowance = Allowance { burst: 100.0, rate: 10.0 };
 
-/// API servers are few, come from few addresses and keep their connections; a cluster that starts asks much at once.
-const API_SERVERS: Bounds = Bounds { in_all: 256, of_one_address: 256, visit: Duration::from_secs(600) };
+/// API servers are few, come from few addresses and keep their connections; a cluster that starts asks much at once. One pod,
+/// which may connect as well, cannot take all places.
+const API_SERVERS: Bounds = Bounds { in_all: 1024, of_one_address: 64, visit: Duration::from_secs(660) };
 /// See [`API_SERVERS`].
 const HANDSHAKES_OF_API_SERVERS: Allowance = Allowance { burst: 1000.0, rate: 200.0 };
 
+const BUNDLES: &str = "bundle endpoint";
+
 /// Whose certificate is shown to anybody: by the bundle endpoint, or the admission webhook.
 pub struct Endpoint {
+    name: &'static str,
     shown: Shown,
     strangers: Strangers,
     rates: Budgets<std::net::IpAddr>,
@@ -57,23 +61,28 @@ impl Endpoint {
     /// Profile `https_web`: a certificate by which browsers would know us.
     #[must_use]
     pub fn web(files: Arc<WebFiles>) -> Self {
-        Self::of(Shown::Web(files), STRANGERS, HANDSHAKES_OF_ONE_ADDRESS)
+        Self::of(BUNDLES, Shown::Web(files), STRANGERS, HANDSHAKES_OF_ONE_ADDRESS)
     }
 
     /// Profile `https_spiffe`: our own SVID.
     #[must_use]
     pub fn spiffe(tls: Arc<Tls>) -> Self {
-        Self::of(Shown::Spiffe(tls), STRANGERS, HANDSHAKES_OF_ONE_ADDRESS)
+        Self::of(BUNDLES, Shown::Spiffe(tls), STRANGERS, HANDSHAKES_OF_ONE_ADDRESS)
     }
 
     /// The admission webhook: our own SVID, whose DNS names API servers look at.
     #[must_use]
     pub fn webhook(tls: Arc<Tls>) -> Self {
-        Self::of(Shown::Spiffe(tls), API_SERVERS, HANDSHAKES_OF_API_SERVERS)
+        Self::of("webhook", Shown::Spiffe(tls), API_SERVERS, HANDSHAKES_OF_API_SERVERS)
     }
 
-    fn of(shown: Shown, bounds: Bounds, handshakes: Allowance) -> Self {
-        Self { shown, strangers: Strangers::new(bounds), rates: Budgets::new(handshakes, Instant::now()) }
+    fn of(name: &'static str, shown: Shown, bounds: Bounds, handshakes: Allowance) -> Self {
+        Self {
+            name,
+            shown,
+            strangers: Strangers::new(bounds),
+            rates: Budgets::new(handshakes, Instant::now()),
+        }
     }
 
     /// Lets visitors in until `stop`: `visit` is what they are served, and itself ends when it stops.
@@ -102,12 +111,13 @@ impl Endpoint {
             tokio::spawn(async move {
                 match endpoint.accept(stream, from).await {
                     Ok((stream, seat)) => {
-                        visit(stream).await;
+                        // It has bounds of its own; none holds longer than this.
+                        let _ = time::timeout(endpoint.strangers.bounds().visit, visit(stream)).await;
                         drop(seat);
                     }
                     Err(error) => {
                         metrics.handshake_failed();
-                        tracing::info!(%error, peer = %from, "a handshake failed");
+                        tracing::info!(%error, peer = %from, door = endpoint.name, "a handshake failed");
                     }
                 }
                 drop(place);

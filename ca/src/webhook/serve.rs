@@ -15,6 +15,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::Notify,
     time,
 };
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,8 @@ use crate::{inject::Terms, metrics::Metrics, policy::asked::Mesh};
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 /// The API server waits five seconds for the whole.
 const BODY_LIMIT: Duration = Duration::from_secs(5);
+/// Whoever has come to ask asks by then; others need the place.
+const FIRST_LIMIT: Duration = Duration::from_secs(5);
 /// A connection may rest between two questions for so long.
 const HEADER_LIMIT: Duration = Duration::from_secs(60);
 /// Then the API server opens another, and sees our newest certificate.
@@ -50,10 +53,20 @@ pub async fn visit<S>(stream: S, bench: Bench, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(async |request| Ok::<_, Infallible>(bench.answer(request).await));
+    let asked = Notify::new();
+    let service = service_fn(async |request| {
+        asked.notify_one();
+        Ok::<_, Infallible>(bench.answer(request).await)
+    });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT);
     let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        _ = &mut connection => return,
+        () = asked.notified() => {}
+        () = stop.cancelled() => return,
+        () = time::sleep(FIRST_LIMIT) => return,
+    }
     tokio::select! {
         // A caller that went away is its own business.
         _ = &mut connection => return,

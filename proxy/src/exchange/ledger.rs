@@ -138,6 +138,7 @@ impl Drop for Awaited {
 pub fn note(record: &mut Record, refusal: &Refusal) {
     record.is_broken_off = record.status.is_some();
     record.refusal = Some(refusal.label());
+    record.refused_with = Some(refusal.status().as_u16());
     record.reason = Some(refusal.to_string());
     record.hint = refusal.hint().map(str::to_owned);
     record.denied = refusal.is_denial();

@@ -73,9 +73,15 @@ impl Outcome {
 }
 
 impl Code {
-    // A gRPC status outweighs the HTTP status beside it, which is 200 as a rule.
+    // A gRPC status outweighs the HTTP status beside it, which is 200 as a rule. Where we have made it ourselves, what it was
+    // made of outweighs it: gRPC has INTERNAL for a request that its client has spoilt (400).
     fn of(record: &Record) -> Self {
-        match (record.grpc_status, record.status) {
+        let is_ours = record.grpc_status.is_some() && !record.is_broken_off;
+        let (grpc_status, status) = match record.refused_with.filter(|_| is_ours) {
+            Some(status) => (None, Some(status)),
+            None => (record.grpc_status, record.status),
+        };
+        match (grpc_status, status) {
             (Some(0), _) => Self::Good,
             (Some(code), _) if SERVER_FAULTS.contains(&code) => Self::ServersFault,
             (Some(_), _) => Self::ClientsFault,
@@ -188,6 +194,19 @@ mod tests {
             let denied = Record { denied: true, ..request(ended) };
             assert_eq!(Outcome::of(&denied), outcome, "{ended:?}");
         }
+    }
+
+    #[test]
+    fn what_grpc_calls_internal_is_the_clients_fault_where_it_has_spoilt_the_request() {
+        let refused = |grpc_status, refused_with| {
+            let ended = (Some(200), Some(grpc_status), Some("bad_request"));
+            Record { denied: true, refused_with: Some(refused_with), ..request(ended) }
+        };
+        assert_eq!(Outcome::of(&refused(13, 400)), Outcome::Denied);
+        assert_eq!(Outcome::of(&refused(12, 404)), Outcome::Denied, "an authorizer's word");
+        assert_eq!(Outcome::of(&refused(14, 503)), Outcome::DeniedInDoubt);
+        let broken = Record { is_broken_off: true, denied: false, ..refused(13, 400) };
+        assert_eq!(Outcome::of(&broken), Outcome::Failed);
     }
 
     #[test]

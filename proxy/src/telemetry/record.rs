@@ -93,6 +93,8 @@ pub struct Record {
     pub reason: Option<String>,
     /// The refusal's fixed label, also `error.type` of the span.
     pub refusal: Option<&'static str>,
+    /// The refusal's status in HTTP, also where its answer says it otherwise, as gRPC does, or there is none.
+    pub refused_with: Option<u16>,
     /// Had its answer begun before that? The status is the one that was promised then.
     pub is_broken_off: bool,
     /// YAML that would allow it, where we know it.
@@ -172,6 +174,7 @@ impl Record {
             user: None,
             reason: None,
             refusal: None,
+            refused_with: None,
             is_broken_off: false,
             hint: None,
             unproven: None,

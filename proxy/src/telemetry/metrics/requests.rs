@@ -57,7 +57,7 @@ impl Requests {
                 shelf,
                 "douane_proxy_overhead_seconds",
                 "How long the sidecar itself had requests in hand, until they were sent on or refused: decisions, places, \
-                 connections; not the time of whoever answers",
+                 connections within the mesh; not the time of whoever answers",
                 fine_durations,
                 Way { direction: OTHER },
             ),
