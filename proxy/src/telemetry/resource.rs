@@ -71,6 +71,7 @@ pub(crate) fn resource(origin: &Origin, attributes: &Attributes) -> Resource {
     let own = [
         ("telemetry.sdk.name", "opentelemetry"),
         ("telemetry.sdk.language", "rust"),
+        ("telemetry.sdk.version", SDK_VERSION),
         ("telemetry.distro.name", "douane"),
         ("telemetry.distro.version", env!("CARGO_PKG_VERSION")),
         ("service.name", service),
@@ -87,6 +88,9 @@ pub(crate) fn resource(origin: &Origin, attributes: &Attributes) -> Resource {
         .with_attributes(own.map(|(key, value)| KeyValue::new(key, value.to_owned())))
         .build()
 }
+
+// Of the crate that makes the spans; a test compares it with the lock file.
+const SDK_VERSION: &str = "0.33.1";
 
 fn entry(entry: &str) -> Result<(String, String), AttributesError> {
     let wrong = || AttributesError(entry.to_owned());
@@ -127,6 +131,12 @@ mod tests {
         ] {
             assert_eq!(resource.get(&Key::new(key)), Some(value.to_owned().into()), "{key}");
         }
+    }
+
+    #[test]
+    fn the_version_of_the_sdk_is_the_one_that_is_built_in() {
+        let lock = include_str!("../../../Cargo.lock");
+        assert!(lock.contains(&format!("name = \"opentelemetry_sdk\"\nversion = \"{SDK_VERSION}\"")));
     }
 
     #[test]
