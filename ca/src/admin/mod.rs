@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     authority::Status,
+    discovery::Missed,
     traffic::{seen::Seen, view::View},
 };
 
@@ -52,6 +53,8 @@ pub enum Command {
         /// Only what has an end in it.
         namespace: Option<String>,
     },
+    /// Say which pods ought to have a sidecar and have none.
+    Unmeshed,
     /// Tell live requests, until whoever asks leaves.
     Tap(TapFilter),
     /// Say what sidecars remember of a request or stream.
@@ -74,6 +77,13 @@ pub enum Answer {
     },
     /// Who talks to whom.
     Traffic(Box<View>),
+    /// Pods that ought to have a sidecar and have none, by namespace and name; the first thousand, and how many there are.
+    Unmeshed {
+        /// The first of them.
+        pods: Vec<Missed>,
+        /// How many there are.
+        all: usize,
+    },
     /// A live request; more follow.
     Seen(Box<Seen>),
     /// So many live requests more were seen than may be told; more follow.

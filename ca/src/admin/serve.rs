@@ -27,6 +27,8 @@ const MOST_AT_ONCE: usize = 8;
 const MOST_TAPS: usize = 4;
 /// From connecting to the answer.
 const LIMIT: Duration = Duration::from_secs(30);
+/// Pods without a sidecar that one answer names.
+const MOST_UNMESHED: usize = 1000;
 /// After a failure to accept (no descriptors, say).
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -167,7 +169,7 @@ impl Desk {
     // Waits for the disk: not on the reactor.
     fn obey(&self, command: &Command, peer: u32) -> Answer {
         let now = SystemTime::now();
-        if !matches!(command, Command::Status | Command::Traffic { .. }) {
+        if !matches!(command, Command::Status | Command::Traffic { .. } | Command::Unmeshed) {
             tracing::info!(?command, uid = peer, "an operator's command");
         }
         let done = match command {
@@ -175,6 +177,7 @@ impl Desk {
             Command::Traffic { window_seconds, namespace } => {
                 return self.traffic(Duration::from_secs(*window_seconds), namespace.as_deref());
             }
+            Command::Unmeshed => return self.unmeshed(),
             Command::Tap(_) | Command::Search { .. } => {
                 return Answer::Refused("this is answered elsewhere".to_owned());
             }
@@ -198,6 +201,12 @@ impl Desk {
 }
 
 impl Desk {
+    fn unmeshed(&self) -> Answer {
+        let index = Arc::clone(&self.index.borrow());
+        let pods = index.missed().iter().take(MOST_UNMESHED).cloned().collect();
+        Answer::Unmeshed { pods, all: index.missed().len() }
+    }
+
     fn traffic(&self, window: Duration, namespace: Option<&str>) -> Answer {
         let index = Arc::clone(&self.index.borrow());
         let mut view = self.traffic.view(window, &index.names(), Instant::now());

@@ -36,6 +36,8 @@ pub use oidc::{ClaimName, IdentityRule, Oidc, Unix, User};
 pub const GRPC_PORT: u16 = 15012;
 /// Our own namespace and service account.
 pub const OWN_NAMESPACE: &str = "douane-system";
+/// Namespaces that a mesh needs in order to live: nothing in them is ever meshed.
+pub const SYSTEM_NAMESPACES: [&str; 4] = [OWN_NAMESPACE, "kube-system", "kube-public", "kube-node-lease"];
 /// See [`OWN_NAMESPACE`].
 pub const OWN_ACCOUNT: &str = "douane-ca";
 /// The service by which sidecars and the API server find us: our account's name.

@@ -18,9 +18,10 @@ use crate::discovery::{
     index::{Index, Law, PolicyPlace, Resident, qualified},
     laws::{Lawful, Laws},
     learned::Known,
+    missed::missed,
     notes::LeftOut,
     protocols,
-    settings::Settings,
+    settings::{Marked, Settings},
     slices::Slices,
     written::{Built, Written, selects},
 };
@@ -95,6 +96,11 @@ pub(crate) fn assemble(
         externals_by_address: by(&externals, |external| external.addresses.clone()),
         externals_by_host: by(&externals, |external| external.hosts.clone()),
         externals,
+        missed: match settings.marked {
+            Marked::ByContainer => missed(&objects),
+            // Whoever runs the files gives a sidecar to those that ask.
+            Marked::ByLabel => Vec::new(),
+        },
         policies: objects.iter().filter_map(|resource| policy_place(resource)).collect(),
     };
     let mut warnings = laws.into_warnings();

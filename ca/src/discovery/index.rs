@@ -16,6 +16,8 @@ use douane_proto::{
     wire,
 };
 
+use crate::discovery::missed::Missed;
+
 /// The mesh as it is now.
 #[derive(Debug)]
 pub struct Index {
@@ -31,6 +33,8 @@ pub struct Index {
     pub(crate) externals: Vec<Arc<External>>,
     pub(crate) externals_by_address: HashMap<IpAddr, Vec<usize>>,
     pub(crate) externals_by_host: HashMap<String, Vec<usize>>,
+    /// Pods of a cluster that ought to have a sidecar and have none.
+    pub(crate) missed: Vec<Missed>,
     /// Where policies were written, by `namespace/name`.
     pub(crate) policies: HashMap<String, PolicyPlace>,
 }
@@ -67,6 +71,12 @@ pub(crate) enum Resident {
 }
 
 impl Index {
+    /// Pods of a cluster that ought to have a sidecar and have none, by namespace and name.
+    #[must_use]
+    pub fn missed(&self) -> &[Missed] {
+        &self.missed
+    }
+
     /// All workloads.
     pub(crate) fn residents(&self) -> impl Iterator<Item = &Workload> {
         self.workloads.values().map(|governed| &*governed.workload)

@@ -13,6 +13,8 @@ mod kubernetes;
 mod laws;
 mod learned;
 mod limits;
+mod marks;
+mod missed;
 mod notes;
 mod notice;
 mod protocols;
@@ -52,6 +54,7 @@ use source::Source;
 
 pub use index::Index;
 pub use learned::Learned;
+pub use missed::{Missed, Why};
 pub use notes::{LeftOut, Note, Notes};
 pub use publish::{DiscoveryService, MAX_REQUEST_BYTES};
 pub use source::SourceError;
@@ -59,6 +62,8 @@ pub use trust::Trust;
 
 /// A mesh so large that it takes long to be put together is put together less often: never more than half of the time.
 const LONGEST_REST: Duration = Duration::from_secs(2);
+/// Pods without a sidecar that are named in the log at once.
+const MOST_MISSED_TOLD: usize = 100;
 /// What takes no longer needs no rest.
 const QUICK: Duration = Duration::from_millis(20);
 
@@ -90,6 +95,8 @@ pub struct Report {
     pub ready: usize,
     /// Are policies served?
     pub served: Served,
+    /// Pods of a cluster that ought to have a sidecar and have none.
+    pub missed: Vec<Missed>,
 }
 
 impl Discovery {
@@ -167,6 +174,7 @@ impl Discovery {
                 "errors": report.errors,
                 "warnings": report.warnings,
                 "troubles": report.troubles,
+                "unmeshedPods": report.missed.len(),
             });
             metrics::Status { served: report.served, json: json.to_string() }
         }
@@ -248,7 +256,8 @@ fn read(
     let ready = assembled.index.workloads.values().filter(|it| it.workload.ready).count();
     let warnings = assembled.warnings.clone();
     let troubles = loaded.troubles;
-    let report = Report { errors, warnings, troubles, objects: assembled.objects, ready, served };
+    let missed = assembled.index.missed.clone();
+    let report = Report { errors, warnings, troubles, objects: assembled.objects, ready, served, missed };
     (assembled, report)
 }
 
@@ -273,10 +282,25 @@ fn tell(before: &Report, now: &Report, metrics: &Metrics) {
             "no policies are served: of a law that cannot be read it is not known whom it governs"
         );
     }
+    tell_missed(&before.missed, &now.missed, metrics);
     tracing::info!(objects = now.objects, errors = now.errors.len(), "resources are in force");
     metrics.resources(ResourceFigures {
         errors: now.errors.len() + now.troubles.len(),
         objects: now.objects,
         served: now.served,
     });
+}
+
+// Each pod once; a whole cluster's that was labelled today fills no log.
+fn tell_missed(before: &[Missed], now: &[Missed], metrics: &Metrics) {
+    let known: HashSet<&Missed> = before.iter().collect();
+    let new: Vec<&Missed> = now.iter().filter(|missed| !known.contains(missed)).collect();
+    for missed in new.iter().take(MOST_MISSED_TOLD) {
+        let (namespace, pod, mend) = (&missed.namespace, &missed.pod, missed.why.mend());
+        tracing::warn!(namespace, pod, mend, "a pod that should be in the mesh has no sidecar");
+    }
+    if let Some(more) = new.len().checked_sub(MOST_MISSED_TOLD).filter(|more| *more > 0) {
+        tracing::warn!(more, "and more pods that should be in the mesh have no sidecar");
+    }
+    metrics.unmeshed(now.iter().map(|missed| (missed.namespace.as_str(), missed.why.name())));
 }

@@ -18,19 +18,13 @@ use douane_proto::{
 
 use crate::discovery::{
     index::Governed,
+    marks::{INJECT, ISTIO_TLS_MODE, has_sidecar},
     protocols,
     settings::{Marked, Settings},
 };
 
-/// Asks for a sidecar, as label or annotation.
-const INJECT: &str = "douane.io/inject";
-/// Istio's control plane sets it on pods with one of its sidecars, and goes by it itself.
-const ISTIO_TLS_MODE: &str = "security.istio.io/tlsMode";
 /// Kubernetes puts a Deployment's pods under a ReplicaSet whose name ends in this label's value.
 const TEMPLATE_HASH: &str = "pod-template-hash";
-
-/// The name of our own container in a pod.
-const SIDECAR: &str = "douane-proxy";
 
 /// As what it was written.
 #[derive(Debug, Clone, Copy)]
@@ -125,9 +119,8 @@ impl<'a> Written<'a> {
     fn dialect(self, metadata: &Metadata, marked: Marked) -> Dialect {
         let is_ours = match (self, marked) {
             (Self::Pod(pod), Marked::ByContainer) => {
-                let mut containers = pod.spec.containers.iter().chain(&pod.spec.init_containers);
                 // Rules of redirection in a node's own network would be the node's: no sidecar stands there.
-                pod.spec.host_network.is_none() && containers.any(|one| one.name.value == SIDECAR)
+                pod.spec.host_network.is_none() && has_sidecar(pod)
             }
             _ => metadata.label_or_annotation(INJECT) == Some("enabled"),
         };

@@ -4,7 +4,7 @@ use super::{
     annotations::{INJECT, Wishes},
     tree::Tree,
 };
-use crate::config::{Injection, OWN_NAMESPACE, Order};
+use crate::config::{Injection, Order, SYSTEM_NAMESPACES};
 
 /// The sidecar's container.
 pub(super) const PROXY: &str = "douane-proxy";
@@ -17,8 +17,6 @@ pub(super) const OWN_PORTS: [u64; 3] = [15001, 15006, HEALTH_PORT];
 /// Health, probes and metrics.
 pub(super) const HEALTH_PORT: u64 = 15020;
 
-/// Namespaces that a mesh needs in order to live.
-const SYSTEM: [&str; 4] = [OWN_NAMESPACE, "kube-system", "kube-public", "kube-node-lease"];
 /// Sidecars of other meshes: two redirections would fight.
 const OTHERS: [&str; 6] =
     ["istio-proxy", "linkerd-proxy", "kuma-sidecar", "consul-dataplane", "envoy-sidecar", "osm-proxy"];
@@ -50,7 +48,8 @@ pub(super) fn check(pod: &Tree, namespace: &str, settings: &Injection) -> Result
             return Err(Unfit::Refused(format!("{INJECT} is {other:?}; write enabled or disabled")));
         }
     }
-    if SYSTEM.contains(&namespace) || settings.excluded_namespaces.iter().any(|it| it == namespace) {
+    if SYSTEM_NAMESPACES.contains(&namespace) || settings.excluded_namespaces.iter().any(|it| it == namespace)
+    {
         return skip(format!("pods of the namespace {namespace} are never injected"));
     }
     match spec.get("hostNetwork") {

@@ -5,7 +5,7 @@
 mod serve;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
@@ -21,6 +21,9 @@ pub use self::serve::{Status, serve, serve_apart};
 /// From a tenth of a millisecond to what nobody waits for.
 const ISSUE_SECONDS: [f64; 12] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 5.0];
+
+/// Namespaces with pods without sidecars that have a figure of their own; what is in others is counted in one without a name.
+const MOST_NAMESPACES: usize = 200;
 
 /// The figures of one control plane.
 pub struct Metrics {
@@ -38,6 +41,7 @@ pub struct Metrics {
     resource_objects: Gauge,
     reloads: Counter,
     policies_served: Gauge,
+    unmeshed: Family<Unmeshed, Gauge>,
     handshakes_failed: Counter,
     complaints: Counter,
     bundles_served: Family<Code, Counter>,
@@ -49,6 +53,12 @@ pub struct Metrics {
     key_sets: Family<State, Gauge>,
     /// Which state each key set is in, to count it in one only.
     key_states: Mutex<HashMap<String, KeySetState>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Unmeshed {
+    namespace: String,
+    why: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -160,6 +170,7 @@ impl Metrics {
             resource_objects: Gauge::default(),
             reloads: Counter::default(),
             policies_served: Gauge::default(),
+            unmeshed: Family::default(),
             handshakes_failed: Counter::default(),
             complaints: Counter::default(),
             bundles_served: Family::default(),
@@ -223,6 +234,11 @@ impl Metrics {
             "policies_served",
             "1 when policies are served, 0 when a law is unreadable as a whole",
             self.policies_served.clone(),
+        );
+        registry.register(
+            "unmeshed_pods",
+            "Pods that ought to have a sidecar and have none, by namespace and cause",
+            self.unmeshed.clone(),
         );
         registry.register(
             "handshakes_failed",
@@ -367,6 +383,19 @@ impl Metrics {
         self.resource_errors.set(i64::try_from(figures.errors).unwrap_or(i64::MAX));
         self.resource_objects.set(i64::try_from(figures.objects).unwrap_or(i64::MAX));
         self.policies_served.set((figures.served == Served::Yes).into());
+    }
+
+    /// The pods that ought to have a sidecar and have none: namespace and cause of each, by namespace.
+    pub fn unmeshed<'a>(&self, pods: impl Iterator<Item = (&'a str, &'static str)>) {
+        let mut counts: BTreeMap<(&str, &'static str), i64> = BTreeMap::new();
+        for (namespace, why) in pods {
+            let is_told = counts.len() < MOST_NAMESPACES || counts.contains_key(&(namespace, why));
+            *counts.entry((if is_told { namespace } else { "" }, why)).or_default() += 1;
+        }
+        self.unmeshed.clear();
+        for ((namespace, why), count) in counts {
+            self.unmeshed.get_or_create(&Unmeshed { namespace: namespace.to_owned(), why }).set(count);
+        }
     }
 
     /// All figures in Prometheus' text form.
