@@ -28,21 +28,23 @@ in_pod() { k exec -n "$1" "$2" -c "$3" -- /shop "${@:4}"; }
 
 # Requests by an application of the mesh for as long as the command takes, 40 a second: how they went.
 under_load() {
-    local words went=0 last=''
+    local words went=0 last='' runs=0
     words=$(mktemp -d)
     "$@" >"$words/command" 2>&1 &
     while :; do
         # Once more after its end: what it left behind counts.
         kill -0 $! 2>/dev/null || last=yes
+        runs=$((runs + 1))
         in_pod shop deploy/web web load --rate 40 --seconds 5 "$url" >>"$words/load" 2>&1 || true
         [ -z "$last" ] || break
     done
     wait $! || went=$?
     [ "$went" -eq 0 ] || tail -n 3 "$words/command"
     grep -v '"failed":0,' "$words/load"
-    awk '{ match($0, /"total":[0-9]+/); total += substr($0, RSTART + 8, RLENGTH - 8)
+    # A run that ended without its figures counts as a failure.
+    awk -v runs="$runs" '/"total":[0-9]+/ { runs--; match($0, /"total":[0-9]+/); total += substr($0, RSTART + 8, RLENGTH - 8)
            match($0, /"failed":[0-9]+/); failed += substr($0, RSTART + 9, RLENGTH - 9) }
-         END { print total + 0 " requests, " failed + 0 " failed" }' "$words/load"
+         END { print total + 0 " requests, " failed + runs " failed" }' "$words/load"
     rm -rf "$words"
     return "$went"
 }

@@ -8,13 +8,20 @@ shift 2
 address=10.250.0.1
 . "$here/papers.sh"
 
-# Everything that a node's programs write outside of their own folders.
+mkdir -p "$room/log" "$room/pid" "$room/etcd" "$room/kubelet/volume-plugins" "$room/cni" "$room/containerd" "$room/tunables"
+
+# Everything that a node's programs write outside of their own folders; places that were not there go with `node`.
 mount --make-rshared /
-for place in /run /var/lib/cni /var/log/pods /var/log/containers; do
+for place in /run /var/lib/cni /var/lib/kubelet /var/log/pods /var/log/containers; do
+    [ -d "$place" ] || echo "$place" >>"$room/made"
     mkdir -p "$place"
     mount -t tmpfs -o size=64m node "$place"
 done
-mkdir -p "$room/log" "$room/pid" "$room/etcd" "$room/kubelet" "$room/cni" "$room/containerd"
+# A kubelet sets these for its machine, which is not ours: it sets a copy.
+for tunable in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do
+    cat "/proc/sys/$tunable" >"$room/tunables/${tunable//\//.}"
+    mount --bind "$room/tunables/${tunable//\//.}" "/proc/sys/$tunable"
+done
 started=()
 
 # start NAME COMMAND...: its words go to a file of that name.
@@ -128,6 +135,8 @@ root = "$room/containerd/root"
 state = "/run/containerd/state"
 [grpc]
   address = "/run/containerd/containerd.sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "$room/containerd/opt"
 [plugins."io.containerd.grpc.v1.cri"]
   # Without CAP_SYS_RESOURCE no process may be made less likely to be killed.
   restrict_oom_score_adj = true
@@ -154,6 +163,7 @@ authorization: {mode: Webhook}
 cgroupDriver: cgroupfs
 cgroupRoot: $CGROUP
 failCgroupV1: false
+volumePluginDir: $room/kubelet/volume-plugins
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 clusterDNS: [10.96.0.10]
 clusterDomain: cluster.local
