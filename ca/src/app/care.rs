@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     attest::Attestor,
     audit::{Event, Ledger, Record},
-    authority::Authority,
+    authority::{Authority, RotateError},
     holders::Holders,
     metrics::Metrics,
 };
@@ -45,14 +45,13 @@ pub(super) async fn care(
         let Ok(advanced) = tokio::task::spawn_blocking(move || cared.advance(SystemTime::now())).await else {
             return;
         };
-        if let Err(error) = &advanced
-            && error.is_overtaken()
-        {
-            // Two that sign by different states: worse than one that has ended.
-            tracing::error!(%error, "the control plane ends");
+        let must_end = advanced.as_ref().is_err_and(RotateError::is_overtaken);
+        let failure = advanced.err().map(|error| format!("{:#}", anyhow::Error::from(error)));
+        if must_end {
+            // Two that sign by different states, or one that signs and nobody knows: worse than one that has ended.
+            tracing::error!(error = failure, "the control plane ends");
             return;
         }
-        let failure = advanced.err().map(|error| format!("{:#}", anyhow::Error::from(error)));
         if let Some(error) = failure.as_ref().filter(|error| failing.as_ref() != Some(error)) {
             tracing::error!(
                 error,

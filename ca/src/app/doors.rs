@@ -1,22 +1,26 @@
 //! The doors that are bound before anything is served: addresses for gRPC and metrics, and the operators' socket, which a
-//! replica opens when it leads.
+//! replica opens when it leads; and what is said at the door to who asks whether we are ready.
 //!
 //! Knows not who comes in.
 
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{admin, authority::Authority, config::GRPC_PORT, state::StateFolder};
+use crate::{admin, authority::Authority, config::GRPC_PORT, metrics, state::StateFolder};
 
 /// Connections that the kernel holds until we take them: all sidecars of a mesh may start at once, and who finds no place
 /// tries again after a second. The kernel allows as many by default (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
+/// Said on `/readyz`.
+const MAY_NOT_SIGN: &str = "the authority's state could not be read, or written of, for some seconds: nothing is signed until \
+                            it can be; see the log";
 
 /// Without a choice: all addresses, of both families where there are two.
 pub(super) fn bind_all(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>> {
@@ -56,6 +60,20 @@ pub(super) fn bind_admin(folder: &StateFolder, authority: &Authority) -> Option<
             tracing::error!(%error, "there is no admin socket: douane ca status, rotate and taint do not work");
         })
         .ok()
+}
+
+/// What is said of how we are. Who may sign nothing for now has nothing for a sidecar that comes to it; a failure that is shorter
+/// than what it may sign by is no failure.
+pub(super) fn status(
+    known: impl Fn() -> metrics::Status + Clone + Send + 'static,
+    authority: &Arc<Authority>,
+) -> impl Fn() -> metrics::Status + Clone + Send + 'static {
+    let authority = Arc::clone(authority);
+    move || {
+        let known = known();
+        let not_ready = known.not_ready.or((!authority.may_sign()).then_some(MAY_NOT_SIGN));
+        metrics::Status { not_ready, ..known }
+    }
 }
 
 /// Obeys operators, from now on or when we lead.

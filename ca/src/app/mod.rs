@@ -278,7 +278,7 @@ impl App {
             halt.clone(),
         );
         if let Some(listener) = self.metrics_listener {
-            let status = self.discovery.status();
+            let status = doors::status(self.discovery.status(), &self.authority);
             let (metrics, halt) = (Arc::clone(&self.metrics), halt.clone());
             metrics::serve_apart(listener, metrics, status, halt).context("serve the metrics")?;
         }

@@ -11,7 +11,9 @@ use anyhow::{Context, Result};
 use tokio::{runtime::Handle, time};
 
 use crate::{
-    authority::{Authority, ClusterShelf, FRESH_FOR, GivenRoot, OpenError, Setup, ShelfError, Terms},
+    authority::{
+        Authority, ClusterShelf, FRESH_FOR, GivenRoot, OpenError, Setup, ShelfError, Silence, Terms,
+    },
     config::{Config, StatePlace, Upstream, Vault},
     fetch::Origin,
     holders::Holders,
@@ -31,10 +33,16 @@ pub(super) async fn shared(config: &Config, folder: StateFolder) -> Result<State
     let Some(access) = config.kubernetes.clone().filter(|access| access.state == StatePlace::Secret) else {
         return Ok(folder);
     };
-    let mut told = None;
+    let (mut told, mut silence) = (None, Silence::default());
     loop {
         let access = access.clone();
-        match tokio::task::spawn_blocking(move || ClusterShelf::open(&access)).await? {
+        let opened;
+        (opened, silence) = tokio::task::spawn_blocking(move || {
+            let opened = ClusterShelf::open(&access, &mut silence);
+            (opened, silence)
+        })
+        .await?;
+        match opened {
             Ok(shelf) => return Ok(folder.with_shelf(Arc::new(shelf))),
             Err(ShelfError::Place(error)) => {
                 let error = Some(error.to_string());
@@ -58,7 +66,7 @@ pub(super) async fn open(config: &Config, folder: &StateFolder, holders: &Holder
         let opened =
             tokio::task::spawn_blocking(move || Authority::open_with(&state, setup, SystemTime::now()));
         match opened.await? {
-            Err(OpenError::State(error @ StateError::Io { .. })) if in_cluster => {
+            Err(OpenError::State(error @ StateError::Io { .. })) if in_cluster && !error.is_place_lost() => {
                 if !is_told {
                     let error = format!("{:#}", anyhow::Error::from(error));
                     tracing::error!(error, "the state in the cluster cannot be opened; it is tried again");

@@ -53,10 +53,14 @@ pub enum RotateError {
 }
 
 impl RotateError {
-    /// Does somebody else go on with the state, so that we must stop?
+    /// Does somebody else go on with the state, or in our place, so that we must stop?
     #[must_use]
     pub fn is_overtaken(&self) -> bool {
-        matches!(self, Self::State(OpenError::Overtaken { .. }))
+        match self {
+            Self::State(OpenError::Overtaken { .. }) => true,
+            Self::State(OpenError::State(error)) => error.is_place_lost(),
+            _ => false,
+        }
     }
 }
 

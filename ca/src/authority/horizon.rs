@@ -21,6 +21,8 @@ use crate::state::{self, Disk, Item, Readers, Shelf, StateError, StateFolder};
 const MOST_AHEAD: i64 = 900;
 /// What is unreadable may stand for the longest certificate there is: seconds.
 const LONGEST_LIFE: i64 = 24 * 3600;
+/// Whoever has lost its place signs on until it knows, and clocks differ: seconds, generously.
+const KNOWS_LATE: i64 = 180;
 /// One number.
 const MAX_FILE_BYTES: u64 = 4096;
 
@@ -96,7 +98,8 @@ impl Horizon {
             ));
         }
         let ahead = (not_after.saturating_sub(now) / 4).clamp(1, MOST_AHEAD);
-        let until = not_after.saturating_add(ahead);
+        // Nor may what lies there forget whoever had the place before us.
+        let until = not_after.saturating_add(ahead).max(self.before);
         let written = serde_json::to_vec(&Written { signed_until: until })?;
         match &self.kept {
             Kept::File(file, disk) => disk.write(file, &written, Readers::Owner)?,
@@ -124,8 +127,25 @@ impl Horizon {
 
 /// Until when anything that a replica has signed may be valid; `None`: it has ended. What cannot be read may stand for a day.
 pub(crate) fn end_of(folder: &StateFolder, number: u8, now: i64) -> Option<i64> {
-    let Some(shelf) = folder.shelf() else { return end_of_file(&folder.horizon_of(number), now) };
-    let item = Item::Horizon(number);
+    match folder.shelf() {
+        Some(shelf) => end_of_item(shelf, Item::Horizon(number), now),
+        None => end_of_file(&folder.horizon_of(number), now),
+    }
+}
+
+/// Until when anything may be valid that was signed by whoever said nothing of it, or whose word was lost.
+pub(crate) fn end_of_unknown(folder: &StateFolder, now: i64) -> Option<i64> {
+    end_of_item(folder.shelf()?, Item::Before, now)
+}
+
+/// What is written down where nothing is known of what was signed until `now`.
+pub(crate) fn unknown(now: u64) -> String {
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let until = now.saturating_add(LONGEST_LIFE).saturating_add(KNOWS_LATE);
+    serde_json::json!({ "signedUntil": until }).to_string()
+}
+
+fn end_of_item(shelf: &Arc<dyn Shelf>, item: Item, now: i64) -> Option<i64> {
     match shelf.read(item) {
         Ok(None) => None,
         Ok(Some(bytes)) => still_open(&shelf.name(item), parse(&bytes), now),

@@ -4,10 +4,10 @@
 //! Each change names the version that it changes (`resourceVersion`): of two, the API server takes one. Whoever takes the Lease
 //! writes its name on the Secret before it does anything else, so that whoever had it before finds another version or another
 //! name there, however late it wakes up. The Secret is read anew each second and not watched: a watch that hangs says nothing,
-//! and whoever signs must know that what it signs by is fresh. Knows not what lies in them (`keep`, `horizon`, `roll`).
+//! and whoever signs must know that what it signs by is fresh. Knows not what lies in them (`keep`, `horizon`, `roll`), nor whose
+//! a place is (`places`).
 
 use std::{
-    collections::BTreeMap,
     fmt, io,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError, mpsc},
@@ -25,7 +25,10 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::{runtime::Runtime, time};
 
-use super::lease::{Found, LEASE, Turn, Watched};
+use super::{
+    lease::{Found, LEASE, Turn, Watched},
+    places::{self, Past, Place, Said, Silence, Topic, Whose, Words},
+};
 use crate::{
     config::{Kubernetes, OWN_NAMESPACE},
     kubernetes::{self, Client, ClientError},
@@ -48,9 +51,7 @@ const TELL_EVERY: Duration = Duration::from_secs(3);
 const SHOW_EVERY: Duration = Duration::from_secs(30);
 /// What others say is read again after this.
 const HEAR_EVERY: Duration = Duration::from_secs(1);
-/// A place whose owner has said nothing for so long is free, seconds: clocks of nodes may differ by a minute.
-const PLACE_FREE_AFTER: u64 = 180;
-/// Replicas that start at once take places from each other.
+/// Replicas that start at once take places from each other, and all that run write into one map.
 const MOST_TRIES: usize = 8;
 
 /// The shared state of the replicas in one cluster.
@@ -58,6 +59,8 @@ pub struct ClusterShelf {
     client: Client,
     me: String,
     number: u8,
+    // What we say is said by one at a time.
+    telling: Mutex<()>,
     memory: Mutex<Memory>,
     // Taken when it ends: questions are asked on a thread of their own, whoever waits for the answer.
     runtime: Option<Runtime>,
@@ -78,9 +81,12 @@ pub enum ShelfError {
 struct Memory {
     watched: Watched,
     secret: Version,
-    map: BTreeMap<String, String>,
+    map: Said,
+    // Ours, as it lies there.
+    horizon: Option<String>,
     heard: Option<Instant>,
     told: Option<Instant>,
+    left: bool,
 }
 
 // Of the Secret, as it was read last.
@@ -91,83 +97,118 @@ struct Version {
 }
 
 impl ClusterShelf {
-    /// Takes a place among the replicas; waits for the API server, so that it must not be called from a task.
+    /// Takes a place among the replicas; waits for the API server, so that it must not be called from a task. `silence` is the
+    /// same at each try.
     ///
     /// # Errors
     /// [`ShelfError`].
-    pub fn open(access: &Kubernetes) -> Result<Self, ShelfError> {
+    pub fn open(access: &Kubernetes, silence: &mut Silence) -> Result<Self, ShelfError> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(ShelfError::Place)?;
         let client = runtime.block_on(kubernetes::client(access))?;
         // A container that is started anew in its pod is who it was: the one before it has ended.
         let me = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
         let me = me.unwrap_or_else(|| crate::hex::encode(&rand::random::<[u8; 8]>()));
-        let mut shelf = Self { client, me, number: 0, memory: Mutex::default(), runtime: Some(runtime) };
-        shelf.number = shelf.take_place().map_err(ShelfError::Place)?;
+        let (telling, memory) = (Mutex::default(), Mutex::default());
+        let mut shelf = Self { client, me, number: 0, telling, memory, runtime: Some(runtime) };
+        shelf.number = shelf.take_place(silence).map_err(ShelfError::Place)?;
         Ok(shelf)
     }
 
-    fn take_place(&self) -> io::Result<u8> {
+    fn take_place(&self, silence: &mut Silence) -> io::Result<u8> {
         for _ in 0..MOST_TRIES {
-            let map = self.hear()?;
-            let version = map.metadata.resource_version.unwrap_or_default();
-            let said = map.data.unwrap_or_default();
-            let number = free_place(&said, &self.me, unix()).ok_or_else(|| {
-                io::Error::other(format!("{MOST_REPLICAS} replicas run: there is no place for another"))
+            let (version, said) = self.hear()?;
+            let number = silence.place_for(&self.me, &said, Instant::now()).ok_or_else(|| {
+                io::Error::other(format!(
+                    "{MOST_REPLICAS} replicas have a place, and there is no other; one that says nothing for a minute or \
+                     two makes room"
+                ))
             })?;
-            let claim = json!({
-                "metadata": {"resourceVersion": version},
-                "data": {
-                    format!("holder-{number}"): self.me,
-                    format!("seen-{number}"): unix().to_string(),
-                    format!("roll-{number}"): null,
-                },
-            });
-            if self.write_map(claim)?.is_some() {
+            let horizon = said.get(&Topic::Horizon.of(number)).cloned();
+            let place = Place { me: self.me.clone(), number, horizon };
+            // Where there is no state, nothing was signed by it.
+            let past = if places::is_blank(&said) && self.read(Item::Authority)?.is_none() {
+                Past::Nothing
+            } else {
+                Past::Unknown
+            };
+            if self.write_map(&version, &place.claim(&said, past, unix()))?.is_some() {
+                self.memory().horizon = place.horizon;
                 return Ok(number);
             }
         }
         Err(io::Error::other("others took each place before us; it is tried again"))
     }
 
-    // What all say; remembered.
-    fn hear(&self) -> io::Result<ConfigMap> {
+    fn place(&self) -> Place {
+        Place { me: self.me.clone(), number: self.number, horizon: self.memory().horizon.clone() }
+    }
+
+    // What all say, and of which version that is; remembered.
+    fn hear(&self) -> io::Result<(String, Said)> {
         let maps = Api::<ConfigMap>::namespaced(self.client.clone(), OWN_NAMESPACE);
         let map = self.wait(async move { maps.get(REPLICAS).await })?;
+        let (version, said) =
+            (map.metadata.resource_version.unwrap_or_default(), map.data.unwrap_or_default());
         let mut memory = self.memory();
-        memory.map = map.data.clone().unwrap_or_default();
+        memory.map.clone_from(&said);
         memory.heard = Some(Instant::now());
-        Ok(map)
+        Ok((version, said))
     }
 
     // `None`: somebody else has changed it meanwhile.
-    fn write_map(&self, patch: Value) -> io::Result<Option<BTreeMap<String, String>>> {
+    fn write_map(&self, version: &str, words: &Words) -> io::Result<Option<()>> {
+        let patch = json!({"metadata": {"resourceVersion": version}, "data": words});
         let maps = Api::<ConfigMap>::namespaced(self.client.clone(), OWN_NAMESPACE);
         let written = self.wait(async move {
             unless_changed(maps.patch(REPLICAS, &PatchParams::default(), &Patch::Merge(patch)).await)
         })?;
-        Ok(written.map(|map| {
-            let data = map.data.unwrap_or_default();
-            self.memory().map.clone_from(&data);
-            data
-        }))
+        Ok(written.map(|map| self.memory().map = map.data.unwrap_or_default()))
     }
 
-    // Says something of ourselves, and that we are there.
-    fn tell(&self, key: Option<(&str, &[u8])>) -> io::Result<()> {
-        let mut data = BTreeMap::from([(format!("seen-{}", self.number), unix().to_string())]);
-        if let Some((key, bytes)) = key {
-            let text = std::str::from_utf8(bytes).map_err(io::Error::other)?;
-            data.insert(format!("{key}-{}", self.number), text.to_owned());
+    // Says something of ourselves, and that we are there: in our own place, which is taken again where it was lost.
+    fn tell(&self, news: Option<(Topic, &[u8])>) -> io::Result<()> {
+        let text = |bytes| std::str::from_utf8(bytes).map_err(io::Error::other);
+        let news = news.map(|(topic, bytes)| Ok::<_, io::Error>((topic, text(bytes)?))).transpose()?;
+        let _one = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..MOST_TRIES {
+            self.refuse_left()?;
+            let (version, said) = self.hear()?;
+            let place = self.place();
+            let words = place.words(&said, news, unix()).map_err(io::Error::other)?;
+            if self.write_map(&version, &words)?.is_none() {
+                continue;
+            }
+            if place.whose(&said) == Whose::Nobodys {
+                tracing::warn!(
+                    number = self.number,
+                    "our place among the replicas was lost, and is taken again; what was signed by others may be valid for a day"
+                );
+            }
+            let mut memory = self.memory();
+            if let Some((Topic::Horizon, horizon)) = news {
+                memory.horizon = Some(horizon.to_owned());
+            }
+            memory.told = Some(Instant::now());
+            return Ok(());
         }
-        let said = self.write_map(json!({ "data": data }))?.unwrap_or_default();
-        if said.get(&format!("holder-{}", self.number)).is_none_or(|holder| *holder != self.me) {
-            return Err(io::Error::other(
-                "our place among the replicas was given to another; start this one again",
-            ));
+        Err(io::Error::other("others change the ConfigMap all the time; it is tried again"))
+    }
+
+    fn refuse_left(&self) -> io::Result<()> {
+        if self.memory().left { Err(io::Error::other("we have given our place back")) } else { Ok(()) }
+    }
+
+    fn give_back(&self) -> io::Result<()> {
+        let _one = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..MOST_TRIES {
+            let (version, said) = self.hear()?;
+            let place = self.place();
+            if place.whose(&said) != Whose::Ours || self.write_map(&version, &place.farewell())?.is_some() {
+                return Ok(());
+            }
         }
-        self.memory().told = Some(Instant::now());
-        Ok(())
+        Err(io::Error::other("others change the ConfigMap all the time"))
     }
 
     fn secret(&self) -> io::Result<Secret> {
@@ -275,7 +316,9 @@ impl Shelf for ClusterShelf {
     fn name(&self, item: Item) -> PathBuf {
         match item {
             Item::Authority => format!("secret/{OWN_NAMESPACE}/{AUTHORITY}").into(),
-            Item::Horizon(_) | Item::Roll(_) => format!("configmap/{OWN_NAMESPACE}/{REPLICAS}").into(),
+            Item::Before | Item::Horizon(_) | Item::Roll(_) => {
+                format!("configmap/{OWN_NAMESPACE}/{REPLICAS}").into()
+            }
         }
     }
 
@@ -285,8 +328,9 @@ impl Shelf for ClusterShelf {
                 let found = self.secret()?.data.unwrap_or_default().remove(STATE);
                 return Ok(found.map(|bytes| bytes.0).filter(|bytes| !bytes.is_empty()));
             }
-            Item::Horizon(number) => format!("horizon-{number}"),
-            Item::Roll(number) => format!("roll-{number}"),
+            Item::Before => places::BEFORE.to_owned(),
+            Item::Horizon(number) => Topic::Horizon.of(number),
+            Item::Roll(number) => Topic::Roll.of(number),
         };
         Ok(self.memory().map.get(&key).map(|text| text.clone().into_bytes()))
     }
@@ -304,19 +348,22 @@ impl Shelf for ClusterShelf {
                     io::Error::other("somebody else has changed it meanwhile; it is read again")
                 })
             }
-            Item::Horizon(number) if number == self.number => self.tell(Some(("horizon", bytes))),
+            Item::Horizon(number) if number == self.number => self.tell(Some((Topic::Horizon, bytes))),
             Item::Roll(number) if number == self.number => {
                 let told = self.memory().told;
                 if told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
                     return Ok(());
                 }
-                self.tell(Some(("roll", bytes)))
+                self.tell(Some((Topic::Roll, bytes)))
             }
-            Item::Horizon(_) | Item::Roll(_) => Err(io::Error::other("it is another replica's")),
+            Item::Before | Item::Horizon(_) | Item::Roll(_) => {
+                Err(io::Error::other("it is another replica's"))
+            }
         }
     }
 
     fn lead(&self) -> io::Result<bool> {
+        self.refuse_left()?;
         let now = Instant::now();
         let (lease, found) = self.lease()?;
         let turn = self.memory().watched.turn(&found, &self.me, now);
@@ -344,12 +391,17 @@ impl Shelf for ClusterShelf {
         if told.is_none_or(|told| told.elapsed() >= SHOW_EVERY) {
             self.tell(None)?;
         } else if heard.is_none_or(|heard| heard.elapsed() >= HEAR_EVERY) {
-            self.hear()?;
+            let (_, said) = self.hear()?;
+            if self.place().whose(&said) != Whose::Ours {
+                self.tell(None)?;
+            }
         }
         Ok(true)
     }
 
     fn leave(&self) {
+        // What is still under way takes nothing again.
+        self.memory().left = true;
         let left = self.lease().and_then(|(lease, found)| {
             if found.holder == self.me {
                 self.write_lease(&lease, &json!({"holderIdentity": ""}))
@@ -357,8 +409,12 @@ impl Shelf for ClusterShelf {
                 Ok(None)
             }
         });
-        if let Err(error) = left {
-            tracing::warn!(%error, "the lease could not be given back: another replica leads when it has run out");
+        // Who hears nothing of the one will hear nothing of the other.
+        if let Err(error) = left.and_then(|_| self.give_back()) {
+            tracing::warn!(
+                %error,
+                "the lease or our place could not be given back: others take them when they have run out"
+            );
         }
     }
 }
@@ -381,20 +437,6 @@ impl Drop for ClusterShelf {
     }
 }
 
-// Our own from before; else one that nobody had, so that nothing that is still valid is taken over without need; else the one
-// whose owner has been silent for the longest.
-fn free_place(said: &BTreeMap<String, String>, me: &str, now: u64) -> Option<u8> {
-    let of = |number: u8, what: &str| said.get(&format!("{what}-{number}")).map(String::as_str);
-    let own = (1..=MOST_REPLICAS).find(|number| of(*number, "holder") == Some(me));
-    let unused = || (1..=MOST_REPLICAS).find(|number| of(*number, "holder").is_none());
-    let silent = || {
-        let seen = |number: &u8| of(*number, "seen").and_then(|at| at.parse::<u64>().ok()).unwrap_or(0);
-        let oldest = (1..=MOST_REPLICAS).min_by_key(seen);
-        oldest.filter(|number| now.saturating_sub(seen(number)) >= PLACE_FREE_AFTER)
-    };
-    own.or_else(unused).or_else(silent)
-}
-
 fn unless_changed<T>(written: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
     match written {
         Ok(written) => Ok(Some(written)),
@@ -415,31 +457,4 @@ fn said(error: &kube::Error) -> io::Error {
 
 fn unix() -> u64 {
     UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn said(lines: &[(&str, &str)]) -> BTreeMap<String, String> {
-        lines.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn g11_a_replica_takes_its_own_place_then_an_unused_one_then_that_of_who_is_long_gone() {
-        let two = said(&[("holder-1", "a"), ("seen-1", "1000"), ("holder-2", "b"), ("seen-2", "1000")]);
-        assert_eq!(free_place(&two, "b", 1001), Some(2));
-        assert_eq!(free_place(&two, "c", 9999), Some(3));
-        assert_eq!(free_place(&BTreeMap::new(), "c", 1000), Some(1));
-
-        let mut full = BTreeMap::new();
-        for number in 1..=MOST_REPLICAS {
-            full.insert(format!("holder-{number}"), format!("pod-{number}"));
-            full.insert(format!("seen-{number}"), (1000 + u64::from(number)).to_string());
-        }
-        assert_eq!(free_place(&full, "c", 1001 + PLACE_FREE_AFTER), Some(1));
-        assert_eq!(free_place(&full, "c", 1000 + PLACE_FREE_AFTER), None, "all of them run");
-        full.remove("seen-5");
-        assert_eq!(free_place(&full, "c", 1000 + PLACE_FREE_AFTER), Some(5), "it never said anything");
-    }
 }

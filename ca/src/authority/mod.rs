@@ -3,7 +3,7 @@
 //! - `standing`, `plan`: where each root stands and what comes next, as values and pure functions
 //! - `document`, `seal`, `keep`, `horizon`: how that is kept on the disk
 //! - `rotation`: the steps, durable before they take effect; `pen`: what signs now
-//! - `lease`, `kubernetes`: the same shared by the replicas of a cluster
+//! - `lease`, `places`, `kubernetes`: the same shared by the replicas of a cluster
 //! - `follower`: the part of a replica that another leads; `roll`: what replicas tell each other of who holds certificates
 //! - `sign`, `jwt`, `csr`, `check`: certificates and tokens
 //!
@@ -26,6 +26,7 @@ mod key_hash;
 mod kubernetes;
 mod lease;
 mod pen;
+mod places;
 mod plan;
 mod roll;
 mod rotation;
@@ -68,6 +69,7 @@ pub use jwt::JwtError;
 pub use keep::OpenError;
 pub use key_hash::key_hash;
 pub use kubernetes::{ClusterShelf, ShelfError};
+pub use places::Silence;
 pub use rotation::{FRESH_FOR, Terms};
 pub use seal::SealError;
 pub use sign::{Petition, SignError};
@@ -317,6 +319,12 @@ impl Authority {
         if self.folder.shelf().is_some() && self.leads() {
             self.pen.hold_until(looked + FRESH_FOR);
         }
+    }
+
+    /// Is what signs fresh? A replica that could not read the state for some seconds signs nothing until it can.
+    #[must_use]
+    pub fn may_sign(&self) -> bool {
+        self.pen.is_fresh()
     }
 
     /// We end: another replica may lead at once.

@@ -137,7 +137,8 @@ impl Pen {
         *self.lease.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn is_fresh(&self) -> bool {
+    /// Is what signs known to be right? Otherwise nothing is signed.
+    pub(crate) fn is_fresh(&self) -> bool {
         self.lease.read().unwrap_or_else(PoisonError::into_inner).is_none_or(|end| Instant::now() < end)
     }
 

@@ -150,7 +150,16 @@ impl Others {
     /// Whom every other replica has given certificates to, as far as it is known at `now`.
     pub(super) fn holders(&mut self, folder: &StateFolder, now: i64) -> Vec<Holder> {
         let others = (1..=MOST_REPLICAS).filter(|number| Some(*number) != folder.replica());
-        others.flat_map(|number| self.of(folder, number, (now, Instant::now()))).collect()
+        let known: Vec<_> =
+            others.flat_map(|number| self.of(folder, number, (now, Instant::now()))).collect();
+        let lost = horizon::end_of_unknown(folder, now).map(|until| Holder {
+            name: "(whoever got a certificate before what replicas said was lost)".to_owned(),
+            connected: false,
+            knows: (0, 0),
+            until,
+            authorities: Vec::new(),
+        });
+        known.into_iter().chain(lost).collect()
     }
 
     fn of(&mut self, folder: &StateFolder, number: u8, (now, instant): (i64, Instant)) -> Vec<Holder> {

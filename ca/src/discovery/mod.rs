@@ -176,7 +176,11 @@ impl Discovery {
                 "troubles": report.troubles,
                 "unmeshedPods": report.missed.len(),
             });
-            metrics::Status { served: report.served, json: json.to_string() }
+            let not_ready = match report.served {
+                Served::Yes => None,
+                Served::No => Some("a law is unreadable; see /status"),
+            };
+            metrics::Status { not_ready, json: json.to_string() }
         }
     }
 

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{Metrics, Served};
+use super::Metrics;
 
 /// A scraper or two, and an operator.
 const MAX_CONNECTIONS: usize = 64;
@@ -28,8 +28,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What `/status` and `/readyz` say.
 #[derive(Debug, Clone)]
 pub struct Status {
-    /// Are policies served?
-    pub served: Served,
+    /// Why nobody should come to us now, if so.
+    pub not_ready: Option<&'static str>,
     /// A JSON object.
     pub json: String,
 }
@@ -104,11 +104,9 @@ fn answer(
         (&Method::GET, "/metrics") => (StatusCode::OK, OPENMETRICS, metrics.text()),
         (&Method::GET, "/status") => (StatusCode::OK, "application/json", status().json),
         (&Method::GET, "/livez") => (StatusCode::OK, TEXT, "alive\n".to_owned()),
-        (&Method::GET, "/readyz") => match status().served {
-            Served::Yes => (StatusCode::OK, TEXT, "ready\n".to_owned()),
-            Served::No => {
-                (StatusCode::SERVICE_UNAVAILABLE, TEXT, "a law is unreadable; see /status\n".to_owned())
-            }
+        (&Method::GET, "/readyz") => match status().not_ready {
+            None => (StatusCode::OK, TEXT, "ready\n".to_owned()),
+            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
         },
         _ => (StatusCode::NOT_FOUND, TEXT, "not found\n".to_owned()),
     };

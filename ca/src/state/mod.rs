@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use shelf::{Item, Shelf};
+pub use shelf::{Item, PlaceLost, Shelf};
 
 /// The one before us may be on its way out; and a process that its owner has just forked holds the lock until it runs
 /// its own program.
@@ -117,6 +117,15 @@ pub enum StateError {
         /// Its permissions.
         mode: u32,
     },
+}
+
+impl StateError {
+    /// Has our place among the replicas become another's, so that we must end?
+    #[must_use]
+    pub fn is_place_lost(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        source.get_ref().is_some_and(|inner| inner.is::<PlaceLost>())
+    }
 }
 
 impl StateFolder {

@@ -20,6 +20,8 @@ use douane_proto::{
     wire::{IssueResponse, identity_client::IdentityClient, issue_request::Evidence},
 };
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -38,7 +40,16 @@ const LANES: usize = 3;
 fn start(ground: &Ground) -> Process {
     let keys = ground.home.path().join("jwks.json");
     let keys = keys.to_str().unwrap();
-    Process::start_with(ground, &["--replica", "--jwks", keys, "--token-issuer", ISSUER, "--leaf-ttl", "60s"])
+    let flags = ["--replica", "--jwks", keys, "--token-issuer", ISSUER, "--leaf-ttl", "60s"];
+    Process::start_with(ground, &[&flags[..], &["--metrics", "127.0.0.1:0"]].concat())
+}
+
+async fn readiness(metrics: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(metrics).await.unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    page
 }
 
 /// What was signed, and by whom.
@@ -217,4 +228,24 @@ async fn g11_a_join_token_is_spent_once_among_all_replicas() {
         let (here, there) = tokio::join!(ask(first, &token), ask(second, &token));
         assert!(here.is_ok() != there.is_ok(), "{here:?} {there:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g11_a_replica_that_may_sign_nothing_says_that_it_is_not_ready_until_it_may() {
+    let ground = Ground::new();
+    let leader = start(&ground);
+    leader.address();
+    let follower = start(&ground);
+    let metrics = follower.address_of("metrics");
+    let ready = async || readiness(metrics).await.starts_with("HTTP/1.1 200").then_some(());
+    eventually("it is ready", ready).await;
+    let (state, away) = (ground.state().join("authority"), ground.state().join("away"));
+    std::fs::rename(&state, &away).unwrap();
+    eventually("it says why it is not", async || {
+        let page = readiness(metrics).await;
+        (page.starts_with("HTTP/1.1 503") && page.contains("nothing is signed")).then_some(())
+    })
+    .await;
+    std::fs::rename(&away, &state).unwrap();
+    eventually("it is ready again", ready).await;
 }

@@ -64,8 +64,13 @@ impl Process {
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
+        self.address_of("grpc")
+    }
+
+    /// Of the first listener of this name, once it is up; the others are not said again.
+    pub(crate) fn address_of(&self, listener: &str) -> SocketAddr {
         let line: serde_json::Value = serde_json::from_str(&self.says("the control plane is up")).unwrap();
-        line["grpc"].as_str().unwrap().parse().unwrap()
+        line[listener].as_str().unwrap().parse().unwrap()
     }
 }
 

@@ -65,9 +65,13 @@ pub(crate) fn define(cluster: &Cluster) {
 /// Our service account and what it may do.
 pub(crate) fn admit(cluster: &Cluster) {
     cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: douane-system}\n");
-    for part in ["parts/rbac.yaml", "parts/state.yaml"] {
-        cluster.apply(&fs::read_to_string(Path::new(INSTALL).join(part)).unwrap());
-    }
+    cluster.apply(&fs::read_to_string(Path::new(INSTALL).join("parts/rbac.yaml")).unwrap());
+    keep_state(cluster);
+}
+
+/// Where what replicas share lies.
+pub(crate) fn keep_state(cluster: &Cluster) {
+    cluster.apply(&fs::read_to_string(Path::new(INSTALL).join("parts/state.yaml")).unwrap());
 }
 
 /// Namespaces with these labels, each with its default service account, as the controller manager would make it; it mounts

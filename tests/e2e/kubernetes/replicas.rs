@@ -20,7 +20,7 @@ use douane_tests::kubernetes::{Cluster, ISSUER};
 use tokio::time::sleep;
 
 use super::{
-    plane::{Pod, SHOP, admit, installed, run_pod},
+    plane::{Pod, SHOP, admit, installed, keep_state, run_pod},
     sidecar::{self, Watch},
 };
 
@@ -56,6 +56,11 @@ impl Drop for Replica {
 
 impl Replica {
     fn start(cluster: &Cluster, name: &str) -> Self {
+        Self::start_as(cluster, name, None)
+    }
+
+    /// In a pod of this name.
+    fn start_as(cluster: &Cluster, name: &str, pod: Option<&str>) -> Self {
         let folder = cluster.folder();
         let (config, jwks, seal) = (folder.join("mesh.yaml"), folder.join("jwks.json"), folder.join("seal"));
         if !jwks.exists() {
@@ -66,7 +71,8 @@ impl Replica {
             fs::write(&jwks, cluster.raw("/openid/v1/jwks")).unwrap();
         }
         let state = folder.join(name);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_plane-under-test"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plane-under-test"));
+        command
             .args(["ca", "--kubernetes", "--state", "secret", "--leaf-ttl", "15s"])
             .args(["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--token-issuer", ISSUER])
             .arg("--kubeconfig")
@@ -78,9 +84,9 @@ impl Replica {
             .arg("--dir")
             .arg(&state)
             .env_remove("POD_NAME")
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .envs(pod.map(|pod| ("POD_NAME", pod)))
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let (told, log) = mpsc::channel();
         let lines = BufReader::new(child.stderr.take().unwrap());
         let name = name.to_owned();
@@ -94,13 +100,25 @@ impl Replica {
         Self { child, state, log }
     }
 
+    /// For gRPC.
     fn address(&self) -> SocketAddr {
+        self.addresses().0
+    }
+
+    /// For gRPC, and of its metrics.
+    fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        let line: serde_json::Value = serde_json::from_str(&self.says("the control plane is up")).unwrap();
+        let of = |name: &str| line[name].as_str().unwrap().parse().unwrap();
+        (of("grpc"), of("metrics"))
+    }
+
+    fn says(&self, words: &str) -> String {
         let began = Instant::now();
         loop {
-            let line = self.log.recv_timeout(LIMIT.saturating_sub(began.elapsed())).expect("it comes up");
-            if line.contains("the control plane is up") {
-                let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-                return line["grpc"].as_str().unwrap().parse().unwrap();
+            let left = LIMIT.saturating_sub(began.elapsed());
+            let line = self.log.recv_timeout(left).unwrap_or_else(|_| panic!("it never said {words:?}"));
+            if line.contains(words) {
+                return line;
             }
         }
     }
@@ -222,4 +240,78 @@ async fn g11_two_replicas_share_a_secret_and_when_the_one_that_leads_is_killed_t
     let stopped = Instant::now();
     eventually("the next leads", || back.order(Order::Status)).await;
     eprintln!("after an orderly stop the next led after {:?}", stopped.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a real Kubernetes API server: tests/kubernetes/run"]
+async fn g11_replicas_take_their_places_again_when_the_map_was_deleted_and_end_where_another_has_one() {
+    let cluster = installed();
+    let said = cluster.kubectl(&["apply", "-f", &format!("{SHOP}/namespaces.yaml")]);
+    assert!(said.ok, "{}", said.err);
+    run_pod(&cluster, &WEB);
+    let map = || cluster.get("douane-system", "configmap/douane-replicas")["data"].clone();
+
+    let one = Replica::start_as(&cluster, "one", Some("a"));
+    let mut two = Replica::start_as(&cluster, "two", Some("b"));
+    let addresses = [one.addresses(), two.addresses()];
+    let readiness = |number: usize| {
+        let url = format!("http://{}/readyz", addresses[number].1);
+        let out = Command::new("curl").args(["-s", &url]).output().unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    };
+    for (address, _) in addresses {
+        eventually("each issues", || svid(&cluster, address, &one)).await;
+    }
+    let before = map();
+    assert!(before["before"].is_null(), "a first start waits for nobody: {before}");
+    let place = |holder: &str| (1..=2).find(|number| before[format!("holder-{number}")] == holder).unwrap();
+    let places = [place("a"), place("b")];
+
+    // Gone: whoever cannot say what it signs signs nothing, says so, and does not end.
+    assert!(cluster.kubectl(&["delete", "configmap", "-n", "douane-system", "douane-replicas"]).ok);
+    for (number, (address, _)) in addresses.into_iter().enumerate() {
+        eventually("it is not ready", || async {
+            readiness(number).contains("nothing is signed").then_some(())
+        })
+        .await;
+        assert!(svid(&cluster, address, &one).await.is_none());
+    }
+    keep_state(&cluster);
+    let applied = Instant::now();
+    for (number, (address, _)) in addresses.into_iter().enumerate() {
+        eventually("it issues again", || svid(&cluster, address, &one)).await;
+        eventually("it is ready", || async { (readiness(number) == "ready\n").then_some(()) }).await;
+    }
+    eprintln!("both issued again {:?} after the ConfigMap was applied", applied.elapsed());
+    let after = map();
+    for (number, holder) in places.iter().zip(["a", "b"]) {
+        assert_eq!(after[format!("holder-{number}")], holder, "the same place: {after}");
+        assert!(after[format!("horizon-{number}")].is_string(), "what it signed is said anew: {after}");
+    }
+    assert!(after["before"].as_str().unwrap().contains("signedUntil"), "{after}");
+
+    // The second's place is given to another: it writes nothing there, ends, and finds another when it is started again.
+    let [_, number] = places;
+    let horizon = r#"{"signedUntil":1}"#;
+    let taken = serde_json::json!({"data": {
+        format!("holder-{number}"): "c",
+        format!("horizon-{number}"): horizon,
+    }});
+    let patch = ["patch", "configmap", "-n", "douane-system", "douane-replicas", "-p", &taken.to_string()];
+    assert!(cluster.kubectl(&patch).ok);
+    two.says("is another's by now");
+    assert!(!two.child.wait().unwrap().success(), "so that Kubernetes starts it again");
+    let now = map();
+    assert_eq!(now[format!("holder-{number}")], "c");
+    assert_eq!(now[format!("horizon-{number}")], horizon, "nobody wrote over it");
+    let mut two = Replica::start_as(&cluster, "two", Some("b"));
+    let address = two.address();
+    eventually("it issues from its new place", || svid(&cluster, address, &one)).await;
+    assert_eq!(map()["holder-3"], "b");
+
+    // An orderly end gives the place back, with what was signed there.
+    douane_tests::processes::signal(two.child.id(), "TERM");
+    two.child.wait().unwrap();
+    let left = map();
+    assert!(left["holder-3"].is_null() && left["horizon-3"].is_string(), "{left}");
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use douane_ca::{
-    authority::ClusterShelf,
+    authority::{ClusterShelf, Silence},
     config::Kubernetes,
     state::{Item, Shelf},
 };
@@ -14,7 +14,8 @@ use super::plane::{LIMIT, installed};
 
 fn open(cluster: &Cluster) -> Arc<ClusterShelf> {
     let kubeconfig = Some(cluster.kubeconfig_of("douane-system", "douane-ca"));
-    Arc::new(ClusterShelf::open(&Kubernetes { kubeconfig, ..Kubernetes::default() }).unwrap())
+    let access = Kubernetes { kubeconfig, ..Kubernetes::default() };
+    Arc::new(ClusterShelf::open(&access, &mut Silence::default()).unwrap())
 }
 
 fn kubectl(cluster: &Cluster, arguments: &[&str]) {

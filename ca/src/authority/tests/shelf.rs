@@ -10,7 +10,7 @@ use std::{
 use super::{Authority, IssueError, NOW, OpenError, Setup, at, csr, domain, web};
 use crate::{
     authority::{Force, Issued, RotateError, SignError},
-    state::{Item, Shelf, StateError, StateFolder},
+    state::{Item, PlaceLost, Shelf, StateError, StateFolder},
 };
 
 /// What lies in a cluster, as `kubernetes` keeps it: whoever writes must lead by then.
@@ -20,6 +20,7 @@ struct Common {
     fence: Option<u8>,
     items: HashMap<Item, Vec<u8>>,
     away: bool,
+    place_lost: bool,
 }
 
 #[derive(Debug)]
@@ -59,6 +60,9 @@ impl Shelf for Pretended {
 
     fn lead(&self) -> io::Result<bool> {
         let mut common = self.reach()?;
+        if common.place_lost {
+            return Err(io::Error::other(PlaceLost(self.number)));
+        }
         if common.leader.is_none() {
             common.leader = Some(self.number);
         }
@@ -94,6 +98,15 @@ impl Ground {
     // The lease runs out, and another takes it.
     fn give_lead_to(&self, number: u8) {
         self.common.lock().unwrap().leader = Some(number);
+    }
+
+    fn says(&self, item: Item, until: u64) {
+        let said = format!(r#"{{"signedUntil":{until}}}"#).into_bytes();
+        self.common.lock().unwrap().items.insert(item, said);
+    }
+
+    fn said(&self, item: Item) -> serde_json::Value {
+        serde_json::from_slice(&self.common.lock().unwrap().items[&item]).unwrap()
     }
 
     fn away(&self, away: bool) {
@@ -167,10 +180,13 @@ fn g11_without_the_shelf_nothing_changes_and_after_ten_seconds_nothing_is_signed
     ground.away(true);
     assert!(authority.advance(at(NOW)).is_err());
     assert!(authority.rotate_root(Force::Yes, at(NOW)).is_err());
+    assert!(authority.may_sign(), "a failure of a moment is none");
     authority.pen.hold_until(std::time::Instant::now());
     assert!(matches!(issue(&authority), Err(IssueError::Sign(SignError::Stale))));
+    assert!(!authority.may_sign());
     ground.away(false);
     authority.advance(at(NOW)).unwrap();
+    assert!(authority.may_sign());
     issue(&authority).unwrap();
 }
 
@@ -186,4 +202,47 @@ fn g11_whoever_leaves_signs_nothing_more_and_the_next_leads_at_once() {
     // What the first has signed is known to the second, although the first is gone.
     let until = second.status(at(NOW)).unwrap();
     assert!(until.active().is_some());
+}
+
+#[test]
+fn g11_whoever_has_lost_its_place_ends_and_does_not_try_again() {
+    let ground = Ground::new();
+    let (first, second) = (ground.open(1).unwrap(), ground.open(2).unwrap());
+    ground.away(true);
+    assert!(!first.advance(at(NOW)).unwrap_err().is_overtaken(), "it may come back");
+    ground.away(false);
+    ground.common.lock().unwrap().place_lost = true;
+    for one in [&first, &second] {
+        let lost = one.advance(at(NOW)).unwrap_err();
+        assert!(lost.is_overtaken(), "{lost}");
+    }
+    let opened = ground.open(3).err().unwrap();
+    assert!(matches!(&opened, OpenError::State(error) if error.is_place_lost()), "{opened}");
+}
+
+#[test]
+fn g11_a_root_waits_for_whoever_got_a_certificate_before_what_was_said_of_it_was_lost() {
+    let ground = Ground::new();
+    let authority = ground.open(1).unwrap();
+    ground.says(Item::Before, NOW + 60);
+    let coming = authority.rotate_root(Force::No, at(NOW)).unwrap();
+    let status = authority.status(at(NOW + 59)).unwrap();
+    assert_ne!(status.active().unwrap().id, coming);
+    let waits_for = &status.next[0].lagging.names[0].name;
+    assert!(waits_for.contains("was lost"), "{waits_for}");
+    authority.advance(at(NOW + 59)).unwrap();
+    assert_ne!(authority.status(at(NOW + 59)).unwrap().active().unwrap().id, coming);
+    authority.advance(at(NOW + 60)).unwrap();
+    assert_eq!(authority.status(at(NOW + 60)).unwrap().active().unwrap().id, coming);
+}
+
+#[test]
+fn g11_whoever_takes_a_place_does_not_forget_what_was_signed_there_before() {
+    let ground = Ground::new();
+    let long = NOW + 20 * 3600;
+    ground.says(Item::Horizon(1), long);
+    let authority = ground.open(1).unwrap();
+    let issued = issue(&authority).unwrap();
+    assert!(issued.not_after < i64::try_from(long).unwrap());
+    assert_eq!(ground.said(Item::Horizon(1))["signedUntil"], long);
 }
