@@ -1,5 +1,5 @@
-//! The doors that are bound before anything is served: addresses for gRPC and metrics, and the operators' socket, which a
-//! replica opens when it leads; and what is said at the door to who asks whether we are ready.
+//! The doors that are bound before anything is served: addresses for gRPC and metrics, and the operators' socket, which one
+//! of several replicas on a folder opens when it leads; and what is said at the door to who asks whether we are ready.
 //!
 //! Knows not who comes in.
 
@@ -50,9 +50,10 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// The operators' socket, which is the leader's. A path that is too long for a socket, say, must not keep sidecars from their certificates.
+/// The operators' socket: the leader's on a folder that replicas share, each replica's own in a cluster, where it has a folder
+/// of its own. A path that is too long for a socket, say, must not keep sidecars from their certificates.
 pub(super) fn bind_admin(folder: &StateFolder, authority: &Authority) -> Option<UnixListener> {
-    if !authority.leads() {
+    if !authority.leads() && folder.shelf().is_none() {
         return None;
     }
     admin::bind(folder)

@@ -45,7 +45,10 @@ pub enum RotateError {
     )]
     Unknown(String),
     /// Another replica leads.
-    #[error("another replica leads on this folder, and it alone changes the authority")]
+    #[error(
+        "another replica leads, and it alone changes the authority and tells of it: ask that one (in a cluster `kubectl get lease \
+         -n douane-system douane-authority` names its pod)"
+    )]
     Follows,
     /// Nothing to be changed.
     #[error("authority {0} is tainted already")]

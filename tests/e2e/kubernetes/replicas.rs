@@ -133,11 +133,15 @@ impl Replica {
 
     /// Who leads says how things are; nobody else does.
     async fn order(&self, order: Order) -> Option<(Option<String>, Status)> {
-        let folder = StateFolder::new(&self.state);
-        match tokio::task::spawn_blocking(move || call(&folder, &order)).await.unwrap().ok()? {
+        match self.answer(order).await? {
             Answer::Done { authority, status } => Some((authority, *status)),
             _ => None,
         }
+    }
+
+    async fn answer(&self, order: Order) -> Option<Answer> {
+        let folder = StateFolder::new(&self.state);
+        tokio::task::spawn_blocking(move || call(&folder, &order)).await.unwrap().ok()
     }
 }
 
@@ -194,6 +198,15 @@ async fn g11_two_replicas_share_a_secret_and_when_the_one_that_leads_is_killed_t
         addresses.swap(0, 1);
     }
     let [mut leader, follower] = replicas;
+
+    // Who follows tells what its own sidecars tell, and who may give orders.
+    let traffic = follower.answer(Order::Traffic { window_seconds: 10, namespace: None }).await;
+    assert!(matches!(traffic, Some(Answer::Traffic(_))), "{traffic:?}");
+    let refused = follower.answer(Order::RotateIntermediate).await;
+    assert!(
+        matches!(&refused, Some(Answer::Refused(why)) if why.contains("another replica leads")),
+        "{refused:?}"
+    );
 
     // A rotation by the one is followed by the other.
     let (_, before) = leader.order(Order::Status).await.unwrap();

@@ -33,8 +33,9 @@ Columns: FROM and TO are workloads by their proven identities (a service where n
 neither is known). MTLS: was all of it mutual TLS? `-`: nothing got through. REQ/S, SUCCESS, P50 and
 P99 are of requests within the window; success counts 5xx, errors of gRPC servers and denials as lost. STREAMS: opaque
 streams open now + ended in the window. SEEN BY: which end's sidecars told; where both did, the figures are the
-destination's. Sidecars tell every 5 s; the replicas of a workload are added up. Where the control plane itself has replicas
-(`ca --replica`), the one that leads answers, for the sidecars that are connected to it: if those are not all, that is said.
+destination's. Sidecars tell every 5 s; the replicas of a workload are added up. Where the control plane itself has replicas,
+each answers in a cluster (with `ca --replica` the one that leads), for the sidecars that are connected to it: if those are not
+all, that is said.
 
 JSON: windowSeconds, sidecars (that told), knownSidecars (that the mesh has), leftOut (more edges than are counted), and edges: from and to {name, kind, identity}, tls
 (mtls, none, mixed, null), services, source and destination {requestsPerSecond, success, p50Ms, p95Ms, p99Ms,

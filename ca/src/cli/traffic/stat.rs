@@ -35,7 +35,7 @@ Examples:
 
 A workload's figures are its own sidecars' word: what it is asked (inbound); -o json also has what it asks (outbound). A
 service's are the word of those who call it. The replicas of a workload are added up; of the replicas of the control plane itself
-the one that leads answers, for the sidecars that are connected to it. Success counts 5xx, errors of gRPC servers and denials as lost; - is unknown.
+each answers in a cluster (on a shared folder the one that leads), for the sidecars that are connected to it. Success counts 5xx, errors of gRPC servers and denials as lost; - is unknown.
 
 JSON: windowSeconds, workloads [{name, identity, sidecars, inbound, outbound}] and services [{name, side}], each side as
 `douane edges --help` says.

@@ -57,7 +57,8 @@ Examples:
   douane tap --denied --max 1 -o json                            the next denial
   douane tap --status 5xx                                        whatever fails, wherever
 
-Asked are the sidecars that are connected to the control plane, of several replicas to the one that leads.
+Asked are the sidecars that are connected to the control plane: of several replicas in a cluster to the one that is asked, on a
+shared folder to the one that leads.
 
 Each request or stream is told when it ends, by the sidecar of whoever was asked (by the caller's where that one has none
 or was not reached), a hundred a second of each sidecar at most; how many more there were is said on the standard error.

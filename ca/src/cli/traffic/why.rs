@@ -46,8 +46,8 @@ Examples:
 
 The ids are on the access log's line, on the span, in `douane tap`, and in the request's traceparent. Each sidecar remembers
 the last 256 requests and streams that it saw fail, and 64 connections that it refused before they had a trace; nothing is
-remembered of what went well. Of several replicas of the control plane the one that leads asks the sidecars that are connected
-to it; the logs know the rest. Of a request id or an address that was used often the newest eight are told. The story names caller, hops, where it
+remembered of what went well. Of several replicas of the control plane each asks the sidecars that are connected to it
+(on a shared folder only the one that leads does); the logs know the rest. Of a request id or an address that was used often the newest eight are told. The story names caller, hops, where it
 stopped, the policy and rule with file and line, and what to change.
 
 JSON: id, hops [{source, destination}] (each as `douane tap --help` says, or null), stopped {hop, at, what, reason, policy,
