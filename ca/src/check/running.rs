@@ -171,7 +171,10 @@ fn rehearsal(facts: &Facts) -> Option<Finding> {
             Finding::ok("webhook.answers", "a pod that asks for a sidecar would get one (dry run)")
         }
         Ok(_) => Finding::error("webhook.answers", "a pod that asks for a sidecar would get none (dry run)")
-            .because("the webhook was not asked, or passed it over")
+            .because(
+                "the webhook was not asked, or passed it over (as it must where the namespace `default`, in which this is tried, \
+                 is labelled douane.io/inject=disabled)",
+            )
             .mended_by(APPLY),
         Err(why) => {
             Finding::error("webhook.answers", format!("a pod that asks for a sidecar is refused: {why}"))

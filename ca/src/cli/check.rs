@@ -100,14 +100,20 @@ fn text(findings: &[Finding]) -> String {
             Level::Warning => "warning",
             Level::Error => "ERROR",
         };
-        text.push_str(&format!("  {mark:<8} {} [{}]\n", finding.what, finding.check));
+        text.push_str(&format!("  {mark:<8} {} [{}]\n", visible(&finding.what), finding.check));
         for (word, said) in [("why", &finding.why), ("mend", &finding.mend)] {
             if !said.is_empty() {
-                text.push_str(&format!("           {word}: {said}\n"));
+                text.push_str(&format!("           {word}: {}\n", visible(said)));
             }
         }
     }
     text
+}
+
+// Objects of the cluster are somebody else's words: none of them moves the terminal's cursor.
+fn visible(said: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    said.chars().map(escaped).collect()
 }
 
 #[cfg(test)]
@@ -126,5 +132,10 @@ mod tests {
             "{said}"
         );
         assert!(said.contains("\n           why: ") && said.contains("\n           mend: upgrade"), "{said}");
+    }
+
+    #[test]
+    fn what_an_object_of_the_cluster_says_does_not_move_the_cursor() {
+        assert_eq!(visible("shop/a: \u{1b}[2Jé\n"), "shop/a: \\u{1b}[2Jé\\n");
     }
 }
