@@ -22,9 +22,9 @@ fn dashboards() -> Vec<(PathBuf, Value)> {
 
 fn registrations() -> String {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let sidecar = fs::read_dir(root.join("proxy/src/telemetry/metrics")).unwrap();
-    let files = sidecar.map(|entry| entry.unwrap().path()).chain([root.join("ca/src/metrics.rs")]);
-    files.map(|path| fs::read_to_string(path).unwrap()).collect()
+    let folders = ["proxy/src/telemetry/metrics", "ca/src/metrics"];
+    let files = folders.into_iter().flat_map(|folder| fs::read_dir(root.join(folder)).unwrap());
+    files.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap()).collect()
 }
 
 fn promtool(arguments: &[&str]) -> Option<()> {

@@ -142,6 +142,8 @@ fn what_belongs_to_an_http1_hop_never_reaches_the_server() {
     ]);
 }
 
+const NO_LENGTH: &str = "none with data";
+
 #[test]
 fn lengths_that_differ_from_the_data_never_make_a_whole_request() {
     let Some(mut pair) = pair() else { return };
@@ -154,7 +156,7 @@ fn lengths_that_differ_from_the_data_never_make_a_whole_request() {
     let cases = [
         ("more than the data", with("5", &["abc"])),
         ("less than the data", with("3", &["abcGET /forbidden HTTP/1.1\r\n\r\n"])),
-        ("none with data", with("0", &["GET /forbidden HTTP/1.1\r\nHost: orders\r\n\r\n"])),
+        (NO_LENGTH, with("0", &["GET /forbidden HTTP/1.1\r\nHost: orders\r\n\r\n"])),
         ("a sign", with("+3", &["abc"])),
         ("a list", with("3, 3", &["abc"])),
         ("no number", with("three", &["abc"])),
@@ -163,8 +165,11 @@ fn lengths_that_differ_from_the_data_never_make_a_whole_request() {
     ];
     for (door, told) in both_doors(&pair, &cases) {
         for ((what, _), told) in cases.iter().zip(told.as_array().unwrap()) {
+            // A request of no length is whole before its data comes, and may be answered by then (RFC 9113 8.1.1); that the
+            // data is nobody's request is seen below.
+            let is_whole_at_once = *what == NO_LENGTH;
             let passed = told["statuses"].as_array().unwrap().iter().any(|status| status == 200);
-            assert!(!passed, "{door}: {what}: {told}");
+            assert!(!passed || is_whole_at_once, "{door}: {what}: {told}");
         }
     }
     assert!(!pair.forwarded().contains("forbidden"), "{}", pair.forwarded());
